@@ -1,0 +1,59 @@
+# Every chore is one line here; `make help` lists them.
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := pyproject.toml README.md LICENSE $(shell find src examples -type f -not -name '*.pyc' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format soak bench-start pins clean
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/wheel ## make .venv with all extras, the development tools and jotgate's own wheel
+
+demo: .venv/wheel ## run the demo shop on https://localhost:8443 until Ctrl-C
+	@$(BIN)/jotgate demo
+
+test: .venv/wheel .venv/services ## run all tests against the installed wheel
+	$(BIN)/pytest
+
+lint: .venv/wheel ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/tools ## let ruff format and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+soak: .venv/wheel .venv/services ## the long runs: more examples, more kills, every position
+	$(BIN)/pytest -m "soak or not soak" --hypothesis-profile=soak
+
+bench-start: .venv/wheel ## time from start to ready, and the cost of `import jotgate`
+	$(BIN)/python -m bench.start
+
+pins: ## resolve requirements/*.txt anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet pyproject.toml -o requirements/core.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --all-extras pyproject.toml requirements/dev.in -o requirements/dev.txt
+
+clean: ## remove .venv and everything built
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+.venv/tools: requirements/dev.txt
+	@scripts/ensure-venv $(PYTHON)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# The tests run against the wheel, as a user would have it, not against src.
+.venv/wheel: .venv/tools $(SOURCES)
+	@rm -rf dist
+	$(BIN)/python -m hatchling build -t wheel >/dev/null
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps dist/*.whl
+	@touch $@
+
+# The servers and the browser that the tests start; without root or apt the tests say what they skip.
+.venv/services: scripts/ensure-services tests/interop/package-lock.json
+	@scripts/ensure-services
+	@touch $@
