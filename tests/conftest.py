@@ -1,0 +1,254 @@
+"""What several rooms' tests share: the real programs as child processes, and what to do where a program is missing.
+
+It knows jotgate only from outside (its command line, its address, its certificate); it imports nothing of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import httpx2
+import hypothesis
+import pytest
+
+# One profile for `make test` (the same examples each time, no deadline on a shared machine), one for `make soak`.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("soak", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile("suite")
+
+READY_WITHIN_S = 60  # far above the promised 2 s: a loaded machine is no failure of the program
+STOPPED_WITHIN_S = 30
+READY = re.compile(r"\bready\b", re.IGNORECASE)
+
+
+def _missing(what: str) -> None:
+    """Skips the test with a reason; in CI, where everything has to be there, fails it."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what}, and CI=true asks for it")
+    pytest.skip(what)
+
+
+class Need(Protocol):
+    def __call__(self, program: str) -> str: ...
+
+
+@pytest.fixture(scope="session")
+def need() -> Need:
+    """`need("openssl")` gives the program's path; where it is not installed the test is skipped, in CI it fails."""
+
+    def find(program: str) -> str:
+        path = shutil.which(program)
+        if path is None:
+            _missing(f"{program} is not installed")
+        return str(path)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Path:
+    """The folder of independent test vectors named by JOTGATE_VECTORS."""
+    folder = os.environ.get("JOTGATE_VECTORS")
+    if not folder:
+        _missing("JOTGATE_VECTORS names no folder of test vectors")
+    path = Path(str(folder))
+    if not path.is_dir():
+        pytest.fail(f"JOTGATE_VECTORS={folder} is not a folder")
+    return path
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """The folder that holds npm's jose, as scripts/ensure-services installs it."""
+    folder = Path(__file__).parent.parent / ".venv" / "node" / "node_modules"
+    if not (folder / "jose").is_dir():
+        _missing("npm's jose is not installed (scripts/ensure-services does it)")
+    return folder
+
+
+def free_port() -> int:
+    """A loopback port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def jotgate_command() -> list[str]:
+    """The installed `jotgate`, or the same entry point out of a source tree that is not installed."""
+    script = Path(sys.executable).with_name("jotgate")
+    if script.exists():
+        return [str(script)]
+    return [sys.executable, "-c", "import sys; from jotgate.cli import main; sys.exit(main())"]
+
+
+@dataclass(eq=False)
+class RunningServer:
+    """One `jotgate serve` or `jotgate demo`: a process group of its own, stopped by its number and no other."""
+
+    process: subprocess.Popen[str]
+    port: int
+    data_dir: Path
+    lines: list[str] = field(default_factory=list)
+    ready: threading.Event = field(default_factory=threading.Event)
+    left_processes: bool = False  # whether workers outlived the main process
+    _reader: threading.Thread | None = None
+
+    def __post_init__(self) -> None:
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if READY.search(line):
+                self.ready.set()
+        self.ready.set()  # the end of the output wakes the waiter too: it looks at the process then
+
+    @property
+    def output(self) -> str:
+        return "".join(self.lines)
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    @property
+    def ca_file(self) -> Path:
+        return self.data_dir / "tls" / "ca.pem"
+
+    def wait_ready(self) -> None:
+        """Returns at the "ready" line; AssertionError with the program's output when it ends or is silent instead."""
+        announced = self.ready.wait(READY_WITHIN_S)
+        if not announced or not READY.search(self.output):
+            self.kill()
+            raise AssertionError(f"the server never said that it is ready; it said:\n{self.output}")
+
+    def trust(self) -> ssl.SSLContext:
+        """Trusts the server's own CA and nothing else."""
+        return ssl.create_default_context(cafile=str(self.ca_file))
+
+    def client(self, prefix: str = "") -> httpx2.Client:
+        return httpx2.Client(base_url=self.url + prefix, verify=self.trust(), trust_env=False, timeout=30)
+
+    def interrupt(self) -> int:
+        """Ctrl-C as a terminal does it: SIGINT for the whole process group. Returns the exit status."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self._ended()
+
+    def stop(self) -> int:
+        """SIGTERM for the main process, as a service manager does it. Returns the exit status."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self._ended()
+
+    def kill(self) -> None:
+        """SIGKILL for every process of the group at once: no handler runs, nothing is flushed."""
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self._ended()
+
+    def _ended(self) -> int:
+        if self.process.returncode is not None:
+            return self.process.returncode
+        try:
+            status = self.process.wait(STOPPED_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            raise AssertionError(f"the server did not stop; it said:\n{self.output}") from None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.left_processes = True
+        if self._reader is not None:
+            self._reader.join(STOPPED_WITHIN_S)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return status
+
+
+class StartServer(Protocol):
+    def __call__(self, *arguments: str, data_dir: Path, env: dict[str, str] | None = None) -> RunningServer: ...
+
+
+def launch(arguments: Sequence[str], data_dir: Path, env: dict[str, str] | None = None) -> RunningServer:
+    """Starts `jotgate …` on a free port in its own process group and waits for its "ready" line."""
+    port = free_port()
+    # Unknown JOTGATE_ names stop a server by design, so none of the test run's own may reach it.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JOTGATE_")}
+    server = RunningServer(
+        subprocess.Popen(
+            [*jotgate_command(), *arguments, "--data", str(data_dir), "--port", str(port)],
+            env=environment | (env or {}),
+            cwd=data_dir.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ),
+        port,
+        data_dir,
+    )
+    server.wait_ready()
+    return server
+
+
+@pytest.fixture
+def start_server() -> Iterator[StartServer]:
+    """Starts as many servers as a test likes (`start_server("serve", data_dir=…)`), and ends those left over."""
+    started: list[RunningServer] = []
+
+    def start(*arguments: str, data_dir: Path, env: dict[str, str] | None = None) -> RunningServer:
+        started.append(launch(arguments, data_dir, env))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+def _one_for_all(command: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    server = launch([command], tmp_path_factory.mktemp(command) / "data")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One real `jotgate serve` for the whole run. Tests make accounts of their own in it and never stop it."""
+    yield from _one_for_all("serve", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def running_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One real `jotgate demo` for the whole run, under the same rule."""
+    yield from _one_for_all("demo", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def new_email() -> Callable[[], str]:
+    """A fresh address for each call, so that tests sharing a server never meet."""
+    count = 0
+
+    def make() -> str:
+        nonlocal count
+        count += 1
+        return f"person{count}@shop.example"
+
+    return make
