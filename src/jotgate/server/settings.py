@@ -1,0 +1,266 @@
+"""What an operator decides, read once at start and passed down by hand; it knows no request and opens nothing.
+
+Every setting has a default that works on one machine, so ``Settings()`` is a running server. Every fault is
+found before anything is opened, and all of them are told at once.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from msgspec import Struct, field
+from msgspec.structs import fields
+from publicsuffixlist import PublicSuffixList  # type: ignore[import-untyped]
+
+from jotgate.core.errors import SettingsError
+from jotgate.core.forwarded import TrustedProxies
+from jotgate.server.rules.accounts import is_scope_token
+from jotgate.server.secret import Secret
+
+MAX_ACCESS_TOKEN_TTL_S: Final = 3600
+_PREFIX: Final = "JOTGATE_"
+# Where the test suite finds its public vectors; a developer's shell may have it while a server starts.
+_NOT_SETTINGS: Final = frozenset({"JOTGATE_VECTORS"})
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """The server's settings.
+
+    Raises:
+        SettingsError: on construction, naming every fault at once.
+    """
+
+    issuer: str = "https://localhost:8443"
+    """URL that names this server in tokens (claim ``iss``); links and metadata are built from it alone."""
+    audience: str = "api"
+    """Name of the API that access tokens are for (claim ``aud``); never the auth server itself."""
+    data_dir: Path = Path("jotgate-data")
+    """Folder of the database and the master key; made with mode 0700."""
+    master_key: Secret | None = None
+    """32 bytes in base64url that seal the private keys; without it, the file ``master.key`` in the data folder."""
+    default_scopes: tuple[str, ...] = ("account:read",)
+    """Scopes that a new account is granted."""
+    access_token_ttl_s: int = 300
+    """Life of an access token in seconds, 10 to 3600."""
+    session_idle_s: int = 1_209_600
+    """A session ends when it has not been refreshed for so many seconds (14 days)."""
+    session_absolute_s: int = 7_776_000
+    """A session ends so many seconds after the login, whatever happens (90 days)."""
+    password_min_length: int = 15
+    """Least length of a new password in characters (NIST SP 800-63B-4: 15 without a second factor), at least 8."""
+    trusted_proxies: tuple[str, ...] | int = ()
+    """Addresses or networks of the proxies whose Forwarded headers count, or how many proxies there always are."""
+    allowed_origins: tuple[str, ...] = ()
+    """Further origins, on the issuer's own site, whose pages may use the session cookie (credentialed CORS)."""
+    http: bool = False
+    """The server listens without TLS: only for loopback, or behind a trusted proxy that speaks TLS."""
+    hash_workers: int = field(default_factory=lambda: max(1, _usable_cores() - 1))
+    """Threads that check passwords, so that the event loop never does."""
+    claims_for: str | None = None
+    """``module:function`` that returns an account's own claims for its access tokens."""
+
+    def __post_init__(self) -> None:
+        faults = tuple(_faults(self))
+        if faults:
+            raise SettingsError(faults)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], **overrides: Any) -> "Settings":  # noqa: ANN401 - any field's value
+        """Read ``JOTGATE_<FIELD>`` variables; keyword arguments win over them.
+
+        Raises:
+            SettingsError: for unknown ``JOTGATE_`` names and bad values, all at once.
+        """
+        faults: list[str] = []
+        values: dict[str, Any] = {}
+        for name, text in sorted(environ.items()):
+            if not name.startswith(_PREFIX) or name in _NOT_SETTINGS:
+                continue
+            setting = name.removeprefix(_PREFIX).lower()
+            if setting not in _READERS:
+                faults.append(f"{name} is not a setting; known are {', '.join(_PREFIX + s.upper() for s in _READERS)}")
+            elif setting not in overrides:
+                try:
+                    values[setting] = _READERS[setting](text)
+                except ValueError as error:
+                    faults.append(f"{name} {error}")
+        try:
+            settings = cls(**values, **overrides)
+        except SettingsError as error:
+            raise SettingsError((*faults, *error.faults)) from None
+        if faults:
+            raise SettingsError(tuple(faults))
+        return settings
+
+    @property
+    def proxies(self) -> TrustedProxies:
+        """The trusted proxies, parsed."""
+        return TrustedProxies.parse(self.trusted_proxies)
+
+    @property
+    def issuer_path(self) -> str:
+        """The path of the issuer, without a trailing slash: where the app is mounted."""
+        return urlsplit(self.issuer).path.rstrip("/")
+
+    @property
+    def origin(self) -> str:
+        """The issuer's own origin, as a browser writes it (RFC 6454)."""
+        return origin_of(self.issuer)
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a URL as a browser writes an origin: without a default port."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower()
+    host = f"[{host}]" if ":" in host else host
+    default = {"https": 443, "http": 80}.get(parts.scheme)
+    return f"{parts.scheme}://{host}" if parts.port in (None, default) else f"{parts.scheme}://{host}:{parts.port}"
+
+
+def _read_int(text: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,12}", text.strip()):
+        raise ValueError("must be a whole number")
+    return int(text)
+
+
+def _read_bool(text: str) -> bool:
+    values = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if text.strip().lower() not in values:
+        raise ValueError("must be true or false")
+    return values[text.strip().lower()]
+
+
+def _read_list(text: str) -> tuple[str, ...]:
+    return tuple(re.split(r"[,\s]+", text.strip())) if text.strip() else ()
+
+
+def _read_proxies(text: str) -> tuple[str, ...] | int:
+    return int(text) if re.fullmatch(r"[0-9]{1,2}", text.strip()) else _read_list(text)
+
+
+_READERS: Final[dict[str, Callable[[str], Any]]] = {
+    "issuer": str.strip,
+    "audience": str.strip,
+    "data_dir": Path,
+    "master_key": Secret,
+    "default_scopes": _read_list,
+    "access_token_ttl_s": _read_int,
+    "session_idle_s": _read_int,
+    "session_absolute_s": _read_int,
+    "password_min_length": _read_int,
+    "trusted_proxies": _read_proxies,
+    "allowed_origins": _read_list,
+    "http": _read_bool,
+    "hash_workers": _read_int,
+    "claims_for": str.strip,
+}
+_RANGES: Final = {
+    "access_token_ttl_s": (10, MAX_ACCESS_TOKEN_TTL_S),
+    "session_idle_s": (60, 31_536_000),
+    "session_absolute_s": (60, 31_536_000),
+    "password_min_length": (8, 128),
+    "hash_workers": (1, 64),
+}
+
+
+def _faults(settings: Settings) -> Iterator[str]:
+    yield from _type_faults(settings)
+    if list(_type_faults(settings)):
+        return  # the checks below rely on the types
+    yield from _issuer_faults(settings)
+    if not settings.audience:
+        yield "audience must name your API, for example 'shop'"
+    elif settings.audience == settings.issuer:
+        yield "audience must name your API, not the auth server: an API token must not be good for the account itself"
+    for name, (least, most) in _RANGES.items():
+        if not least <= getattr(settings, name) <= most:
+            yield f"{name} must be from {least} to {most}, not {getattr(settings, name)}"
+    if settings.session_idle_s > settings.session_absolute_s:
+        yield "session_idle_s must not be longer than session_absolute_s"
+    for scope in settings.default_scopes:
+        if not is_scope_token(scope):
+            yield f"default_scopes: {scope!r} is not a scope (RFC 6749 section 3.3: no spaces, quotes or backslashes)"
+    try:
+        TrustedProxies.parse(settings.trusted_proxies)
+    except ValueError as error:
+        yield f"trusted_proxies: {error}"
+    for origin in settings.allowed_origins:
+        yield from _origin_faults(settings, origin)
+    if settings.claims_for is not None and not re.fullmatch(r"[\w.]+:\w+", settings.claims_for):
+        yield "claims_for must look like 'module:function'"
+
+
+_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    "issuer": (str,),
+    "audience": (str,),
+    "data_dir": (Path,),
+    "master_key": (Secret, type(None)),
+    "default_scopes": (tuple,),
+    "access_token_ttl_s": (int,),
+    "session_idle_s": (int,),
+    "session_absolute_s": (int,),
+    "password_min_length": (int,),
+    "trusted_proxies": (tuple, int),
+    "allowed_origins": (tuple,),
+    "http": (bool,),
+    "hash_workers": (int,),
+    "claims_for": (str, type(None)),
+}
+
+
+def _type_faults(settings: Settings) -> Iterator[str]:
+    for each in fields(Settings):
+        value, allowed = getattr(settings, each.name), _TYPES[each.name]
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            yield f"{each.name} must be {' or '.join(kind.__name__ for kind in allowed)}, not {type(value).__name__}"
+        elif isinstance(value, tuple) and not all(isinstance(item, str) for item in value):
+            yield f"{each.name} must hold strings only"
+
+
+def _url_fault(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        port_is_valid = parts.port != 0
+    except ValueError:
+        return "is not a URL"
+    if parts.scheme != "https" or not parts.hostname or not port_is_valid:
+        return "must be an https:// URL"
+    if "@" in parts.netloc or re.search(r"[\s\x00-\x1f\x7f\\]", url):
+        return "must not hold user names, spaces or control characters"
+    if "?" in url or "#" in url:
+        return "must not have a query or a fragment (RFC 8414 section 2)"
+    return None
+
+
+def _issuer_faults(settings: Settings) -> Iterator[str]:
+    if fault := _url_fault(settings.issuer):
+        yield f"issuer {fault}, for example https://auth.example.com"
+    elif settings.issuer.endswith("/"):
+        yield "issuer must not end with a slash: verifiers compare it letter by letter"
+
+
+def _site(host: str) -> str:
+    """Return the registrable domain of a host; an address or a bare name is its own site."""
+    if re.fullmatch(r"[0-9.]+|.*:.*", host) or "." not in host:
+        return host
+    return PublicSuffixList().privatesuffix(host) or host
+
+
+def _origin_faults(settings: Settings, origin: str) -> Iterator[str]:
+    if (fault := _url_fault(origin)) or origin_of(origin) != origin:
+        yield f"allowed_origins: {origin!r} {fault or 'must be an origin only: https://host[:port]'}"
+    elif not _url_fault(settings.issuer):
+        own, other = urlsplit(settings.issuer).hostname or "", urlsplit(origin).hostname or ""
+        if _site(own) != _site(other):
+            yield (
+                f"allowed_origins: {origin} is not on the same site as {settings.origin}, so browsers would withhold the "
+                f"session cookie there. Give the API a subdomain of the front end's site (auth.{_site(other)}), or let "
+                "the front end's server pass a path such as /auth through to jotgate."
+            )
