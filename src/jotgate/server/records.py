@@ -1,0 +1,66 @@
+"""The frozen rows of the server: what the store keeps and what rules decide upon.
+
+A record knows nothing of SQL, HTTP or the clock. Every `*_at` is Unix time in seconds. Those that hold a secret leave
+it out of their `repr`, so that a log line or a traceback cannot carry it.
+"""
+
+from msgspec import Struct
+
+
+class Account(Struct, frozen=True, kw_only=True):
+    """A person who can log in."""
+
+    id: str  # 128 random bits as 22 characters of base64url: the `sub` of tokens, tells nothing about the person
+    email: str  # as `rules.accounts.normalise_email` returns it
+    password_hash: str  # Argon2id in its own text form
+    scopes: tuple[str, ...]  # what was granted; a session takes what is granted when it asks for a token
+    created_at: int
+
+    def __repr__(self) -> str:
+        return f"Account(id={self.id!r}, scopes={self.scopes!r}, created_at={self.created_at})"
+
+
+class Family(Struct, frozen=True, kw_only=True):
+    """One login: one session, and the family of refresh tokens that descend from it (RFC 9700 §4.14.2)."""
+
+    id: bytes  # 16 random bytes, known only to the holder of a refresh token
+    sid: str  # the public session id, claim `sid`: 22 characters of base64url, not derived from `id`
+    account_id: str
+    client_id: str
+    scopes: tuple[str, ...]  # granted at login
+    generation: int = 0  # which of the family's tokens is the current one
+    mac_kid: str  # the key that the current token is authenticated with, so that a replay rebuilds the same bytes
+    retired: tuple[tuple[int, int], ...] = ()  # (generation, retired_at) of the last few, newest last
+    confirmed: bool = False  # the current token has been presented: its holder certainly has it
+    auth_time: int  # when the person last proved who they are
+    created_at: int
+    seen_at: int
+    idle_ends_at: int  # moves with use, never past ends_at
+    ends_at: int  # never moves
+    ended_at: int | None = None
+
+    def __repr__(self) -> str:
+        return f"Family(sid={self.sid!r}, generation={self.generation}, ended_at={self.ended_at})"
+
+
+class SealedKey(Struct, frozen=True, kw_only=True):
+    """A private key as the database holds it: encrypted under the master key (see `sealing`)."""
+
+    kid: str
+    purpose: str  # "access" or "refresh"
+    algorithm: str
+    sealed: bytes
+    created_at: int
+
+    def __repr__(self) -> str:
+        return f"SealedKey(kid={self.kid!r}, purpose={self.purpose!r}, algorithm={self.algorithm!r})"
+
+
+class Revocation(Struct, frozen=True, kw_only=True):
+    """One entry of the log that makes verifiers refuse tokens before those expire."""
+
+    seq: int  # the order of commits
+    kind: str  # "session"
+    id: str  # what is revoked: the sid
+    at: int
+    until: int  # the last token concerned has expired by then

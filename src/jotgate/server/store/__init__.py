@@ -1,0 +1,106 @@
+"""The one door to the database: what the rest of the server may ask of it, and how it may be refused.
+
+A store knows SQL, transactions, threads and migrations. It knows no HTTP, no token text and no cryptography, and asks
+the rules for every decision. Each method that writes has committed durably when it returns.
+"""
+
+from typing import Protocol
+
+from jotgate.core.errors import JotgateError, RequestRefused
+from jotgate.server.records import Account, Family, Revocation, SealedKey
+from jotgate.server.rules.refresh import Outcome
+
+
+class EmailTaken(RequestRefused):
+    """An account with this e-mail address exists; addresses that differ only in case are the same."""
+
+    code = "email_taken"
+    status = 409
+
+
+class StoreError(JotgateError):
+    """The database could not do it. Nothing was confirmed; whether anything was written is not known."""
+
+    code = "store_failed"
+
+
+class StoreBusy(StoreError):
+    """Too much is waiting, or another process held the database for too long: try again shortly."""
+
+    code = "busy"
+
+
+class StoreClosed(StoreError):
+    """The store was not opened, or is closed already."""
+
+    code = "store_closed"
+
+
+class Store(Protocol):
+    """Accounts, sessions, keys and the revocation log.
+
+    Every method raises `StoreBusy`, `StoreClosed` or another `StoreError` when the database cannot answer. The async
+    methods never block the event loop, may be called from any loop and thread, and wait only for a bounded time.
+    """
+
+    def open(self) -> None:
+        """Bring the schema up to date and open the database; done once per process however often it is called.
+
+        Raises `SettingsError` when the place is unusable or the schema is newer than this version of jotgate.
+        """
+
+    async def close(self) -> None:
+        """Finish what is queued, then close."""
+
+    def close_now(self) -> None:
+        """The same as `close`, for code without an event loop."""
+
+    async def ping(self) -> None:
+        """Return if a read and a (changeless) write get through, else raise."""
+
+    async def add_account(self, account: Account) -> None:
+        """Raises `EmailTaken`."""
+
+    async def account_by_email(self, email: str) -> Account | None:
+        """The account of a normalised address, in whichever case it is written."""
+
+    async def account_by_id(self, account_id: str) -> Account | None: ...
+
+    async def list_accounts(self, *, limit: int, after: str | None = None) -> list[Account]:
+        """At most `limit` accounts in the order of their addresses, from the first one past the address `after`."""
+
+    async def grant_scope(self, email: str, scope: str) -> Account | None:
+        """Add a scope (once) to the account of this address; the changed account, or None if there is none."""
+
+    async def revoke_scope(self, email: str, scope: str) -> Account | None:
+        """Take a scope away; the changed account, or None if there is none."""
+
+    async def add_family(self, family: Family) -> None: ...
+
+    async def family_by_sid(self, sid: str) -> Family | None: ...
+
+    async def family_by_id(self, family_id: bytes) -> Family | None: ...
+
+    async def confirm(self, family_id: bytes, generation: int) -> None:
+        """Note that the holder presented `generation`: if it is still current, its predecessor's long grace is over."""
+
+    async def rotate(
+        self, family_id: bytes, presented_generation: int, *, now: int, mac_kid: str, idle_s: int, until_s: int
+    ) -> tuple[Outcome, Family | None, Account | None]:
+        """Let `rules.refresh.rotate` decide inside the writing transaction, and do what it says.
+
+        Returns the outcome with the family as it is now and its account; both are None when the family is unknown,
+        which is `Ended`. `Reused` has ended the family and logged a revocation that holds for `until_s` seconds.
+        """
+
+    async def end_family(self, family_id: bytes, *, now: int, until_s: int) -> bool:
+        """End a session and log its revocation, in one transaction; False when it had ended (or is unknown)."""
+
+    async def revocations_after(self, seq: int) -> list[Revocation]:
+        """The log behind `seq`, in order."""
+
+    def load_keys(self) -> list[SealedKey]:
+        """All keys, oldest first. Blocks: for start-up."""
+
+    def add_key_if_none(self, key: SealedKey) -> SealedKey:
+        """Add the first key of its purpose, and return the one that is there afterwards. Blocks: for start-up."""
