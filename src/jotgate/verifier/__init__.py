@@ -1,0 +1,5 @@
+"""Freshness of keys and revocations around core's `verify_token`; it must not know servers or frameworks."""
+
+from jotgate.verifier.snapshot import KeySource, Snapshot
+
+__all__ = ["KeySource", "Snapshot"]

@@ -1,0 +1,27 @@
+"""What a verifier decides by at one moment, and where it gets that from; it must not know networks, threads or clocks."""
+
+from typing import Protocol
+
+from msgspec import Struct
+
+from jotgate.core.jwk import KeySet
+from jotgate.core.revocations import Revocations
+
+
+class Snapshot(Struct, frozen=True):
+    """The keys and the revocations that hold right now. Replaced whole, never changed."""
+
+    keys: KeySet
+    revocations: Revocations
+
+
+class KeySource(Protocol):
+    """Anything that can tell the current snapshot at once: a server in this process, or the network part below."""
+
+    def snapshot(self) -> Snapshot:
+        """Return the current snapshot without waiting for anybody.
+
+        Raises:
+            KeySourceError: when there is none to decide by.
+        """
+        ...
