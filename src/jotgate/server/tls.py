@@ -1,0 +1,288 @@
+"""Certificates: a local authority and certificate for development, and checks on those that an operator brings.
+
+It reads and writes certificate files and knows no server, no setting and no request. Time is an argument.
+"""
+
+import datetime as dt
+import fcntl
+import ipaddress
+import os
+import shlex
+import ssl
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from jotgate.core.errors import SettingsError
+
+_DAY_S: Final = 86_400
+_CA_LIFE_S: Final = 3650 * _DAY_S
+# Apple's systems refuse server certificates that live longer than 825 days, publicly trusted ones 398.
+_LEAF_LIFE_S: Final = 397 * _DAY_S
+# So long before its end a certificate is made anew, so that a server may run on for weeks after its start.
+_RENEW_BEFORE_S: Final = 60 * _DAY_S
+# A client whose clock is a little behind must not find the new certificate "not yet valid".
+_BACKDATED_S: Final = 300
+_LOCAL_NAMES: Final = (
+    x509.DNSName("localhost"),
+    x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+    x509.IPAddress(ipaddress.ip_address("::1")),
+)
+# RFC 5280 section 4.2.1.10: whoever steals the local authority's key can impersonate this machine's loopback only.
+_PERMITTED: Final = (
+    x509.DNSName("localhost"),
+    x509.IPAddress(ipaddress.ip_network("127.0.0.0/8")),
+    x509.IPAddress(ipaddress.ip_network("::1/128")),
+)
+
+
+class LocalCertificate(NamedTuple):
+    """Where the local certificate, its private key and the authority to trust lie."""
+
+    cert: Path
+    key: Path
+    ca: Path
+
+
+def ensure_local_certificate(tls_dir: Path, now: int) -> LocalCertificate:
+    """Return a certificate for localhost that is good for at least two months, making what is missing.
+
+    The folder gets ``ca.pem`` (the certificate of an authority that may vouch for localhost and loopback addresses
+    only), ``ca-key.pem``, ``cert.pem`` and ``key.pem``; private keys have mode 0600. A server certificate that is
+    broken or near its end is replaced; the authority, which people have told their systems to trust, is replaced
+    only when it is missing or near its own end.
+
+    Raises:
+        SettingsError: when the folder cannot be used, the authority's files are damaged, or others can read a key.
+    """
+    paths = LocalCertificate(tls_dir / "cert.pem", tls_dir / "key.pem", tls_dir / "ca.pem")
+    ca_key_path = tls_dir / "ca-key.pem"
+    try:
+        for folder in (tls_dir.parent, tls_dir):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _alone_in(tls_dir):
+            for path in (paths.key, ca_key_path):
+                _check_private(path)
+            ca = _load_authority(paths.ca, now)
+            if ca is not None and _leaf_is_good(paths, ca, now):
+                return paths
+            ca_key = _load_authority_key(ca_key_path, ca) if ca is not None else None
+            if ca is None or ca_key is None:
+                ca, ca_key = _new_authority(now)
+                # The key first: a certificate without its key could not be mended later.
+                _write(ca_key_path, _pem_of_key(ca_key), private=True)
+                _write(paths.ca, ca.public_bytes(serialization.Encoding.PEM), private=False)
+            leaf, leaf_key = _new_leaf(ca, ca_key, now)
+            _write(paths.key, _pem_of_key(leaf_key), private=True)
+            _write(paths.cert, leaf.public_bytes(serialization.Encoding.PEM), private=False)
+    except OSError as error:
+        raise SettingsError((f"the folder for the local certificate cannot be used: {_reason(error)}",)) from None
+    return paths
+
+
+def check_certificate(cert: Path, key: Path, now: int) -> None:
+    """Refuse a certificate and key that the server could not serve.
+
+    Raises:
+        SettingsError: for files that cannot be read, keys in another form than unencrypted PKCS#8, a key that is
+            not the certificate's, and a certificate outside its time; all faults at once.
+    """
+    faults = [*_certificate_faults(cert, now), *_key_faults(key)]
+    if not faults:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
+        except (ssl.SSLError, OSError):
+            faults.append(f"the private key {key} does not belong to the certificate {cert}")
+    if faults:
+        raise SettingsError(tuple(faults))
+
+
+def _reason(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}"
+
+
+def _certificate_faults(path: Path, now: int) -> Iterator[str]:
+    try:
+        chain = x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        yield f"the certificate cannot be read: {_reason(error)}"
+        return
+    except ValueError:
+        yield f"{path} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"
+        return
+    begins, ends = chain[0].not_valid_before_utc, chain[0].not_valid_after_utc
+    if now > ends.timestamp():
+        yield f"the certificate {path} expired on {ends:%Y-%m-%d %H:%M} UTC"
+    if now < begins.timestamp():
+        yield f"the certificate {path} is not valid before {begins:%Y-%m-%d %H:%M} UTC"
+
+
+def _key_faults(path: Path) -> Iterator[str]:
+    try:
+        pem = path.read_bytes()
+    except OSError as error:
+        yield f"the private key cannot be read: {_reason(error)}"
+        return
+    if b"-----BEGIN PRIVATE KEY-----" in pem:
+        return
+    converted = path.with_name(f"{path.stem}-pkcs8.pem")
+    convert = f"openssl pkcs8 -topk8 -nocrypt -in {shlex.quote(str(path))} -out {shlex.quote(str(converted))}"
+    if b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in pem or b"Proc-Type: 4,ENCRYPTED" in pem:
+        yield f"the private key {path} is encrypted, and the server cannot ask for its password; decrypt it: {convert}"
+    elif b"-----BEGIN RSA PRIVATE KEY-----" in pem or b"-----BEGIN EC PRIVATE KEY-----" in pem:
+        yield f"the private key {path} is in the old PKCS#1 or SEC1 form and PKCS#8 is needed; convert it: {convert}"
+    else:
+        yield f"{path} holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)"
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two servers that start at once on one folder must not mix their files."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _check_private(path: Path) -> None:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return
+    if mode & 0o077:
+        fault = (
+            f"others can read the private key {path} (mode {mode:04o}); remove the folder {path.parent} to get "
+            f"new keys, or, if nobody else could have read it, chmod 600 {path}"
+        )
+        raise SettingsError((fault,))
+
+
+def _load_authority(path: Path, now: int) -> x509.Certificate | None:
+    try:
+        ca = x509.load_pem_x509_certificate(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise SettingsError((f"{path} is damaged; remove the folder {path.parent} to get a new one",)) from None
+    return ca if ca.not_valid_after_utc.timestamp() - now > _RENEW_BEFORE_S else None
+
+
+def _load_authority_key(path: Path, ca: x509.Certificate) -> ec.EllipticCurvePrivateKey | None:
+    """Return the authority's key; None where it was removed, as careful people do after the first start."""
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != ca.public_key():
+        raise SettingsError(
+            (f"{path} is not the key of ca.pem beside it; remove the folder {path.parent} to get new ones",)
+        )
+    return key
+
+
+def _leaf_is_good(paths: LocalCertificate, ca: x509.Certificate, now: int) -> bool:
+    try:
+        leaf = x509.load_pem_x509_certificate(paths.cert.read_bytes())
+        key = serialization.load_pem_private_key(paths.key.read_bytes(), None)
+        leaf.verify_directly_issued_by(ca)
+    except (FileNotFoundError, ValueError, TypeError, InvalidSignature):
+        return False
+    return (
+        leaf.public_key() == key.public_key()
+        and leaf.not_valid_before_utc.timestamp() <= now
+        and leaf.not_valid_after_utc.timestamp() - now > _RENEW_BEFORE_S
+    )
+
+
+def _new_authority(now: int) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    own_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    # The suffix tells several folders' authorities apart in a system's list of trusted ones.
+    name = _name(f"jotgate local CA {own_id.digest.hex()[:8]}")
+    builder = (
+        _begun(name, name, key.public_key(), now, now + _CA_LIFE_S)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.NameConstraints(permitted_subtrees=_PERMITTED, excluded_subtrees=None), critical=True)
+        .add_extension(own_id, critical=False)
+    )
+    return builder.sign(key, hashes.SHA256()), key
+
+
+def _new_leaf(
+    ca: x509.Certificate, ca_key: ec.EllipticCurvePrivateKey, now: int
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    ends_at = min(now + _LEAF_LIFE_S, int(ca.not_valid_after_utc.timestamp()))
+    builder = (
+        _begun(_name("jotgate on localhost"), ca.subject, key.public_key(), now, ends_at)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(_LOCAL_NAMES), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+    )
+    return builder.sign(ca_key, hashes.SHA256()), key
+
+
+def _begun(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: int, ends_at: int
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(dt.datetime.fromtimestamp(now - _BACKDATED_S, dt.UTC))
+        .not_valid_after(dt.datetime.fromtimestamp(ends_at, dt.UTC))
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _pem_of_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _write(path: Path, pem: bytes, *, private: bool) -> None:
+    """Write a whole file or none: a crash leaves the old one, and nobody ever sees a private key half open."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
+    with os.fdopen(handle, "wb") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
