@@ -1,0 +1,140 @@
+"""A headless shop API with a page in front and jotgate inside: the file to read first, and to copy from.
+
+`jotgate demo` serves it. It owns the shop's routes and how jotgate is wired to them. How orders are kept is orders.py's
+matter; passwords, tokens and sessions are jotgate's, and nothing here ever sees one.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
+
+from jotgate import Claims, Verifier
+from jotgate.integrations.fastapi import Auth
+from jotgate.server.app import create_app as create_auth_app
+from jotgate.server.settings import Settings
+
+from .orders import MAX_ORDERS, MAX_QUANTITY, PRODUCTS, Order, OrderBook, Product, TooManyOrders
+
+AUDIENCE = "shop"
+SCOPES = ("account:read", "orders:read", "orders:write")
+STATIC = Path(__file__).parent / "static"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+
+
+class NewOrder(BaseModel):
+    """What a customer sends. Whose order it is, the token says; what it costs, the shop says."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    product: str = Field(max_length=64)
+    quantity: int = Field(ge=1, le=MAX_QUANTITY)
+
+
+def create_shop(verifier: Verifier, orders: OrderBook, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The shop alone: it asks only for somebody who can verify tokens, so its tests need no auth server."""
+    shop = FastAPI(title="The Jot Shop", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
+    auth = Auth(verifier)
+
+    @shop.get("/api/products")
+    def list_products() -> dict[str, list[Product]]:
+        return {"products": list(PRODUCTS.values())}
+
+    @shop.get("/api/orders")
+    def list_orders(claims: Annotated[Claims, Depends(auth.require("orders:read"))]) -> dict[str, list[Order]]:
+        return {"orders": orders.of(claims.subject)}
+
+    @shop.post("/api/orders", status_code=201, max_body_size=4096)
+    def create_order(order: NewOrder, claims: Annotated[Claims, Depends(auth.require("orders:write"))]) -> Order:
+        product = PRODUCTS.get(order.product)
+        if product is None:
+            raise OrderRefused(422, "unknown_product", "The shop has no such product.")
+        try:
+            return orders.add(claims.subject, product, order.quantity)
+        except TooManyOrders:
+            raise OrderRefused(409, "too_many_orders", f"An account can keep {MAX_ORDERS} orders, not more.") from None
+
+    @shop.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html")
+
+    shop.mount("/static", StaticFiles(directory=STATIC))
+
+    @shop.exception_handler(OrderRefused)
+    def order_refused(_: Request, error: OrderRefused) -> JSONResponse:
+        return problem(error.status, error.code, str(error))
+
+    @shop.exception_handler(RequestValidationError)
+    def order_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        faults = (f"{'.'.join(map(str, fault['loc'][1:])) or 'body'}: {fault['msg']}" for fault in error.errors())
+        return problem(422, "invalid_order", "; ".join(faults))
+
+    @shop.exception_handler(HTTPException)
+    def http_refused(_: Request, error: HTTPException) -> JSONResponse:
+        phrase = HTTPStatus(error.status_code).phrase
+        return problem(error.status_code, phrase.lower().replace(" ", "_"), f"{phrase}.", error.headers)
+
+    shop.add_middleware(PageHeaders)
+    return shop
+
+
+def create_app() -> FastAPI:
+    """The shop with jotgate under /auth, in one process: what `jotgate demo` runs."""
+    settings = Settings.from_env(os.environ, audience=AUDIENCE, default_scopes=SCOPES)
+    auth = create_auth_app(settings)
+    orders = OrderBook(settings.data_dir / "shop.db", clock=lambda: int(time.time()))
+    shop = create_shop(auth.verifier(), orders, lifespan=auth.lifespan)
+    shop.mount("/auth", auth)
+    shop.router.routes.extend(auth.well_known_routes())
+    return shop
+
+
+class OrderRefused(Exception):
+    """An order that the shop does not take."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+
+
+def problem(status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """An error as RFC 9457 has it, with a stable code, like jotgate's own."""
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "code": code, "detail": detail}
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+class PageHeaders:
+    """Middleware: puts the security headers on every answer that does not bring its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
