@@ -1,0 +1,180 @@
+"""The one table of signature algorithms (RFC 7518 §3, RFC 8037, RFC 9864); knows primitives, but no JWK and no token.
+
+A row says which key type an algorithm takes and how to turn such a key into two functions: `check(signature, message)`
+and `sign(message)`. Whatever can be prepared is prepared there, once for each key. There is no `none`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.hmac import HMAC
+
+from jotgate.core.errors import BadSignature
+
+Check = Callable[[bytes, bytes], None]
+"""`check(signature, message)` raises BadSignature."""
+Sign = Callable[[bytes], bytes]
+"""`sign(message)` gives the signature in its JWS form."""
+
+# One sentence for every way in which a signature can be wrong: the difference is nobody's business.
+_WRONG = "The signature does not belong to this token and key."
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """One row: `make_check` takes the public key (or the secret), `make_sign` the private key (or the secret)."""
+
+    name: str
+    key_type: str
+    """JWK `kty`."""
+    curve: str | None
+    """JWK `crv`; None where the key type has none."""
+    make_check: Callable[[Any], Check]
+    make_sign: Callable[[Any], Sign]
+    min_secret_bytes: int = 0
+    """Shortest HMAC secret: the hash's own length (RFC 7518 §3.2)."""
+    verify_only: bool = False
+    """A deprecated name: taken where a caller lists it, never emitted."""
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether whoever can check can also sign."""
+        return self.key_type == "oct"
+
+
+def _hmac_check(hash_: hashes.HashAlgorithm) -> Callable[[bytes], Check]:
+    def make(secret: bytes) -> Check:
+        keyed = HMAC(secret, hash_)
+
+        def check(signature: bytes, message: bytes) -> None:
+            mac = keyed.copy()
+            mac.update(message)
+            try:
+                mac.verify(signature)  # compares in constant time
+            except InvalidSignature:
+                raise BadSignature(_WRONG) from None
+
+        return check
+
+    return make
+
+
+def _hmac_sign(hash_: hashes.HashAlgorithm) -> Callable[[bytes], Sign]:
+    def make(secret: bytes) -> Sign:
+        keyed = HMAC(secret, hash_)
+
+        def sign(message: bytes) -> bytes:
+            mac = keyed.copy()
+            mac.update(message)
+            return mac.finalize()
+
+        return sign
+
+    return make
+
+
+def _rsa_check(pad: padding.AsymmetricPadding, hash_: hashes.HashAlgorithm) -> Callable[[rsa.RSAPublicKey], Check]:
+    def make(key: rsa.RSAPublicKey) -> Check:
+        size = (key.key_size + 7) // 8
+        verify = key.verify
+
+        def check(signature: bytes, message: bytes) -> None:
+            if len(signature) != size:
+                raise BadSignature(_WRONG)
+            try:
+                verify(signature, message, pad, hash_)
+            except InvalidSignature:
+                raise BadSignature(_WRONG) from None
+
+        return check
+
+    return make
+
+
+def _rsa_sign(pad: padding.AsymmetricPadding, hash_: hashes.HashAlgorithm) -> Callable[[rsa.RSAPrivateKey], Sign]:
+    def make(key: rsa.RSAPrivateKey) -> Sign:
+        return lambda message: key.sign(message, pad, hash_)
+
+    return make
+
+
+def _ecdsa_check(half: int, hash_: hashes.HashAlgorithm) -> Callable[[ec.EllipticCurvePublicKey], Check]:
+    scheme = ec.ECDSA(hash_)
+    size = 2 * half
+
+    def make(key: ec.EllipticCurvePublicKey) -> Check:
+        verify = key.verify
+
+        def check(signature: bytes, message: bytes) -> None:
+            if len(signature) != size:
+                raise BadSignature(_WRONG)
+            der = encode_dss_signature(int.from_bytes(signature[:half]), int.from_bytes(signature[half:]))
+            try:
+                verify(der, message, scheme)
+            except InvalidSignature:
+                raise BadSignature(_WRONG) from None
+
+        return check
+
+    return make
+
+
+def _ecdsa_sign(half: int, hash_: hashes.HashAlgorithm) -> Callable[[ec.EllipticCurvePrivateKey], Sign]:
+    try:
+        scheme = ec.ECDSA(hash_, deterministic_signing=True)  # RFC 6979, as RFC 8725bis asks
+    except UnsupportedAlgorithm:  # an OpenSSL older than 3.2
+        scheme = ec.ECDSA(hash_)
+
+    def make(key: ec.EllipticCurvePrivateKey) -> Sign:
+        def sign(message: bytes) -> bytes:
+            r, s = decode_dss_signature(key.sign(message, scheme))
+            return r.to_bytes(half) + s.to_bytes(half)
+
+        return sign
+
+    return make
+
+
+def _ed25519_check(key: ed25519.Ed25519PublicKey) -> Check:
+    verify = key.verify
+
+    def check(signature: bytes, message: bytes) -> None:
+        try:
+            verify(signature, message)
+        except InvalidSignature:
+            raise BadSignature(_WRONG) from None
+
+    return check
+
+
+def _ed25519_sign(key: ed25519.Ed25519PrivateKey) -> Sign:
+    return key.sign
+
+
+_SHA256 = hashes.SHA256()
+_PKCS1 = padding.PKCS1v15()
+
+ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            Algorithm("HS256", "oct", None, _hmac_check(_SHA256), _hmac_sign(_SHA256), min_secret_bytes=32),
+            Algorithm("RS256", "RSA", None, _rsa_check(_PKCS1, _SHA256), _rsa_sign(_PKCS1, _SHA256)),
+            Algorithm("ES256", "EC", "P-256", _ecdsa_check(32, _SHA256), _ecdsa_sign(32, _SHA256)),
+            Algorithm("Ed25519", "OKP", "Ed25519", _ed25519_check, _ed25519_sign),
+            Algorithm("EdDSA", "OKP", "Ed25519", _ed25519_check, _ed25519_sign, verify_only=True),
+        )
+    }
+)
+"""Every algorithm there is, by its exact, case-sensitive name."""
+
+ASYMMETRIC: tuple[str, ...] = tuple(
+    row.name for row in ALGORITHMS.values() if not row.symmetric and not row.verify_only
+)
+"""What a policy allows unless it says otherwise: verifying with these takes nothing secret."""

@@ -1,0 +1,155 @@
+"""Bytes to text and back: canonical base64url (RFC 7515 §2) and strict JSON (RFC 8259, RFC 7493); knows no token.
+
+Python's own decoders are too lax for signed text: `urlsafe_b64decode` drops junk and takes two spellings of one value;
+`json` lets the last of two equal members win and takes NaN, byte order marks and lone surrogates; msgspec lets the
+last duplicate win as well.
+"""
+
+import json
+import math
+import re
+from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
+from typing import Any, NoReturn
+
+import msgspec
+
+from jotgate.core.errors import MalformedToken
+
+MAX_JSON_DEPTH = 32
+MAX_NUMBER_DIGITS = 4300  # where msgspec stops too, and int() by default
+
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+# The standard alphabet's own two characters and the padding become a character that no alphabet has.
+_FROM_URL = bytes.maketrans(b"-_+/=", b"+/!!!")
+_PADDING = (b"", None, b"==", b"=")
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+# The last character of a segment whose length is 2 or 3 modulo 4 carries 4 or 2 unused bits, which must be zero.
+_LAST = (frozenset(_ALPHABET), frozenset[int](), frozenset(_ALPHABET[::16]), frozenset(_ALPHABET[::4]))
+
+
+def encode_segment(raw: bytes) -> str:
+    """Encode as base64url without padding (RFC 7515 §2)."""
+    return b2a_base64(raw, newline=False).translate(_TO_URL).rstrip(b"=").decode("ascii")
+
+
+def decode_segment(segment: str | bytes) -> bytes:
+    """Decode unpadded base64url; every value has exactly one spelling that is taken.
+
+    Raises MalformedToken for padding, whitespace, `+` or `/`, non-zero unused bits and impossible lengths.
+    """
+    try:
+        text = segment.encode("ascii") if isinstance(segment, str) else segment
+        remainder = len(text) & 3
+        padding = _PADDING[remainder]
+        if padding is None or (remainder and text[-1] not in _LAST[remainder]):
+            raise MalformedToken("A part of the token is not canonical base64url.")
+        return a2b_base64(text.translate(_FROM_URL) + padding, strict_mode=True)
+    except (Base64Error, UnicodeEncodeError):
+        raise MalformedToken("A part of the token is not canonical base64url.") from None
+
+
+class JsonRefused(ValueError):
+    """JSON that is not taken; `reason` is one of the codes named at `parse_json_object`."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def parse_json_object(raw: bytes, *, max_depth: int = MAX_JSON_DEPTH) -> dict[str, Any]:
+    """Parse one JSON object, strictly.
+
+    Raises JsonRefused, whose `reason` is `invalid_utf8`, `invalid_json`, `duplicate_member` (at any depth),
+    `nesting_too_deep` (the object itself is depth 1), `number_out_of_range` (NaN, infinities, more than 4300 digits) or
+    `not_an_object`. A byte order mark and lone surrogates are `invalid_json`.
+    """
+    # msgspec is many times faster than the strict parser, and lax only where the text differs from how msgspec itself
+    # would write the value: a text that comes out again byte for byte repeats no member, for a dict cannot.
+    if raw.count(b"{") + raw.count(b"[") <= max_depth:
+        try:
+            value = _decode_object(raw)
+            if _encode(value) == raw:
+                return value
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # the strict parser decides, and names the fault
+    return _parse_strictly(raw, max_depth)
+
+
+# Strings are matched whole, and the end of the text ends an open one: linear time on any input.
+_STRING_OR_BRACKET = re.compile(r'"(?>[^"\\]+|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+
+
+def _parse_strictly(raw: bytes, max_depth: int) -> dict[str, Any]:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise JsonRefused("invalid_utf8", "The JSON text is not UTF-8.") from None
+    if raw.count(b"{") + raw.count(b"[") > max_depth:
+        _check_depth(text, max_depth)
+    try:
+        value = _STRICT.decode(text)
+        if "\\u" in text:
+            _check_surrogates(value)
+    except JsonRefused:
+        raise
+    except ValueError:
+        raise JsonRefused("invalid_json", "The text is not JSON.") from None
+    except RecursionError:  # only where a caller's max_depth is beyond the interpreter's own
+        raise JsonRefused("nesting_too_deep", "The JSON text nests deeper than the interpreter can follow.") from None
+    if type(value) is not dict:
+        raise JsonRefused("not_an_object", "The JSON text is not an object.")
+    return value
+
+
+def _check_depth(text: str, max_depth: int) -> None:
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(text):
+        first = match[0][0]
+        if first in "[{":
+            depth += 1
+            if depth > max_depth:
+                raise JsonRefused("nesting_too_deep", f"The JSON text nests deeper than {max_depth} levels.")
+        elif first in "]}":
+            depth -= 1
+
+
+def _check_surrogates(value: object) -> None:
+    # A lone surrogate escape survives json's decoder and cannot be written as UTF-8.
+    json.dumps(value, ensure_ascii=False).encode("utf-8")
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise JsonRefused("duplicate_member", "A JSON object names a member twice.")
+    return members
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) > MAX_NUMBER_DIGITS:
+        raise JsonRefused("number_out_of_range", "A JSON number has too many digits.")
+    return int(digits)
+
+
+def _parse_float(digits: str) -> float:
+    number = float(digits) if len(digits) <= MAX_NUMBER_DIGITS else math.inf
+    if math.isinf(number):
+        raise JsonRefused("number_out_of_range", "A JSON number is out of range.")
+    return number
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise JsonRefused("number_out_of_range", "NaN and infinities are not JSON numbers.")
+
+
+_STRICT = json.JSONDecoder(
+    object_pairs_hook=_unique_members,
+    parse_int=_parse_int,
+    parse_float=_parse_float,
+    parse_constant=_refuse_constant,
+)

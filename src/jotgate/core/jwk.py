@@ -1,0 +1,643 @@
+"""Keys and key sets (RFC 7517, RFC 7518 §6, RFC 8037): one key, one algorithm, one `kid`; knows no token and no claim.
+
+`cryptography` loads keys that must not be used (a small-order Ed25519 point that verifies every message, RSA with
+512 bits or e=3), so every way in goes through the checks here.
+"""
+
+import hashlib
+import json
+from binascii import a2b_base64
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple, NoReturn, TypeAlias
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from jotgate.core.algorithms import ALGORITHMS, Algorithm, Check, Sign
+from jotgate.core.encoding import JsonRefused, decode_segment, encode_segment, parse_json_object
+from jotgate.core.errors import KeyRefused, MalformedToken
+
+Material: TypeAlias = Any
+"""A half of a pair as a key object of `cryptography`, or a secret's bytes: which one, the algorithm's row says."""
+
+MAX_KID_CHARS = 256
+MIN_RSA_BITS = 2048
+MAX_RSA_BITS = 8192  # beyond that a signature check is a way to keep a server busy
+MIN_RSA_EXPONENT = 65537
+MAX_RSA_EXPONENT_BITS = 64
+
+
+class Key:
+    """One key for one algorithm under one name (`kid`): public, private or secret. Immutable; `repr` tells no material.
+
+    Made by `from_jwk`, `from_pem`, `from_secret` or `jotgate.generate_key`, all of which raise KeyRefused for a key
+    that must not be used. Text and bytes are never taken for a key elsewhere, so that no public key can be mistaken
+    for an HMAC secret.
+    """
+
+    __slots__ = ("_alone", "_check", "_kid", "_private", "_public", "_row", "_sign")
+
+    _row: Algorithm
+    _kid: str
+    _public: Material
+    _private: Material
+    _check: Check | None
+    _sign: Sign | None
+    _alone: "KeySet | None"
+
+    def __init__(self) -> None:
+        raise TypeError("Keys are made by Key.from_jwk, Key.from_pem, Key.from_secret or generate_key.")
+
+    @classmethod
+    def _make(
+        cls,
+        row: Algorithm,
+        public: Material,
+        private: Material,
+        kid: object = None,
+        *,
+        checks: bool = True,
+        signs: bool = True,
+    ) -> "Key":
+        """The one constructor: every check that does not depend on where a key comes from is made here."""
+        kind = _KEY_TYPES[row.key_type]
+        kind.check(row, public)
+        key = object.__new__(cls)
+        key._row = row
+        key._public = public
+        key._private = private
+        key._check = row.make_check(public) if checks else None
+        key._sign = row.make_sign(private) if signs and private is not None and not row.verify_only else None
+        key._kid = _thumbprint(kind.write(row, public, None)) if kid is None else _check_kid(kid)
+        key._alone = None
+        return key
+
+    @classmethod
+    def from_jwk(
+        cls, jwk: Mapping[str, Any] | bytes | str, *, algorithm: str | None = None, kid: str | None = None
+    ) -> "Key":
+        """Read a JSON Web Key (RFC 7517), private if it has private members.
+
+        `alg`, `use`, `key_ops` and `kid` are honoured. Without `alg`, `algorithm` names it, or the key type does where
+        it allows only one (P-256: ES256; Ed25519: Ed25519). Without `kid` it is the RFC 7638 thumbprint. Raises
+        KeyRefused.
+        """
+        members = _members(jwk)
+        row = _algorithm_of(members, () if algorithm is None else (algorithm,), strict=True)
+        kind = _KEY_TYPES[row.key_type]
+        checks, signs = _permissions(members, private=kind.private_member in members)
+        public, private = kind.read(row, members)
+        return cls._make(row, public, private, members.get("kid") if kid is None else kid, checks=checks, signs=signs)
+
+    @classmethod
+    def from_pem(cls, pem: bytes | str, algorithm: str, *, kid: str | None = None) -> "Key":
+        """Read one unencrypted PEM block: PKCS#8 or a traditional private key, or a public key (SPKI, PKCS#1).
+
+        Raises KeyRefused, also for certificates: whose key it is, is for the caller to decide.
+        """
+        # Not at the top, because it brings in the SSH formats and their ciphers: 15 ms that JWK users need not pay.
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
+        row = _row(algorithm)
+        if row.symmetric:
+            raise KeyRefused(f"A PEM key cannot be used for {row.name}, which takes a secret.")
+        try:
+            raw = pem.encode("ascii") if isinstance(pem, str) else bytes(pem)
+        except UnicodeEncodeError:
+            raise KeyRefused("A PEM text is ASCII.") from None
+        blocks = raw.count(b"-----BEGIN ") - raw.count(b"-----BEGIN EC PARAMETERS-----")
+        if blocks != 1:
+            raise KeyRefused("One PEM block with one key is needed.")
+        try:
+            if b"PRIVATE KEY-----" in raw:
+                private: Material = serialization.load_pem_private_key(raw, password=None)
+                public: Material = private.public_key()
+            elif b"PUBLIC KEY-----" in raw:
+                private, public = None, serialization.load_pem_public_key(raw)
+            else:
+                raise KeyRefused("The PEM block is neither a private nor a public key.")
+        except TypeError:
+            raise KeyRefused("The PEM key is encrypted; decrypt it first.") from None
+        except (ValueError, UnsupportedAlgorithm):
+            raise KeyRefused("The PEM block holds no key that can be read.") from None
+        return cls._make(row, public, private, kid)
+
+    @classmethod
+    def from_secret(cls, raw: bytes, algorithm: str = "HS256", *, kid: str | None = None) -> "Key":
+        """Take an HMAC secret: random bytes, at least as many as the hash has (RFC 7518 §3.2).
+
+        Raises KeyRefused, also for a PEM, DER or JWK text: that is a key of another kind, often a public one, and an
+        HMAC under it could be made by anybody.
+        """
+        row = _row(algorithm)
+        if not row.symmetric:
+            raise KeyRefused(f"{row.name} takes a key pair, not a secret.")
+        if not isinstance(raw, bytes):
+            raise KeyRefused("A secret is bytes.")
+        return cls._make(row, raw, raw, kid)
+
+    @property
+    def kid(self) -> str:
+        """The key's name: given, or the RFC 7638 thumbprint (SHA-256)."""
+        return self._kid
+
+    @property
+    def algorithm(self) -> str:
+        """The name of the only algorithm that this key is used with."""
+        return self._row.name
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether this is an HMAC secret."""
+        return self._row.symmetric
+
+    @property
+    def private(self) -> bool:
+        """Whether this key holds the private half (or a secret)."""
+        return self._private is not None
+
+    @property
+    def can_sign(self) -> bool:
+        """Whether `sign` would do it."""
+        return self._sign is not None
+
+    @property
+    def public(self) -> "Key":
+        """The public half under the same name. Raises KeyRefused for a secret, which has none."""
+        if self._row.symmetric:
+            raise KeyRefused("An HMAC secret has no public half.")
+        if self._private is None:
+            return self
+        return Key._make(self._row, self._public, None, self._kid)
+
+    def to_jwk(self) -> dict[str, str]:
+        """Give the public JWK. Raises KeyRefused for a secret."""
+        if self._row.symmetric:
+            raise KeyRefused("An HMAC secret has no public form.")
+        return self._describe(None)
+
+    def to_private_jwk(self) -> dict[str, str]:
+        """Give the JWK with the private members, or the secret. Raises KeyRefused for a public key."""
+        if self._private is None:
+            raise KeyRefused("The key is public: it has no private form.")
+        return self._describe(self._private)
+
+    def _describe(self, private: Material) -> dict[str, str]:
+        members = _KEY_TYPES[self._row.key_type].write(self._row, self._public, private)
+        return {**members, "use": "sig", "alg": self._row.name, "kid": self._kid}
+
+    def to_pem(self) -> str:
+        """Give PKCS#8 without encryption for a private key, SPKI for a public one. Raises KeyRefused for a secret."""
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 # see from_pem
+
+        if self._row.symmetric:
+            raise KeyRefused("An HMAC secret has no PEM form.")
+        raw: bytes
+        if self._private is None:
+            raw = self._public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        else:
+            raw = self._private.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        return raw.decode("ascii")
+
+    def check_signature(self, signature: bytes, message: bytes) -> None:
+        """Raise BadSignature unless `signature` is this key's over `message`; KeyRefused if it may only sign."""
+        if self._check is None:
+            raise KeyRefused("The key may not be used to verify (key_ops).")
+        self._check(signature, message)
+
+    def sign(self, message: bytes) -> bytes:
+        """Give the signature over `message` in its JWS form. Raises KeyRefused for a key that cannot or may not."""
+        if self._sign is None:
+            raise KeyRefused(
+                f"The algorithm name {self._row.name} is deprecated and only verified; sign with another."
+                if self._row.verify_only
+                else "The key is public, or may not be used to sign (key_ops)."
+            )
+        return self._sign(message)
+
+    @property
+    def as_set(self) -> "KeySet":
+        """A set of this key alone."""
+        if self._alone is None:
+            self._alone = KeySet((self,))
+        return self._alone
+
+    def __repr__(self) -> str:
+        half = "secret" if self._row.symmetric else "private" if self._private is not None else "public"
+        return f"<Key {self._row.name} {half} kid={self._kid!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("Keys are not pickled; use to_private_jwk or to_pem on purpose.")
+
+
+class Route(NamedTuple):
+    """What one exact header text leads to in one key set: nothing in it depends on the rest of a token."""
+
+    check: Check
+    algorithm: str
+    typ: str | None
+    header: bytes
+
+
+class KeySet:
+    """Keys by `kid`: all public/private, or all secrets. Immutable, so one set serves any number of threads.
+
+    `skipped` names the keys of a JWKS that were not taken: pairs of `kid` (or position) and reason.
+    """
+
+    __slots__ = ("_by_algorithm", "_by_kid", "_routes", "_skipped")
+
+    def __init__(self, keys: Iterable[Key] = (), *, skipped: Iterable[tuple[str | int, str]] = ()) -> None:
+        """Raises KeyRefused if two keys have one `kid`, or if secrets and key pairs are mixed."""
+        self._by_kid: dict[str, Key] = {}
+        self._by_algorithm: dict[str, list[Key]] = {}
+        for key in keys:
+            if not isinstance(key, Key):
+                raise TypeError("A KeySet is made of Key objects.")
+            if key.kid in self._by_kid:
+                raise KeyRefused("Two keys of the set have the same kid.")
+            self._by_kid[key.kid] = key
+            self._by_algorithm.setdefault(key.algorithm, []).append(key)
+        if len({key.symmetric for key in self._by_kid.values()}) > 1:
+            raise KeyRefused("A key set mixes secrets with public keys.")
+        self._skipped = tuple(skipped)
+        # Headers repeat: see `jotgate.core.jws`, which alone reads and writes this.
+        self._routes: dict[bytes, Route] = {}
+
+    @classmethod
+    def from_jwks(cls, jwks: Mapping[str, Any] | bytes | str, *, algorithms: Sequence[str] = ()) -> "KeySet":
+        """Read a JWK set (RFC 7517 §5). A key that is broken, weak, unknown or not for signatures is skipped.
+
+        `algorithms` names what a key without `alg` may be for, where exactly one of them fits its type. Raises
+        KeyRefused if the whole is no key set, if a `kid` repeats or if secrets and public keys are mixed.
+        """
+        entries = _members(jwks).get("keys")
+        if not isinstance(entries, (list, tuple)):
+            raise KeyRefused("A JWK set has a member 'keys' with a list.")
+        for name in algorithms:
+            _row(name)
+        keys: list[Key] = []
+        skipped: list[tuple[str | int, str]] = []
+        for position, entry in enumerate(entries):
+            try:
+                members = _members(entry)
+                row = _algorithm_of(members, tuple(algorithms), strict=False)
+                keys.append(Key.from_jwk(members, algorithm=row.name))
+            except KeyRefused as refused:
+                kid = entry.get("kid") if isinstance(entry, Mapping) else None
+                skipped.append((kid if isinstance(kid, str) and len(kid) <= MAX_KID_CHARS else position, str(refused)))
+        return cls(keys, skipped=skipped)
+
+    @property
+    def skipped(self) -> tuple[tuple[str | int, str], ...]:
+        """Pairs of `kid` (or position in the JWKS) and the reason why that key was not taken."""
+        return self._skipped
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the set holds secrets. A set that came over a network must not."""
+        return any(key.symmetric for key in self)
+
+    @property
+    def as_set(self) -> "KeySet":
+        """The set itself, so that a key and a set are used alike."""
+        return self
+
+    def find(self, algorithm: str, kid: str | None) -> Key | None:
+        """Give the key of that exact `kid`; without one, the only key of that algorithm; else None."""
+        if kid is not None:
+            return self._by_kid.get(kid)
+        fitting = self._by_algorithm.get(algorithm, ())
+        return fitting[0] if len(fitting) == 1 else None
+
+    def get(self, kid: str) -> Key | None:
+        """Give the key of that exact `kid`, or None."""
+        return self._by_kid.get(kid)
+
+    def to_jwks(self) -> dict[str, list[dict[str, str]]]:
+        """Give the public JWK set. Raises KeyRefused if it holds secrets."""
+        return {"keys": [key.to_jwk() for key in self]}
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._by_kid.values())
+
+    def __len__(self) -> int:
+        return len(self._by_kid)
+
+    def __contains__(self, kid: object) -> bool:
+        return kid in self._by_kid
+
+    def __repr__(self) -> str:
+        return f"KeySet({list(self)!r})"
+
+
+# What members say before any key material is read.
+
+
+def _row(algorithm: object) -> Algorithm:
+    row = ALGORITHMS.get(algorithm) if isinstance(algorithm, str) else None
+    if row is None:
+        raise KeyRefused("The algorithm is not one of " + ", ".join(ALGORITHMS) + ".")
+    return row
+
+
+def _members(jwk: object) -> dict[str, Any]:
+    if isinstance(jwk, (bytes, str)):
+        try:
+            return parse_json_object(jwk if isinstance(jwk, bytes) else jwk.encode("utf-8"))
+        except (JsonRefused, UnicodeEncodeError):
+            raise KeyRefused("The JWK or JWK set is not a JSON object.") from None
+    if not isinstance(jwk, Mapping):
+        raise KeyRefused("A JWK or JWK set is a JSON object.")
+    return dict(jwk)
+
+
+def _algorithm_of(members: dict[str, Any], named: tuple[str, ...], *, strict: bool) -> Algorithm:
+    """Settle the one algorithm of a JWK; `strict`: `named` is a demand, and not only a hint for keys without `alg`."""
+    demanded = [_row(name) for name in named]
+    key_type, curve = members.get("kty"), members.get("crv")
+    if "alg" in members:
+        row = _row(members["alg"])
+        if strict and demanded and demanded[0] is not row:
+            raise KeyRefused(f"The JWK is for {row.name}, not for {demanded[0].name}.")
+        fitting = [row]
+    else:
+        fitting = demanded or [row for row in ALGORITHMS.values() if row.name in _IMPLIED]
+    fitting = [row for row in fitting if row.key_type == key_type and (row.curve is None or row.curve == curve)]
+    if len(fitting) != 1:
+        raise KeyRefused("The key's type and curve do not settle which one algorithm it is for, or do not fit it.")
+    return fitting[0]
+
+
+# Of these key types and curves there is only one use; RSA keys and secrets must say theirs.
+_IMPLIED = frozenset({"ES256", "Ed25519"})
+
+
+def _permissions(members: dict[str, Any], *, private: bool) -> tuple[bool, bool]:
+    """Say whether `use` and `key_ops` (RFC 7517 §4.2, §4.3) let the key verify and sign."""
+    if members.get("use", "sig") != "sig":
+        raise KeyRefused("The JWK is not for signatures (use).")
+    if "key_ops" not in members:
+        return True, True
+    operations = members["key_ops"]
+    if not isinstance(operations, (list, tuple)) or not all(isinstance(name, str) for name in operations):
+        raise KeyRefused("The JWK's key_ops is not a list of names.")
+    if len(set(operations)) != len(operations):
+        raise KeyRefused("The JWK's key_ops repeats a name.")
+    signs = "sign" in operations
+    # Whoever may sign with the private half of a pair may also check with its public half; a secret has no halves.
+    checks = "verify" in operations or (signs and private and members.get("kty") != "oct")
+    if not (checks or (signs and private)):
+        raise KeyRefused("The JWK is not for signatures (key_ops).")
+    return checks, signs
+
+
+def _check_kid(kid: object) -> str:
+    if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_CHARS:
+        raise KeyRefused(f"A kid is text of 1 to {MAX_KID_CHARS} characters.")
+    try:
+        kid.encode("utf-8")
+    except UnicodeEncodeError:
+        raise KeyRefused("A kid is Unicode text.") from None
+    return kid
+
+
+def _thumbprint(public: dict[str, str]) -> str:
+    """RFC 7638: SHA-256 over the required members, ordered by name, without whitespace."""
+    text = json.dumps(public, sort_keys=True, separators=(",", ":"))
+    return encode_segment(hashlib.sha256(text.encode("ascii")).digest())
+
+
+def _octets(members: dict[str, Any], name: str, size: int | None = None) -> bytes:
+    value = members.get(name)
+    if not isinstance(value, str) or not value:
+        raise KeyRefused(f"The JWK's member {name!r} is missing or no text.")
+    try:
+        raw = decode_segment(value)
+    except MalformedToken:
+        raise KeyRefused(f"The JWK's member {name!r} is not canonical base64url.") from None
+    if size is not None and len(raw) != size:
+        raise KeyRefused(f"The JWK's member {name!r} does not have {size} bytes.")
+    return raw
+
+
+def _number(members: dict[str, Any], name: str) -> int:
+    raw = _octets(members, name)
+    if raw[0] == 0:
+        raise KeyRefused(f"The JWK's member {name!r} begins with a zero byte.")
+    return int.from_bytes(raw)
+
+
+def _number_text(number: int, size: int | None = None) -> str:
+    return encode_segment(number.to_bytes((number.bit_length() + 7) // 8 if size is None else size))
+
+
+# RSA (RFC 7518 §6.3)
+
+_RSA_PRIVATE = ("d", "p", "q", "dp", "dq", "qi")
+
+
+def _check_rsa(row: Algorithm, key: Material) -> None:
+    if not isinstance(key, rsa.RSAPublicKey):
+        raise KeyRefused(f"{row.name} takes an RSA key.")
+    numbers = key.public_numbers()
+    if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
+        raise KeyRefused(f"An RSA key has {MIN_RSA_BITS} to {MAX_RSA_BITS} bits.")
+    if numbers.n % 2 == 0:
+        raise KeyRefused("An RSA modulus is odd.")
+    if numbers.e < MIN_RSA_EXPONENT or numbers.e.bit_length() > MAX_RSA_EXPONENT_BITS or numbers.e % 2 == 0:
+        raise KeyRefused(f"An RSA exponent is odd and lies between {MIN_RSA_EXPONENT} and 2^{MAX_RSA_EXPONENT_BITS}.")
+
+
+def _read_rsa(row: Algorithm, members: dict[str, Any]) -> tuple[Material, Material]:
+    if "oth" in members:
+        raise KeyRefused("RSA keys with more than two primes are not taken.")
+    modulus, exponent = _number(members, "n"), _number(members, "e")
+    # Before any arithmetic is done with them.
+    if modulus.bit_length() > MAX_RSA_BITS or exponent.bit_length() > MAX_RSA_EXPONENT_BITS:
+        raise KeyRefused(f"An RSA key has at most {MAX_RSA_BITS} bits, its exponent {MAX_RSA_EXPONENT_BITS}.")
+    public_numbers = rsa.RSAPublicNumbers(exponent, modulus)
+    try:
+        if not any(name in members for name in _RSA_PRIVATE):
+            return public_numbers.public_key(), None
+        d, p, q, dp, dq, qi = (_number(members, name) for name in _RSA_PRIVATE)
+        if max(d, p, q, dp, dq, qi) > modulus:
+            raise KeyRefused("The halves of the RSA key do not belong together.")
+        private = rsa.RSAPrivateNumbers(p, q, d, dp, dq, qi, public_numbers).private_key()
+    except ValueError:
+        raise KeyRefused("The RSA key's numbers do not belong together.") from None
+    return private.public_key(), private
+
+
+def _write_rsa(row: Algorithm, public: Material, private: Material) -> dict[str, str]:
+    numbers = public.public_numbers()
+    members = {"kty": "RSA", "n": _number_text(numbers.n), "e": _number_text(numbers.e)}
+    if private is not None:
+        secret = private.private_numbers()
+        values = (secret.d, secret.p, secret.q, secret.dmp1, secret.dmq1, secret.iqmp)
+        members |= dict(zip(_RSA_PRIVATE, map(_number_text, values), strict=True))
+    return members
+
+
+# Elliptic curves (RFC 7518 §6.2)
+
+_CURVES: Mapping[str, ec.EllipticCurve] = MappingProxyType({"P-256": ec.SECP256R1()})
+
+
+def _check_ec(row: Algorithm, key: Material) -> None:
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != _CURVES[str(row.curve)].name:
+        raise KeyRefused(f"{row.name} takes a key on the curve {row.curve}.")
+
+
+def _read_ec(row: Algorithm, members: dict[str, Any]) -> tuple[Material, Material]:
+    curve = _CURVES[str(row.curve)]
+    size = (curve.key_size + 7) // 8
+    x, y = (int.from_bytes(_octets(members, name, size)) for name in ("x", "y"))
+    try:
+        public = ec.EllipticCurvePublicNumbers(x, y, curve).public_key()
+    except ValueError:
+        raise KeyRefused("The point is not on the curve.") from None
+    if "d" not in members:
+        return public, None
+    try:
+        private = ec.derive_private_key(int.from_bytes(_octets(members, "d", size)), curve)
+    except ValueError:
+        raise KeyRefused("The private number is out of range.") from None
+    if private.public_key().public_numbers() != public.public_numbers():
+        raise KeyRefused("The private and the public half do not belong together.")
+    return public, private
+
+
+def _write_ec(row: Algorithm, public: Material, private: Material) -> dict[str, str]:
+    size = (public.key_size + 7) // 8
+    numbers = public.public_numbers()
+    members = {
+        "kty": "EC",
+        "crv": str(row.curve),
+        "x": _number_text(numbers.x, size),
+        "y": _number_text(numbers.y, size),
+    }
+    if private is not None:
+        members["d"] = _number_text(private.private_numbers().private_value, size)
+    return members
+
+
+# Ed25519 (RFC 8037 §2, RFC 8032 §5.1)
+
+_P = 2**255 - 19
+_D = -121665 * pow(121666, -1, _P) % _P
+_SQRT_MINUS_1 = pow(2, (_P - 1) // 4, _P)
+
+
+def _check_ed25519(row: Algorithm, key: Material) -> None:
+    """Refuse what is no point, what has a second spelling, and the points under which signatures prove nothing."""
+    if not isinstance(key, ed25519.Ed25519PublicKey):
+        raise KeyRefused(f"{row.name} takes an Ed25519 key.")
+    encoded = int.from_bytes(key.public_bytes_raw(), "little")
+    sign, y = encoded >> 255, encoded & (2**255 - 1)
+    # RFC 8032 §5.1.3: x² = (y² - 1) / (d y² + 1)
+    u, v = (y * y - 1) % _P, (_D * y * y + 1) % _P
+    x = u * pow(v, 3, _P) * pow(u * pow(v, 7, _P), (_P - 5) // 8, _P) % _P
+    if v * x * x % _P == -u % _P:
+        x = x * _SQRT_MINUS_1 % _P
+    if v * x * x % _P != u:
+        raise KeyRefused("The Ed25519 key is no point of the curve.")
+    if y >= _P or (x == 0 and sign):
+        raise KeyRefused("The Ed25519 key is not in its canonical form.")
+    for _ in range(3):  # eight times a point of small order is the neutral element (0, 1)
+        product = _D * x * x * y * y
+        x, y = 2 * x * y * pow(1 + product, -1, _P) % _P, (y * y + x * x) * pow(1 - product, -1, _P) % _P
+    if (x, y) == (0, 1):
+        raise KeyRefused("The Ed25519 key is a point of small order: signatures under it prove nothing.")
+
+
+def _read_ed25519(row: Algorithm, members: dict[str, Any]) -> tuple[Material, Material]:
+    x = _octets(members, "x", 32)
+    public = ed25519.Ed25519PublicKey.from_public_bytes(x)
+    if "d" not in members:
+        return public, None
+    private = ed25519.Ed25519PrivateKey.from_private_bytes(_octets(members, "d", 32))
+    if private.public_key().public_bytes_raw() != x:
+        raise KeyRefused("The private and the public half do not belong together.")
+    return public, private
+
+
+def _write_ed25519(row: Algorithm, public: Material, private: Material) -> dict[str, str]:
+    members = {"kty": "OKP", "crv": str(row.curve), "x": encode_segment(public.public_bytes_raw())}
+    if private is not None:
+        members["d"] = encode_segment(private.private_bytes_raw())
+    return members
+
+
+# Secrets (RFC 7518 §6.4)
+
+
+def _check_secret(row: Algorithm, secret: Material) -> None:
+    if len(secret) < row.min_secret_bytes:
+        raise KeyRefused(f"A secret for {row.name} has at least {row.min_secret_bytes} bytes (RFC 7518 §3.2).")
+    if _is_key_text(secret):
+        raise KeyRefused("The secret is a key of another kind (PEM, DER, SSH or JWK), which may well be public.")
+
+
+def _is_key_text(secret: bytes) -> bool:
+    """Tell a key file from random bytes. Only a second fence: the first is that secrets and key pairs are two types."""
+    text = secret.strip()
+    if b"-----BEGIN" in text or text.startswith((b"ssh-", b"ecdsa-sha2-", b"sk-ssh-", b"sk-ecdsa-")):
+        return True
+    if text.startswith((b"{", b"[", b'"')):
+        with suppress(ValueError, RecursionError):
+            json.loads(text)
+            return True
+    squeezed = b"".join(text.split())
+    forms = [secret, text]
+    with suppress(ValueError):
+        forms.append(bytes.fromhex(squeezed.decode("latin-1")))
+    with suppress(ValueError):
+        forms.append(a2b_base64(squeezed + b"=" * (-len(squeezed) % 4), strict_mode=True))
+    return any(map(_is_der_key, forms))
+
+
+def _is_der_key(raw: bytes) -> bool:
+    """Tell whether `raw` is one DER SEQUENCE, whole, that begins as keys and certificates do."""
+    if len(raw) < 40 or raw[0] != 0x30:
+        return False
+    if raw[1] < 0x80:
+        start, length = 2, raw[1]
+    else:
+        start = 2 + (raw[1] & 0x7F)
+        length = int.from_bytes(raw[2:start])
+    return start + length == len(raw) and raw[start] in (0x30, 0x02)
+
+
+def _read_secret(row: Algorithm, members: dict[str, Any]) -> tuple[Material, Material]:
+    secret = _octets(members, "k")
+    return secret, secret
+
+
+def _write_secret(row: Algorithm, public: Material, private: Material) -> dict[str, str]:
+    return {"kty": "oct", "k": encode_segment(public)}
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyType:
+    private_member: str
+    check: Callable[[Algorithm, Material], None]
+    read: Callable[[Algorithm, dict[str, Any]], tuple[Material, Material]]
+    """Gives the public and the private half, None where there is none."""
+    write: Callable[[Algorithm, Material, Material], dict[str, str]]
+    """Without a private half it gives exactly the members of the RFC 7638 thumbprint."""
+
+
+_KEY_TYPES: Mapping[str, _KeyType] = MappingProxyType(
+    {
+        "oct": _KeyType("k", _check_secret, _read_secret, _write_secret),
+        "RSA": _KeyType("d", _check_rsa, _read_rsa, _write_rsa),
+        "EC": _KeyType("d", _check_ec, _read_ec, _write_ec),
+        "OKP": _KeyType("d", _check_ed25519, _read_ed25519, _write_ed25519),
+    }
+)

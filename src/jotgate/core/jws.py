@@ -1,0 +1,151 @@
+"""Compact JWS (RFC 7515): bytes in, signed text out, and back; knows keys and headers, but no claim and no time.
+
+Only the compact form exists: no JSON serialisation, no JWE, no detached or unencoded payload, no critical extension,
+and no key is ever taken from a token.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from jotgate.core.algorithms import ALGORITHMS
+from jotgate.core.encoding import JsonRefused, decode_segment, encode_segment, parse_json_object
+from jotgate.core.errors import AlgorithmRefused, ClaimRefused, MalformedToken, UnknownKey
+from jotgate.core.jwk import MAX_KID_CHARS, Key, KeySet, Route
+
+MAX_TOKEN_BYTES = 16_384
+"""Longer tokens are refused before anything in them is looked at."""
+
+# A set remembers what headers lead to: most tokens of an issuer share one header. Only headers of tokens whose
+# signature was good are remembered, so that nobody else can fill it.
+_MAX_ROUTES = 64
+_MAX_ROUTE_BYTES = 1024
+
+# Header members that the signer sets, or that would change how a token must be read (RFC 7515 §4.1, RFC 7516, 7797).
+_RESERVED = frozenset(
+    ("alg", "kid", "typ", "crit", "b64", "jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256", "enc", "zip", "epk", "p2c")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Jws:
+    """What a verified JWS says: its header's members and its payload's bytes."""
+
+    header: dict[str, Any]
+    payload: bytes
+
+
+class _Header(NamedTuple):
+    algorithm: str
+    kid: str | None
+    typ: str | None
+    raw: bytes
+
+
+def sign_jws(payload: bytes, key: Key, *, typ: str | None = None, headers: Mapping[str, Any] | None = None) -> str:
+    """Sign `payload` and give the compact JWS, with `alg` and `kid` of the key in its header.
+
+    `headers` adds other members; ClaimRefused is raised for those that the signer sets or that change how a token is
+    read. KeyRefused is raised for a key that cannot or may not sign.
+    """
+    header: dict[str, Any] = {"alg": key.algorithm, "kid": key.kid}
+    if typ is not None:
+        header["typ"] = typ
+    for name, value in (headers or {}).items():
+        if name in _RESERVED:
+            raise ClaimRefused(f"The header member {name!r} cannot be set.", claim=name)
+        header[name] = value
+    signed = f"{encode_segment(msgspec.json.encode(header))}.{encode_segment(payload)}"
+    return f"{signed}.{encode_segment(key.sign(signed.encode('ascii')))}"
+
+
+def verify_jws(token: str | bytes, keys: Key | KeySet) -> Jws:
+    """Check a compact JWS and give what it says.
+
+    Raises MalformedToken, AlgorithmRefused, UnknownKey or BadSignature. The payload is given as it is: whether it is a
+    token for this service is for `verify_token` to say.
+    """
+    route, payload = open_jws(token, keys)
+    return Jws(parse_json_object(route.header), payload)
+
+
+def open_jws(token: str | bytes, keys: Key | KeySet, algorithms: frozenset[str] | None = None) -> tuple[Route, bytes]:
+    """Check form, header and signature; `algorithms` narrows what is taken. For `jotgate.core.token`."""
+    if not isinstance(token, (str, bytes)):
+        raise MalformedToken("A token is text.")
+    if len(token) > MAX_TOKEN_BYTES:
+        raise MalformedToken(f"The token is longer than {MAX_TOKEN_BYTES} bytes.")
+    try:
+        text = token.encode("ascii") if isinstance(token, str) else token
+    except UnicodeEncodeError:
+        raise MalformedToken("The token holds other characters than a token can.") from None
+    parts = text.split(b".", 3)
+    if len(parts) != 3:
+        if text.count(b".") == 4:
+            raise MalformedToken("The token is encrypted (JWE), which is not taken.")
+        raise MalformedToken("A token has three parts.")
+    head, body, tail = parts
+    key_set = keys.as_set
+    route = key_set._routes.get(head)  # noqa: SLF001 # the set's memo belongs to this module
+    known = route is not None
+    if route is None:
+        route = _find_route(head, key_set, algorithms)
+    elif algorithms is not None and route.algorithm not in algorithms:
+        raise AlgorithmRefused("The token's algorithm is not allowed here.")
+    payload = decode_segment(body)
+    route.check(decode_segment(tail), text[: -len(tail) - 1])
+    if not known and len(head) <= _MAX_ROUTE_BYTES:
+        routes = key_set._routes  # noqa: SLF001
+        if len(routes) >= _MAX_ROUTES:
+            routes.clear()
+        routes[head] = route
+    return route, payload
+
+
+def _find_route(head: bytes, keys: KeySet, algorithms: frozenset[str] | None) -> Route:
+    header = _parse_header(head)
+    if algorithms is not None and header.algorithm not in algorithms:
+        raise AlgorithmRefused("The token's algorithm is not allowed here.")
+    key = keys.find(header.algorithm, header.kid)
+    if key is None:
+        raise UnknownKey("No key is known for the token.")
+    if key.algorithm != header.algorithm:
+        raise AlgorithmRefused("The token's algorithm is not its key's.")
+    return Route(key.check_signature, header.algorithm, header.typ, header.raw)
+
+
+def _parse_header(head: bytes) -> _Header:
+    raw = decode_segment(head)
+    try:
+        members = parse_json_object(raw)
+    except JsonRefused as refused:
+        raise MalformedToken(f"The token's header is refused: {refused}") from None
+    algorithm = members.get("alg")
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+        raise AlgorithmRefused("The token's algorithm is not one that is known here.")
+    if "crit" in members:
+        raise MalformedToken("The token demands extensions that are not known here (crit).")
+    if "b64" in members:
+        raise MalformedToken("The token's payload is not encoded as a token's is (b64).")
+    kid = members.get("kid")
+    if "kid" in members and (not isinstance(kid, str) or len(kid) > MAX_KID_CHARS):
+        raise MalformedToken("The token's kid is not a short text.")
+    return _Header(algorithm, kid, _parse_typ(members), raw)
+
+
+def _parse_typ(members: dict[str, Any]) -> str | None:
+    if "typ" not in members:
+        return None
+    typ = members["typ"]
+    if not isinstance(typ, str) or not typ.isascii():
+        raise MalformedToken("The token's typ is not a media type.")
+    return normal_typ(typ)
+
+
+def normal_typ(typ: str) -> str:
+    """Give the form in which two `typ` are compared: lower case, without `application/` (RFC 7515 §4.1.9)."""
+    typ = typ.lower()
+    short = typ.removeprefix("application/")
+    return typ if "/" in short else short
