@@ -1,0 +1,350 @@
+"""The store on SQLite: the embedded default, durable, and without anything to set up.
+
+One writer thread commits many requests' changes in one transaction; readers have connections of their own and see every
+commit that was answered. Nothing here blocks an event loop, except the methods that say so.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy.dialects import sqlite
+
+from jotgate.server.records import Account, Family, Revocation, SealedKey
+from jotgate.server.rules import refresh
+from jotgate.server.rules.accounts import email_identity
+from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Reused, Rotated
+from jotgate.server.store import EmailTaken, StoreBusy, StoreClosed, StoreError
+from jotgate.server.store.lanes import Job, Lane, WriterLane, as_store_error, no_fork_meanwhile
+from jotgate.server.store.sqlite_schema import connect, prepare_database
+from jotgate.server.store.statements import Statements
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+_READERS = 2
+_QUEUED_WRITES = 4096  # about a third of a second's worth: beyond that, "busy" is the more useful answer
+_QUEUED_READS = 4096
+_WAIT_S = 15.0  # longer than the busy timeout, so that a lock held elsewhere is told as such
+
+
+class SqliteStore:
+    """A `Store` in one SQLite file, which is made with mode 0600 (and its folder with 0700) if it is not there."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        wait_s: float = _WAIT_S,
+        queued_writes: int = _QUEUED_WRITES,
+        queued_reads: int = _QUEUED_READS,
+    ) -> None:
+        self._path = path
+        self._wait_s = wait_s
+        self._queued_writes = queued_writes
+        self._queued_reads = queued_reads
+        self._sql = Statements(sqlite.dialect(paramstyle="named"))
+        self._writer: WriterLane | None = None
+        self._readers: list[Lane] = []
+
+    # Opening and closing
+
+    def open(self) -> None:
+        """See `Store.open`."""
+        if self._writer is not None:
+            return
+        with no_fork_meanwhile():
+            prepare_database(self._path)
+        self._writer = WriterLane("jotgate-writer", self._connect, capacity=self._queued_writes)
+        self._readers = [
+            Lane(f"jotgate-reader-{n}", self._connect_to_read, capacity=self._queued_reads) for n in range(_READERS)
+        ]
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        await asyncio.to_thread(self.close_now)
+
+    def close_now(self) -> None:
+        """See `Store.close_now`."""
+        lanes = [*self._readers, self._writer] if self._writer is not None else []
+        self._writer, self._readers = None, []
+        for lane in lanes:
+            lane.close()
+
+    async def ping(self) -> None:
+        """See `Store.ping`."""
+        await self._read(lambda connection: connection.execute(self._sql.head).fetchone())
+        await self._write(lambda _: None)
+
+    # Accounts
+
+    async def add_account(self, account: Account) -> None:
+        """See `Store.add_account`."""
+        row = {
+            "id": account.id,
+            "email": account.email,
+            "email_identity": email_identity(account.email),
+            "password_hash": account.password_hash,
+            "scopes": " ".join(account.scopes),
+            "created_at": account.created_at,
+        }
+
+        def job(connection: sqlite3.Connection) -> None:
+            try:
+                connection.execute(self._sql.add_account, row)
+            except sqlite3.IntegrityError as error:
+                if "email_identity" in str(error):
+                    raise EmailTaken("An account with this e-mail address exists.") from None
+                raise
+
+        await self._write(job)
+
+    async def account_by_email(self, email: str) -> Account | None:
+        """See `Store.account_by_email`."""
+        identity = email_identity(email)
+        return await self._read(lambda connection: self._account_by_identity(connection, identity))
+
+    async def account_by_id(self, account_id: str) -> Account | None:
+        """See `Store.account_by_id`."""
+
+        def job(connection: sqlite3.Connection) -> Account | None:
+            row = connection.execute(self._sql.account_by_id, {"account_id": account_id}).fetchone()
+            return _account(row) if row else None
+
+        return await self._read(job)
+
+    async def list_accounts(self, *, limit: int, after: str | None = None) -> list[Account]:
+        """See `Store.list_accounts`."""
+        start = {"limit": limit, "after": email_identity(after or "")}
+        return await self._read(
+            lambda connection: [_account(row) for row in connection.execute(self._sql.list_accounts, start)]
+        )
+
+    async def grant_scope(self, email: str, scope: str) -> Account | None:
+        """See `Store.grant_scope`."""
+        identity = email_identity(email)
+
+        def job(connection: sqlite3.Connection) -> Account | None:
+            account = self._account_by_identity(connection, identity)
+            if account is None or scope in account.scopes:
+                return account
+            return self._set_scopes(connection, account, (*account.scopes, scope))
+
+        return await self._write(job)
+
+    async def revoke_scope(self, email: str, scope: str) -> Account | None:
+        """See `Store.revoke_scope`."""
+        identity = email_identity(email)
+
+        def job(connection: sqlite3.Connection) -> Account | None:
+            account = self._account_by_identity(connection, identity)
+            if account is None or scope not in account.scopes:
+                return account
+            return self._set_scopes(connection, account, tuple(kept for kept in account.scopes if kept != scope))
+
+        return await self._write(job)
+
+    def _account_by_identity(self, connection: sqlite3.Connection, identity: str) -> Account | None:
+        row = connection.execute(self._sql.account_by_identity, {"email_identity": identity}).fetchone()
+        return _account(row) if row else None
+
+    def _set_scopes(self, connection: sqlite3.Connection, account: Account, scopes: tuple[str, ...]) -> Account:
+        connection.execute(self._sql.set_scopes, {"account_id": account.id, "scopes": " ".join(scopes)})
+        return msgspec.structs.replace(account, scopes=scopes)
+
+    # Sessions
+
+    async def add_family(self, family: Family) -> None:
+        """See `Store.add_family`."""
+        row = msgspec.structs.asdict(family)
+        row["scopes"] = " ".join(family.scopes)
+        row["retired"] = _encode_retired(family.retired)
+        await self._write(_execute(self._sql.add_family, row))
+
+    async def family_by_sid(self, sid: str) -> Family | None:
+        """See `Store.family_by_sid`."""
+
+        def job(connection: sqlite3.Connection) -> Family | None:
+            row = connection.execute(self._sql.family_by_sid, {"sid": sid}).fetchone()
+            return _family(row) if row else None
+
+        return await self._read(job)
+
+    async def family_by_id(self, family_id: bytes) -> Family | None:
+        """See `Store.family_by_id`."""
+
+        def job(connection: sqlite3.Connection) -> Family | None:
+            row = connection.execute(self._sql.family_by_id, {"family_id": family_id}).fetchone()
+            return _family(row) if row else None
+
+        return await self._read(job)
+
+    async def confirm(self, family_id: bytes, generation: int) -> None:
+        """See `Store.confirm`."""
+        presented = {"family_id": family_id, "expected_generation": generation, "confirmed": True}
+        await self._write(_execute(self._sql.confirm_family, presented))
+
+    async def rotate(
+        self, family_id: bytes, presented_generation: int, *, now: int, mac_kid: str, idle_s: int, until_s: int
+    ) -> tuple[Outcome, Family | None, Account | None]:
+        """See `Store.rotate`."""
+
+        def job(connection: sqlite3.Connection) -> tuple[Outcome, Family | None, Account | None]:
+            row = connection.execute(self._sql.family_with_account, {"family_id": family_id}).fetchone()
+            if row is None:
+                return Ended(), None, None
+            family, account = _family(row[:_FAMILY_COLUMNS]), _account(row[_FAMILY_COLUMNS:])
+            outcome = refresh.rotate(family, presented_generation, now=now, mac_kid=mac_kid, idle_s=idle_s)
+            match outcome:
+                case Rotated(successor):
+                    self._advance(connection, family, successor)
+                    family = successor
+                case Reused():
+                    self._end(connection, family_id, now=now, until_s=until_s)
+                    family = msgspec.structs.replace(family, ended_at=now)
+                case Replayed() | Ended():
+                    pass
+            return outcome, family, account
+
+        return await self._write(job)
+
+    async def end_family(self, family_id: bytes, *, now: int, until_s: int) -> bool:
+        """See `Store.end_family`."""
+        return await self._write(lambda connection: self._end(connection, family_id, now=now, until_s=until_s))
+
+    def _advance(self, connection: sqlite3.Connection, family: Family, successor: Family) -> None:
+        swapped = connection.execute(
+            self._sql.advance_family,
+            {
+                "family_id": family.id,
+                "expected_generation": family.generation,
+                "generation": successor.generation,
+                "mac_kid": successor.mac_kid,
+                "retired": _encode_retired(successor.retired),
+                "confirmed": successor.confirmed,
+                "seen_at": successor.seen_at,
+                "idle_ends_at": successor.idle_ends_at,
+            },
+        )
+        if swapped.rowcount != 1:  # the family was read in this very transaction, so this is a fault, not a race
+            raise StoreError("The database lost a session between two statements of one transaction.")
+
+    def _end(self, connection: sqlite3.Connection, family_id: bytes, *, now: int, until_s: int) -> bool:
+        ended = connection.execute(self._sql.end_family, {"family_id": family_id, "now": now}).fetchone()
+        if ended is None:
+            return False
+        (seq,) = connection.execute(self._sql.next_seq).fetchone()
+        connection.execute(
+            self._sql.add_revocation,
+            {"seq": seq, "kind": "session", "id": ended[0], "at": now, "until": now + until_s},
+        )
+        return True
+
+    # The revocation log
+
+    async def revocations_after(self, seq: int) -> list[Revocation]:
+        """See `Store.revocations_after`."""
+        return await self._read(
+            lambda connection: [
+                _revocation(row) for row in connection.execute(self._sql.revocations_after, {"after": seq})
+            ]
+        )
+
+    # Keys
+
+    def load_keys(self) -> list[SealedKey]:
+        """See `Store.load_keys`."""
+        with self._blocking() as connection:
+            return [_key(row) for row in connection.execute(self._sql.load_keys)]
+
+    def add_key_if_none(self, key: SealedKey) -> SealedKey:
+        """See `Store.add_key_if_none`."""
+        with self._blocking() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            row = connection.execute(self._sql.oldest_key, {"purpose": key.purpose}).fetchone()
+            if row is None:
+                connection.execute(self._sql.add_key, msgspec.structs.asdict(key))
+            connection.execute("COMMIT")
+            return _key(row) if row else key
+
+    # Connections
+
+    def _connect(self) -> sqlite3.Connection:
+        return connect(self._path)
+
+    def _connect_to_read(self) -> sqlite3.Connection:
+        connection = connect(self._path)
+        connection.execute("PRAGMA query_only=ON")
+        return connection
+
+    @contextmanager
+    def _blocking(self) -> Iterator[sqlite3.Connection]:
+        if self._writer is None:
+            raise StoreClosed("The database is not open.")
+        try:
+            with no_fork_meanwhile(), closing(self._connect()) as connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise as_store_error(error) from error
+
+    async def _write(self, job: Job[T]) -> T:
+        return await self._ask(self._writer, job)
+
+    async def _read(self, job: Job[T]) -> T:
+        return await self._ask(min(self._readers, key=lambda lane: lane.waiting, default=None), job)
+
+    async def _ask(self, lane: Lane | None, job: Job[T]) -> T:
+        if lane is None:
+            raise StoreClosed("The database is not open.")
+        answer = lane.ask(job)
+        try:
+            async with asyncio.timeout(self._wait_s):
+                return await answer
+        except TimeoutError:
+            raise StoreBusy("The database did not answer in time.") from None
+
+
+_FAMILY_COLUMNS = len(Family.__struct_fields__)
+_decode_retired = msgspec.json.Decoder(tuple[tuple[int, int], ...]).decode
+
+
+def _execute(sql: str, parameters: dict[str, Any]) -> Job[None]:
+    def job(connection: sqlite3.Connection) -> None:
+        connection.execute(sql, parameters)
+
+    return job
+
+
+def _encode_retired(retired: tuple[tuple[int, int], ...]) -> str:
+    return msgspec.json.encode(retired).decode()
+
+
+def _account(row: Row) -> Account:
+    account_id, email, password_hash, scopes, created_at = row
+    return Account(
+        id=account_id,
+        email=email,
+        password_hash=password_hash,
+        scopes=tuple(scopes.split()),
+        created_at=created_at,
+    )
+
+
+def _family(row: Row) -> Family:
+    fields = dict(zip(Family.__struct_fields__, row, strict=True))
+    fields["scopes"] = tuple(fields["scopes"].split())
+    fields["retired"] = _decode_retired(fields["retired"])
+    fields["confirmed"] = bool(fields["confirmed"])
+    return Family(**fields)
+
+
+def _key(row: Row) -> SealedKey:
+    return SealedKey(**dict(zip(SealedKey.__struct_fields__, row, strict=True)))
+
+
+def _revocation(row: Row) -> Revocation:
+    return Revocation(**dict(zip(Revocation.__struct_fields__, row, strict=True)))

@@ -1,0 +1,98 @@
+"""Every statement the stores run, written once in SQLAlchemy Core and compiled once per dialect.
+
+Compiled statements are plain SQL text, run on the driver itself: building and compiling a statement anew costs several
+times what SQLite takes to answer it. Nothing here runs a statement or knows a driver.
+"""
+
+from sqlalchemy import Dialect, bindparam, insert, literal_column, select, update
+from sqlalchemy.sql import ClauseElement
+
+from jotgate.server.store.schema import accounts, families, keys, revocation_head, revocations
+
+_ACCOUNT = (accounts.c.id, accounts.c.email, accounts.c.password_hash, accounts.c.scopes, accounts.c.created_at)
+_KEY = (keys.c.kid, keys.c.purpose, keys.c.algorithm, keys.c.sealed, keys.c.created_at)
+_THIS_FAMILY = families.c.id == bindparam("family_id")
+_STILL_ALIVE = families.c.ended_at.is_(None)
+
+
+class Statements:
+    """SQL for one dialect, with named parameters. Selected columns come in the order of the record's fields."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        def sql(statement: ClauseElement) -> str:
+            return _compile(statement, dialect)
+
+        self.add_account = sql(insert(accounts))
+        self.account_by_identity = sql(
+            select(*_ACCOUNT).where(accounts.c.email_identity == bindparam("email_identity"))
+        )
+        self.account_by_id = sql(select(*_ACCOUNT).where(accounts.c.id == bindparam("account_id")))
+        self.list_accounts = sql(
+            select(*_ACCOUNT)
+            .where(accounts.c.email_identity > bindparam("after"))
+            .order_by(accounts.c.email_identity)
+            .limit(bindparam("limit"))
+            .offset(literal_column("0"))
+        )
+        self.set_scopes = sql(
+            update(accounts).where(accounts.c.id == bindparam("account_id")).values(scopes=bindparam("scopes"))
+        )
+
+        self.add_family = sql(insert(families))
+        self.family_by_id = sql(select(families).where(_THIS_FAMILY))
+        self.family_by_sid = sql(select(families).where(families.c.sid == bindparam("sid")))
+        self.family_with_account = sql(
+            select(*families.c, *_ACCOUNT)
+            .join_from(families, accounts, families.c.account_id == accounts.c.id)
+            .where(_THIS_FAMILY)
+        )
+        self.advance_family = sql(
+            update(families)
+            .where(_THIS_FAMILY, families.c.generation == bindparam("expected_generation"), _STILL_ALIVE)
+            .values(
+                {
+                    name: bindparam(name)
+                    for name in ("generation", "mac_kid", "retired", "confirmed", "seen_at", "idle_ends_at")
+                }
+            )
+        )
+        self.confirm_family = sql(
+            update(families)
+            .where(_THIS_FAMILY, families.c.generation == bindparam("expected_generation"), _STILL_ALIVE)
+            .values(confirmed=bindparam("confirmed"))
+        )
+        self.end_family = sql(
+            update(families)
+            .where(_THIS_FAMILY, _STILL_ALIVE)
+            .values(ended_at=bindparam("now"))
+            .returning(families.c.sid)
+        )
+
+        self.next_seq = sql(
+            update(revocation_head)
+            .values(seq=revocation_head.c.seq + literal_column("1"))
+            .returning(revocation_head.c.seq)
+        )
+        self.head = sql(select(revocation_head.c.seq))
+        self.add_revocation = sql(insert(revocations))
+        self.revocations_after = sql(
+            select(revocations).where(revocations.c.seq > bindparam("after")).order_by(revocations.c.seq)
+        )
+
+        self.add_key = sql(insert(keys))
+        self.load_keys = sql(select(*_KEY).order_by(keys.c.created_at, keys.c.kid))
+        self.oldest_key = sql(
+            select(*_KEY)
+            .where(keys.c.purpose == bindparam("purpose"))
+            .order_by(keys.c.created_at, keys.c.kid)
+            .limit(literal_column("1"))
+            .offset(literal_column("0"))
+        )
+
+
+def _compile(statement: ClauseElement, dialect: Dialect) -> str:
+    compiled = statement.compile(dialect=dialect)
+    hidden = {name for name, value in compiled.params.items() if value is not None}
+    if hidden:
+        raise ValueError(f"values compiled into parameters would be lost: {hidden}")
+    return str(compiled)
