@@ -56,15 +56,13 @@ class MasterKey:
     def seal(self, raw: bytes, *, purpose: str, kid: str) -> bytes:
         """Encrypt a key, bound to what it is for: moved to another row of the database, it does not open."""
         nonce = self._nonce(_NONCE_BYTES)
-        return _FORMAT + nonce + self._cipher.encrypt(nonce, raw, _context(purpose, kid))
+        return _FORMAT + nonce + self._cipher.encrypt(nonce, raw, _FORMAT + _context(purpose, kid))
 
     def unseal(self, sealed: bytes, *, purpose: str, kid: str) -> bytes:
         """Decrypt what `seal` made. Raises `SettingsError` for the wrong master key and for a changed ciphertext."""
         nonce, encrypted = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
         try:
-            if sealed[:1] != _FORMAT:
-                raise InvalidTag
-            return self._cipher.decrypt(nonce, encrypted, _context(purpose, kid))
+            return self._cipher.decrypt(nonce, encrypted, sealed[:1] + _context(purpose, kid))
         except (InvalidTag, ValueError):
             fault = (
                 f"the master key does not open the {purpose} key {kid} in the database: "
