@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 from msgspec.structs import fields
-from publicsuffixlist import PublicSuffixList  # type: ignore[import-untyped]
+from publicsuffixlist import PublicSuffixList
 
 from jotgate.core.errors import SettingsError
 from jotgate.core.forwarded import TrustedProxies
@@ -260,7 +260,7 @@ def _origin_faults(settings: Settings, origin: str) -> Iterator[str]:
         own, other = urlsplit(settings.issuer).hostname or "", urlsplit(origin).hostname or ""
         if _site(own) != _site(other):
             yield (
-                f"allowed_origins: {origin} is not on the same site as {settings.origin}, so browsers would withhold the "
-                f"session cookie there. Give the API a subdomain of the front end's site (auth.{_site(other)}), or let "
+                f"allowed_origins: {origin} is not on the same site as {settings.origin}, so browsers would withhold "
+                f"the session cookie there. Give the API a subdomain of the front end's site (auth.{_site(other)}), or let "
                 "the front end's server pass a path such as /auth through to jotgate."
             )

@@ -1,0 +1,259 @@
+"""The server as an ASGI app: the only wiring of its rooms. Run alone or mounted in another app.
+
+``create_app`` opens nothing. The parts start with the host's lifespan, or else with the first request, once per
+process: an app that was made before a fork starts anew in each child.
+"""
+
+import asyncio
+import importlib
+import os
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.routing import Route as StarletteRoute
+
+from jotgate.core.errors import JotgateError, SettingsError
+from jotgate.core.jwk import KeySet
+from jotgate.issuer import Issuer
+from jotgate.server.flows.deps import CLIENT_ID, ClaimsFor, Deps
+from jotgate.server.http.dispatch import Api
+from jotgate.server.http.documents import METADATA_PATH
+from jotgate.server.http.exchange import ClientGone, Receive, Scope, Send, read_head, send_response
+from jotgate.server.http.problems import problem
+from jotgate.server.keys import load_keys
+from jotgate.server.live import Follower, LiveState
+from jotgate.server.log import get_log
+from jotgate.server.passwords import Passwords
+from jotgate.server.sealing import MasterKey
+from jotgate.server.settings import Settings
+from jotgate.server.store.sqlite import SqliteStore
+from jotgate.verifier import Snapshot, Verifier
+
+DATABASE_NAME: Final = "jotgate.sqlite3"
+
+Clock = Callable[[], int]
+
+
+def unix_time() -> int:
+    """Return the wall clock in whole seconds."""
+    return int(time.time())
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """The parts of the app in one process."""
+
+    pid: int
+    deps: Deps
+    api: Api
+    follower: Follower
+
+
+class AuthApp:
+    """The auth server as an ASGI app. Make it with ``create_app``."""
+
+    def __init__(
+        self, settings: Settings, *, claims_for: ClaimsFor | None, clock: Clock, random: Callable[[int], bytes]
+    ) -> None:
+        self.settings = settings
+        self._claims_for = claims_for
+        self._clock = clock
+        self._random = random
+        self._proxies = settings.proxies
+        self._issuer_path = settings.issuer_path
+        self._starting = threading.Lock()
+        self._running: _Running | None = None
+        self._log = get_log()
+
+    def start(self) -> Deps:
+        """Open the database and the keys in this process, if that has not been done. Blocks for some milliseconds.
+
+        Raises:
+            SettingsError: the data folder or the master key cannot be used.
+        """
+        running = self._running
+        if running is not None and running.pid == os.getpid():
+            return running.deps
+        with self._starting:
+            if self._running is None or self._running.pid != os.getpid():
+                self._running = self._wire()
+            return self._running.deps
+
+    def close(self) -> None:
+        """Finish what is under way and close the database. The next request would start it again."""
+        with self._starting:
+            running, self._running = self._running, None
+        if running is not None and running.pid == os.getpid():
+            running.follower.stop()
+            running.deps.passwords.close()
+            running.deps.store.close_now()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Start and close with the host app: ``FastAPI(lifespan=auth.lifespan)``."""
+        await asyncio.to_thread(self.start)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self.close)
+
+    def well_known_routes(self) -> list[StarletteRoute]:
+        """Return the routes that belong at the root of a host app that mounts this one under a prefix.
+
+        RFC 8414 section 3.1 puts the metadata of ``https://host/auth`` at
+        ``https://host/.well-known/oauth-authorization-server/auth``.
+        """
+        return [StarletteRoute(METADATA_PATH + self._issuer_path, _WellKnown(self), methods=["GET"])]
+
+    def verifier(self, audience: str | None = None) -> Verifier:
+        """Return a verifier for APIs in this process: no network, and a logout here counts at once."""
+        return Verifier(
+            issuer=self.settings.issuer,
+            audience=audience or self.settings.audience,
+            source=_LiveSource(self),
+            clock=self._clock,
+        )
+
+    def live_snapshot(self) -> Snapshot:
+        """Return the keys and revocations that hold now."""
+        return self.start().live.snapshot()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI connection."""
+        if scope["type"] == "lifespan":
+            await self._serve_lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._serve_http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def serve_metadata(self, scope: Scope, send: Send) -> None:
+        """Answer with the metadata, whatever the path."""
+        request = read_head(scope, issuer_path=self._issuer_path, proxies=self._proxies)
+        running = await self._start_off_loop()
+        await send_response(running.api.metadata(request), send, with_body=request.method != "HEAD")
+
+    async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await asyncio.to_thread(self.start)
+        except SettingsError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await asyncio.to_thread(self.close)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _start_off_loop(self) -> _Running:
+        running = self._running
+        if running is None or running.pid != os.getpid():
+            await asyncio.to_thread(self.start)
+            running = self._running
+            if running is None:
+                raise RuntimeError("The app was closed while it started.")
+        return running
+
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = read_head(scope, issuer_path=self._issuer_path, proxies=self._proxies)
+        try:
+            running = await self._start_off_loop()
+            response = await running.api.answer(request, receive)
+        except ClientGone:
+            return
+        except JotgateError as error:  # the app could not start
+            response = problem(error, self._log)
+        await send_response(response, send, with_body=request.method != "HEAD")
+
+    def _wire(self) -> _Running:
+        settings = self.settings
+        store = SqliteStore(settings.data_dir / DATABASE_NAME)
+        store.open()
+        master = MasterKey.load(settings.data_dir, settings.master_key.reveal() if settings.master_key else None)
+        keys = load_keys(store, master, self._clock(), self._random)
+        public = KeySet([keys.signing.public])
+        live = LiveState(public, clock=self._clock)
+        follower = Follower(live, store)
+        deps = Deps(
+            settings=settings,
+            store=store,
+            passwords=Passwords(settings.hash_workers, salt=self._random),
+            issuer=Issuer(
+                issuer=settings.issuer,
+                keys=keys.signing,
+                client_id=CLIENT_ID,
+                ttl_s=settings.access_token_ttl_s,
+                clock=self._clock,
+            ),
+            verifier=self.verifier(),
+            refresh_tokens=keys.refresh_tokens,
+            live=live,
+            clock=self._clock,
+            random=self._random,
+            claims_for=self._claims_for,
+            log=self._log,
+        )
+        return _Running(os.getpid(), deps, Api(deps, public), follower)
+
+
+class _LiveSource:
+    """The key source of in-process verifiers: what the app knows in the process that asks."""
+
+    def __init__(self, app: AuthApp) -> None:
+        self._app = app
+
+    def snapshot(self) -> Snapshot:
+        return self._app.live_snapshot()
+
+
+class _WellKnown:
+    """The metadata at the root of a host app, as an ASGI app of its own."""
+
+    def __init__(self, app: AuthApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app.serve_metadata(scope, send)
+
+
+def create_app(
+    settings: Settings,
+    *,
+    claims_for: ClaimsFor | None = None,
+    clock: Clock = unix_time,
+    random: Callable[[int], bytes] = secrets.token_bytes,
+) -> AuthApp:
+    """Make the auth server as an ASGI app.
+
+    Args:
+        claims_for: returns an account's own claims for its access tokens; wins over the setting of that name.
+        clock: returns Unix time in seconds.
+        random: returns as many random bytes as it is asked for.
+
+    Raises:
+        SettingsError: ``settings.claims_for`` names nothing that can be called.
+    """
+    hook = claims_for or (_import_hook(settings.claims_for) if settings.claims_for else None)
+    return AuthApp(settings, claims_for=hook, clock=clock, random=random)
+
+
+def app_from_environment() -> AuthApp:
+    """Make the app from ``JOTGATE_*`` variables; the factory that ``jotgate serve`` hands to its server."""
+    return create_app(Settings.from_env(os.environ))
+
+
+def _import_hook(name: str) -> ClaimsFor:
+    module, _, attribute = name.partition(":")
+    try:
+        hook: ClaimsFor = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError):
+        raise SettingsError([f"claims_for: {name} cannot be imported"]) from None
+    if not callable(hook):
+        raise SettingsError([f"claims_for: {name} is not a function"])
+    return hook

@@ -1,0 +1,56 @@
+"""What every flow is handed: the parts that ``app`` has wired, and nothing global."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from msgspec import Struct
+
+from jotgate.issuer import Issuer
+from jotgate.server.live import LiveState
+from jotgate.server.passwords import Passwords
+from jotgate.server.records import Account
+from jotgate.server.refresh_tokens import RefreshTokens
+from jotgate.server.settings import MAX_ACCESS_TOKEN_TTL_S, Settings
+from jotgate.server.store import Store
+from jotgate.verifier import Verifier
+
+CLIENT_ID: Final = "web"
+# The longest life that a setting allows, the most leeway that a policy allows, and a minute for requests under way:
+# whatever this server, or one with another setting, signs for a session that ends now has expired by then.
+REVOCATION_LIFE_S: Final = MAX_ACCESS_TOKEN_TTL_S + 60 + 60
+
+
+class PublicAccount(Struct, frozen=True):
+    """What may be told about an account: to its owner, and to the hook that adds claims."""
+
+    id: str
+    email: str
+    scopes: tuple[str, ...]
+    created_at: int
+
+
+ClaimsFor = Callable[[PublicAccount], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """The parts that flows work with. ``random`` returns as many random bytes as it is asked for."""
+
+    settings: Settings
+    store: Store
+    passwords: Passwords
+    issuer: Issuer
+    verifier: Verifier
+    refresh_tokens: RefreshTokens
+    live: LiveState
+    clock: Callable[[], int]
+    random: Callable[[int], bytes]
+    claims_for: ClaimsFor | None
+    log: structlog.stdlib.BoundLogger
+
+
+def public(account: Account) -> PublicAccount:
+    """Return what may be told about the account."""
+    return PublicAccount(account.id, account.email, account.scopes, account.created_at)

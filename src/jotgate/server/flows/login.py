@@ -1,0 +1,50 @@
+"""A password becomes a session."""
+
+from jotgate.core.encoding import encode_segment
+from jotgate.server.flows.deps import CLIENT_ID, Deps
+from jotgate.server.flows.tokens import TokenPair, make_pair
+from jotgate.server.records import Account, Family
+from jotgate.server.refusals import InvalidCredentials
+from jotgate.server.rules.accounts import normalise_email, normalise_password
+from jotgate.server.rules.refresh import idle_end
+from jotgate.server.secret import Secret
+
+
+async def login(deps: Deps, email: str, password: Secret, now: int) -> TokenPair:
+    """Begin a session: always a new one, with an id of its own (OWASP ASVS 7.2.4).
+
+    An address without an account costs the same time and gets the same answer as a wrong password.
+
+    Raises:
+        InvalidEmail, PasswordTooLong: what was given cannot be anybody's.
+        InvalidCredentials: unknown account or wrong password.
+        Busy, StoreError: not now.
+    """
+    address = normalise_email(email)
+    text = normalise_password(password.reveal())
+    account = await deps.store.account_by_email(address)
+    fits = await deps.passwords.verify(account.password_hash if account else None, text)
+    if account is None or not fits:
+        deps.log.info("login_refused", account=account.id if account else None)
+        raise InvalidCredentials("The e-mail address or the password is wrong.")
+    family = _new_family(deps, account, now)
+    await deps.store.add_family(family)
+    deps.log.info("login", account=account.id, sid=family.sid)
+    return await make_pair(deps, account, family, now)
+
+
+def _new_family(deps: Deps, account: Account, now: int) -> Family:
+    ends_at = now + deps.settings.session_absolute_s
+    return Family(
+        id=deps.random(16),
+        sid=encode_segment(deps.random(16)),
+        account_id=account.id,
+        client_id=CLIENT_ID,
+        scopes=account.scopes,
+        mac_kid=deps.refresh_tokens.active,
+        auth_time=now,
+        created_at=now,
+        seen_at=now,
+        idle_ends_at=idle_end(now, deps.settings.session_idle_s, ends_at),
+        ends_at=ends_at,
+    )

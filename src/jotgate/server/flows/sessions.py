@@ -1,0 +1,117 @@
+"""A session lives on, is proved, or ends: refresh, the session credential, logout."""
+
+from collections.abc import Sequence
+
+from jotgate.server.flows.deps import REVOCATION_LIFE_S, Deps
+from jotgate.server.flows.tokens import TokenPair, make_pair
+from jotgate.server.records import Account, Family
+from jotgate.server.refresh_tokens import RefreshToken
+from jotgate.server.refusals import GrantRefused, RefreshReused, SessionEnded
+from jotgate.server.rules.refresh import LOST_ANSWER_GRACE_S, Replayed, Reused, Rotated, Standing, judge
+from jotgate.server.secret import Secret
+
+
+async def refresh(
+    deps: Deps, presented: Secret, now: int, *, client_id: str | None = None, scopes: Sequence[str] | None = None
+) -> TokenPair:
+    """Exchange a refresh token for the next pair; within the grace, for the current one.
+
+    Args:
+        client_id: the client that presents it, where the protocol names one (RFC 6749 section 6).
+        scopes: fewer scopes for this access token than the account has.
+
+    Raises:
+        InvalidRefreshToken: this server did not make it.
+        SessionEnded: logged out, revoked, too long idle, or at its absolute end.
+        RefreshReused: used again after its grace: the session is ended, durably, before this is raised.
+        GrantRefused: ``invalid_scope`` or ``invalid_grant``: nothing was used up.
+    """
+    token = deps.refresh_tokens.decode(presented.reveal())
+    if client_id is not None or scopes is not None:
+        await _check_grant(deps, token, client_id, scopes)
+    outcome, family, account = await deps.store.rotate(
+        token.family_id,
+        token.generation,
+        now=now,
+        mac_kid=deps.refresh_tokens.active,
+        idle_s=deps.settings.session_idle_s,
+        until_s=REVOCATION_LIFE_S,
+    )
+    match outcome:
+        case Rotated(family=family) | Replayed(family=family) if account is not None:
+            deps.log.info(
+                "refreshed", sid=family.sid, generation=family.generation, replay=isinstance(outcome, Replayed)
+            )
+            return await make_pair(deps, account, family, now, scopes=scopes)
+        case Reused() if family is not None:
+            raise _reused(deps, family, now)
+    raise _ended()
+
+
+async def session_of(deps: Deps, presented: Secret, now: int) -> tuple[Account, Family]:
+    """Return the account and the live session that a session credential belongs to.
+
+    Raises:
+        InvalidRefreshToken, SessionEnded, RefreshReused: as ``refresh`` does.
+    """
+    token = deps.refresh_tokens.decode(presented.reveal())
+    family = await deps.store.family_by_id(token.family_id)
+    if family is None:
+        raise _ended()
+    match judge(family, token.generation, now=now):
+        case Standing.ENDED:
+            raise _ended()
+        case Standing.REUSED:
+            await deps.store.end_family(family.id, now=now, until_s=REVOCATION_LIFE_S)
+            raise _reused(deps, family, now)
+        case Standing.CURRENT if _confirmation_matters(family, now):
+            await deps.store.confirm(family.id, family.generation)
+    account = await deps.store.account_by_id(family.account_id)
+    if account is None:
+        raise _ended()
+    return account, family
+
+
+async def logout(deps: Deps, presented: Secret, now: int) -> None:
+    """End the session; the server refuses its access tokens from now on. A session that has ended stays ended.
+
+    Any token of the family will do, an old one too: whoever held it may end the session, and nothing else.
+
+    Raises:
+        InvalidRefreshToken: this server did not make it.
+    """
+    token = deps.refresh_tokens.decode(presented.reveal())
+    family = await deps.store.family_by_id(token.family_id)
+    if family is None:
+        return
+    ended = await deps.store.end_family(family.id, now=now, until_s=REVOCATION_LIFE_S)
+    deps.live.revoke_sessions([(family.sid, now + REVOCATION_LIFE_S)])
+    if ended:
+        deps.log.info("logout", account=family.account_id, sid=family.sid)
+
+
+async def _check_grant(deps: Deps, token: RefreshToken, client_id: str | None, scopes: Sequence[str] | None) -> None:
+    """Refuse what the grant does not cover before anything is used up (RFC 6749 section 6)."""
+    family = await deps.store.family_by_id(token.family_id)
+    account = await deps.store.account_by_id(family.account_id) if family else None
+    if family is None or account is None:
+        raise _ended()
+    if client_id not in (None, family.client_id):
+        raise GrantRefused("invalid_grant", "The refresh token belongs to another client.")
+    if scopes is not None and not set(scopes) <= set(account.scopes):
+        raise GrantRefused("invalid_scope", "The scope is wider than what was granted.")
+
+
+def _confirmation_matters(family: Family, now: int) -> bool:
+    """Whether noting that the current token arrived closes its predecessor's grace; one write at most, rarely any."""
+    return not family.confirmed and bool(family.retired) and abs(now - family.retired[-1][1]) <= LOST_ANSWER_GRACE_S
+
+
+def _reused(deps: Deps, family: Family, now: int) -> RefreshReused:
+    deps.live.revoke_sessions([(family.sid, now + REVOCATION_LIFE_S)])
+    deps.log.warning("refresh_reused", account=family.account_id, sid=family.sid)
+    return RefreshReused("This refresh token was used before, so the session was ended for safety. Log in again.")
+
+
+def _ended() -> SessionEnded:
+    return SessionEnded("The session has ended. Log in again.")

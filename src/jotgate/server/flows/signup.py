@@ -1,0 +1,29 @@
+"""A person becomes an account."""
+
+from jotgate.core.encoding import encode_segment
+from jotgate.server.flows.deps import Deps
+from jotgate.server.records import Account
+from jotgate.server.rules.accounts import check_new_password, normalise_email
+from jotgate.server.secret import Secret
+
+
+async def signup(deps: Deps, email: str, password: Secret, now: int) -> Account:
+    """Make an account with the default scopes; it is durable when this returns.
+
+    Raises:
+        InvalidEmail, PasswordTooShort, PasswordTooLong: what was given cannot be used.
+        EmailTaken: there is an account with this address.
+        Busy, StoreError: not now.
+    """
+    address = normalise_email(email)
+    text = check_new_password(password.reveal(), min_length=deps.settings.password_min_length)
+    account = Account(
+        id=encode_segment(deps.random(16)),
+        email=address,
+        password_hash=await deps.passwords.hash(text),
+        scopes=deps.settings.default_scopes,
+        created_at=now,
+    )
+    await deps.store.add_account(account)
+    deps.log.info("account_created", account=account.id)
+    return account

@@ -1,0 +1,103 @@
+"""The bodies of the JSON API: what comes in, what goes out. OpenAPI's schemas are made from these types."""
+
+from typing import Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from jotgate.server.secret import Secret
+
+
+class SignupInput(Struct, frozen=True):
+    """An address and a password for a new account."""
+
+    email: str
+    password: Secret
+
+
+class LoginInput(Struct, frozen=True):
+    """Address and password; ``delivery`` says where the refresh token goes. Browsers leave it at ``cookie``."""
+
+    email: str
+    password: Secret
+    delivery: Literal["cookie", "body"] = "cookie"
+
+
+class SessionInput(Struct, frozen=True):
+    """The session credential of clients without a cookie."""
+
+    refresh_token: Secret | None = None
+
+
+class TokenAnswer(Struct, frozen=True):
+    """An access token (RFC 6749 section 5.1); the refresh token only for clients that asked for it in the body."""
+
+    access_token: str
+    token_type: Literal["Bearer"]
+    expires_in: int
+    scope: str
+    refresh_token: str | UnsetType = UNSET
+
+
+class AccountAnswer(Struct, frozen=True):
+    """An account, as its owner sees it. ``created_at`` is Unix time."""
+
+    id: str
+    email: str
+    scopes: tuple[str, ...]
+    created_at: int
+
+
+class SignupAnswer(Struct, frozen=True):
+    """The new account."""
+
+    account: AccountAnswer
+
+
+class TokenForm(Struct, frozen=True):
+    """The token request's parameters (RFC 6749 section 6)."""
+
+    grant_type: str
+    refresh_token: str
+    client_id: str | UnsetType = UNSET
+    scope: str | UnsetType = UNSET
+
+
+class Problem(Struct, frozen=True):
+    """An error (RFC 9457). ``code`` is stable; ``detail`` is for people."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+
+
+class OAuthError(Struct, frozen=True):
+    """An error of the token endpoint (RFC 6749 section 5.2)."""
+
+    error: str
+    error_description: str
+
+
+class KeySetAnswer(Struct, frozen=True):
+    """The public keys (RFC 7517 section 5)."""
+
+    keys: list[dict[str, str | list[str]]]
+
+
+class MetadataAnswer(Struct, frozen=True):
+    """The server's metadata (RFC 8414 section 2)."""
+
+    issuer: str
+    token_endpoint: str
+    jwks_uri: str
+    scopes_supported: tuple[str, ...]
+    response_types_supported: tuple[str, ...]
+    grant_types_supported: tuple[str, ...]
+    token_endpoint_auth_methods_supported: tuple[str, ...]
+
+
+class HealthAnswer(Struct, frozen=True):
+    """The server is up."""
+
+    status: Literal["ok"]

@@ -1,0 +1,100 @@
+"""From a request to its endpoint, and whatever comes of that to a response: found by an exact-path dictionary."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from jotgate.core.jwk import KeySet
+from jotgate.server.flows.deps import Deps
+from jotgate.server.http.browser import cors_headers, preflight_headers
+from jotgate.server.http.documents import (
+    JWKS_PATH,
+    METADATA_PATH,
+    OPENAPI_PATH,
+    OPENID_PATH,
+    Document,
+    metadata,
+    openapi,
+)
+from jotgate.server.http.exchange import ClientGone, Headers, Receive, Request, Response, read_body
+from jotgate.server.http.problems import oauth_error, problem
+from jotgate.server.http.routes import ROUTES, Route
+from jotgate.server.refusals import ClearTextRefused, MethodNotAllowed, NotFound
+
+_ANY_ORIGIN: Final = ((b"access-control-allow-origin", b"*"),)
+_COMMON: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+_HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
+_ROUTES: Final[Mapping[str, Mapping[str, Route]]] = {
+    path: {route.method: route for route in ROUTES if route.path == path} for path in {route.path for route in ROUTES}
+}
+
+
+class Api:
+    """The endpoints and documents of one server, over the parts that they work with."""
+
+    def __init__(self, deps: Deps, keys: KeySet) -> None:
+        self._deps = deps
+        self._settings = deps.settings
+        meta = Document(metadata(self._settings))
+        self._documents: Mapping[str, Document] = {
+            JWKS_PATH: Document(keys.to_jwks()),
+            METADATA_PATH: meta,
+            # Where RFC 8414 section 3.1 puts it for an issuer with a path, when the server has the host to itself.
+            METADATA_PATH + self._settings.issuer_path: meta,
+            OPENID_PATH: meta,
+            OPENAPI_PATH: Document(openapi(self._settings)),
+        }
+        host_is_local = self._settings.origin.startswith(("https://localhost", "https://127.", "https://[::1]"))
+        # Not on localhost: browsers would apply it to everything else that is developed there.
+        self._secure_headers: Headers = _COMMON if host_is_local else (*_COMMON, _HSTS)
+
+    def metadata(self, request: Request) -> Response:
+        """Answer with the metadata, whatever the path."""
+        return self._finish(request, self._documents[METADATA_PATH].response(request), _ANY_ORIGIN)
+
+    async def answer(self, request: Request, receive: Receive) -> Response:
+        """Return the response to a request whose body has not been read yet.
+
+        Raises:
+            ClientGone: there is nobody to answer. Every other error is an answer.
+        """
+        routes = _ROUTES.get(request.path, {})
+        render = oauth_error if any(route.form for route in routes.values()) else problem
+        is_open = request.path in self._documents or any(route.public for route in routes.values())
+        cors: Headers = _ANY_ORIGIN if is_open else cors_headers(request, self._settings)
+        try:
+            response = await self._dispatch(request, routes, receive)
+        except ClientGone:
+            raise
+        except Exception as error:  # noqa: BLE001 - the mapper turns every error into an answer
+            response = render(error, self._deps.log)
+        return self._finish(request, response, cors)
+
+    def _finish(self, request: Request, response: Response, cors: Headers) -> Response:
+        return response.with_headers(*(self._secure_headers if request.sender.secure else _COMMON), *cors)
+
+    async def _dispatch(self, request: Request, routes: Mapping[str, Route], receive: Receive) -> Response:
+        document = self._documents.get(request.path)
+        if document is None and not routes:
+            raise NotFound("There is nothing at this path.")
+        method = "GET" if request.method == "HEAD" else request.method
+        methods = tuple(sorted({*routes} | ({"GET"} if document else set())))
+        allowed = (*methods, "HEAD") if "GET" in methods else methods
+        if method == "OPTIONS":
+            return Response(204, headers=((b"allow", ", ".join(allowed).encode()), *preflight_headers(allowed)))
+        if method not in methods:
+            raise MethodNotAllowed(allowed)
+        if document is not None:
+            return document.response(request)
+        route = routes[method]
+        if not route.public and not request.sender.confidential:
+            raise ClearTextRefused(
+                f"Passwords and tokens do not travel unencrypted: use {self._settings.issuer}. "
+                "(Operators: name the proxy that speaks TLS in trusted_proxies.)"
+            )
+        if route.method == "POST":
+            request = await read_body(request, receive)
+        return await route.handler(self._deps, request)

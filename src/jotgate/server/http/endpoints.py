@@ -1,0 +1,154 @@
+"""One function an endpoint: a request to a flow's arguments, and its result to a response."""
+
+from typing import Final
+
+import msgspec
+
+from jotgate.core.bearer import parse_authorization
+from jotgate.server.flows.account import account_of_bearer
+from jotgate.server.flows.deps import CLIENT_ID, Deps, public
+from jotgate.server.flows.login import login
+from jotgate.server.flows.sessions import logout, refresh, session_of
+from jotgate.server.flows.signup import signup
+from jotgate.server.flows.tokens import TokenPair
+from jotgate.server.http.bodies import (
+    AccountAnswer,
+    HealthAnswer,
+    LoginInput,
+    SessionInput,
+    SignupAnswer,
+    SignupInput,
+    TokenAnswer,
+)
+from jotgate.server.http.browser import (
+    check_no_browser,
+    check_not_cross_site,
+    check_own_page,
+    clear_cookie,
+    read_cookie,
+    session_credential,
+    set_cookie,
+)
+from jotgate.server.http.exchange import Request, Response
+from jotgate.server.http.inputs import parse_form_body, parse_json_body
+from jotgate.server.records import Account
+from jotgate.server.refusals import GrantRefused, InvalidRefreshToken
+from jotgate.server.secret import Secret
+
+_JSON: Final = (b"content-type", b"application/json")
+_NO_STORE: Final = (b"cache-control", b"no-store")
+
+
+async def post_signup(deps: Deps, request: Request) -> Response:
+    """``POST /v1/signup``."""
+    check_not_cross_site(request, deps.settings)
+    form = parse_json_body(request, SignupInput)
+    account = await signup(deps, form.email, form.password, deps.clock())
+    return _json(201, SignupAnswer(account=_account_answer(account)))
+
+
+async def post_login(deps: Deps, request: Request) -> Response:
+    """``POST /v1/login``."""
+    check_not_cross_site(request, deps.settings)
+    form = parse_json_body(request, LoginInput)
+    in_body = form.delivery == "body"
+    if in_body:
+        check_no_browser(request, deps.settings)
+    else:
+        check_own_page(request, deps.settings)
+    now = deps.clock()
+    pair = await login(deps, form.email, form.password, now)
+    replaced = read_cookie(request, deps.settings.issuer)
+    if replaced is not None:
+        await _end_replaced(deps, replaced, now)
+    return _token_response(deps, pair, in_body=in_body)
+
+
+async def post_refresh(deps: Deps, request: Request) -> Response:
+    """``POST /v1/refresh``."""
+    form = parse_json_body(request, SessionInput)
+    credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
+    pair = await refresh(deps, credential, deps.clock())
+    return _token_response(deps, pair, in_body=not is_cookie)
+
+
+async def post_logout(deps: Deps, request: Request) -> Response:
+    """``POST /v1/logout``."""
+    form = parse_json_body(request, SessionInput)
+    credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
+    await logout(deps, credential, deps.clock())
+    return Response(204, headers=(_NO_STORE, *([clear_cookie(deps.settings.issuer)] if is_cookie else [])))
+
+
+async def get_account(deps: Deps, request: Request) -> Response:
+    """``GET /v1/account``."""
+    token = parse_authorization(request.one(b"authorization"))
+    if token is not None:
+        return _json(200, _account_answer(await account_of_bearer(deps, token)))
+    credential, _ = session_credential(request, None, deps.settings)
+    account, _ = await session_of(deps, credential, deps.clock())
+    return _json(200, _account_answer(account))
+
+
+async def post_token(deps: Deps, request: Request) -> Response:
+    """``POST /oauth/token``: RFC 6749 section 6, for the public client ``web``."""
+    form = parse_form_body(request)
+    if "grant_type" not in form:
+        raise GrantRefused("invalid_request", "grant_type is missing.")
+    if form["grant_type"] != "refresh_token":
+        raise GrantRefused("unsupported_grant_type", "The only grant type is refresh_token.")
+    if form.get("client_id", CLIENT_ID) != CLIENT_ID or request.all(b"authorization"):
+        raise GrantRefused("invalid_client", f"The only client is the public client {CLIENT_ID}; it has no secret.")
+    if "refresh_token" not in form:
+        raise GrantRefused("invalid_request", "refresh_token is missing.")
+    check_no_browser(request, deps.settings)
+    pair = await refresh(
+        deps,
+        Secret(form["refresh_token"]),
+        deps.clock(),
+        client_id=form.get("client_id"),
+        scopes=form["scope"].split(" ") if "scope" in form else None,
+    )
+    return _token_response(deps, pair, in_body=True)
+
+
+async def get_health(deps: Deps, request: Request) -> Response:
+    """``GET /healthz``: the process answers."""
+    return _json(200, HealthAnswer(status="ok"))
+
+
+async def get_ready(deps: Deps, request: Request) -> Response:
+    """``GET /readyz``: the process can do its work: the database takes reads and writes."""
+    await deps.store.ping()
+    return _json(200, HealthAnswer(status="ok"))
+
+
+async def _end_replaced(deps: Deps, replaced: Secret, now: int) -> None:
+    """End the session whose cookie a new login overwrites: nobody could end it later."""
+    try:
+        await logout(deps, replaced, now)
+    except InvalidRefreshToken:
+        return
+
+
+def _account_answer(account: Account) -> AccountAnswer:
+    shown = public(account)
+    return AccountAnswer(id=shown.id, email=shown.email, scopes=shown.scopes, created_at=shown.created_at)
+
+
+def _token_response(deps: Deps, pair: TokenPair, *, in_body: bool) -> Response:
+    answer = TokenAnswer(
+        access_token=pair.access_token.reveal(),
+        token_type="Bearer",  # noqa: S106 - the name of a scheme
+        expires_in=pair.access_expires_in_s,
+        scope=" ".join(pair.scopes),
+    )
+    if in_body:
+        answer = msgspec.structs.replace(answer, refresh_token=pair.refresh_token.reveal())
+        return _json(200, answer).with_headers((b"pragma", b"no-cache"))
+    cookie = set_cookie(deps.settings.issuer, pair.refresh_token, pair.refresh_expires_in_s)
+    return _json(200, answer).with_headers((b"pragma", b"no-cache"), cookie)
+
+
+def _json(status: int, answer: object) -> Response:
+    return Response(status, msgspec.json.encode(answer), (_JSON, _NO_STORE))

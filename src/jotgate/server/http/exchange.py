@@ -1,0 +1,143 @@
+"""A request read whole and a response to send: the only code that speaks ASGI's events; it knows no endpoint.
+
+Bodies are bounded in size and in time before anything looks at them.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from msgspec import Struct
+
+from jotgate.core.forwarded import Sender, TrustedProxies, resolve_sender
+from jotgate.server.refusals import BodyTimeout, BodyTooLarge, HeaderRefused
+
+MAX_BODY_BYTES: Final = 65_536
+BODY_TIMEOUT_S: Final = 10.0
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class ClientGone(Exception):  # noqa: N818 - not an error of anybody's: the client closed the connection
+    """The client went away before the request was whole: there is nobody to answer."""
+
+
+class Request(Struct, frozen=True):
+    """One request. ``path`` is the path within the app, wherever that is mounted."""
+
+    method: str
+    path: str
+    headers: Headers
+    sender: Sender
+    body: bytes = b""
+
+    def all(self, name: bytes) -> list[str]:
+        """Return every value of a header, in order; the name in lower case."""
+        return [value.decode("latin-1") for key, value in self.headers if key == name]
+
+    def one(self, name: bytes) -> str | None:
+        """Return the value of a header that may stand once.
+
+        Raises:
+            HeaderRefused: it stands there twice: which one counts would be a guess.
+        """
+        values = self.all(name)
+        if len(values) > 1:
+            raise HeaderRefused(f"The header {name.decode('ascii')} must not be repeated.")
+        return values[0] if values else None
+
+    def has_browser_marks(self) -> bool:
+        """Whether a browser's own headers are on it: Origin, or any of Sec-Fetch-* (Fetch Metadata)."""
+        return any(name == b"origin" or name.startswith(b"sec-fetch-") for name, _ in self.headers)
+
+
+class Response(Struct, frozen=True):
+    """One response."""
+
+    status: int
+    body: bytes = b""
+    headers: Headers = ()
+
+    def with_headers(self, *more: tuple[bytes, bytes]) -> "Response":
+        """Return the response with further headers."""
+        return Response(self.status, self.body, (*self.headers, *more))
+
+
+def local_path(scope: Scope, issuer_path: str) -> str:
+    """Return the request's path within the app.
+
+    A host app that mounts us names the prefix as ``root_path`` and leaves it in ``path`` (ASGI); a proxy in front
+    of a server of its own passes the issuer's path through.
+    """
+    path: str = scope["path"]
+    prefix: str = scope.get("root_path", "").rstrip("/") or issuer_path
+    if prefix and (path == prefix or path.startswith(prefix + "/")):
+        return path[len(prefix) :] or "/"
+    return path
+
+
+def read_head(scope: Scope, *, issuer_path: str, proxies: TrustedProxies) -> Request:
+    """Return the request without its body."""
+    headers: Headers = tuple((name.lower(), value) for name, value in scope["headers"])
+    head = Request(
+        method=scope["method"],
+        path=local_path(scope, issuer_path),
+        headers=headers,
+        sender=Sender(None, secure=False),
+    )
+    client = scope.get("client")
+    sender = resolve_sender(
+        client[0] if client else None,
+        scope.get("scheme", "http"),
+        forwarded=head.all(b"forwarded"),
+        forwarded_for=head.all(b"x-forwarded-for"),
+        forwarded_proto=head.all(b"x-forwarded-proto"),
+        proxies=proxies,
+    )
+    return Request(head.method, head.path, headers, sender)
+
+
+async def read_body(head: Request, receive: Receive) -> Request:
+    """Return the request with its body.
+
+    Raises:
+        BodyTooLarge: over 64 KiB, announced or sent.
+        BodyTimeout: not whole after 10 seconds.
+        ClientGone: the client closed the connection.
+    """
+    announced = head.one(b"content-length")
+    if announced is not None and not re.fullmatch(r"[0-9]{1,18}", announced):
+        raise HeaderRefused("Content-Length must be a number.")
+    if announced is not None and int(announced) > MAX_BODY_BYTES:
+        raise BodyTooLarge(f"A body may have at most {MAX_BODY_BYTES} bytes.")
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while True:
+                event = await receive()
+                if event["type"] == "http.disconnect":
+                    raise ClientGone
+                chunks.append(event.get("body", b""))
+                size += len(chunks[-1])
+                if size > MAX_BODY_BYTES:
+                    raise BodyTooLarge(f"A body may have at most {MAX_BODY_BYTES} bytes.")
+                if not event.get("more_body", False):
+                    break
+    except TimeoutError:
+        raise BodyTimeout(f"The body did not arrive within {BODY_TIMEOUT_S:.0f} seconds.") from None
+    return Request(head.method, head.path, head.headers, head.sender, b"".join(chunks))
+
+
+async def send_response(response: Response, send: Send, *, with_body: bool = True) -> None:
+    """Send the response; without its body in answer to HEAD."""
+    length = str(len(response.body)).encode()
+    headers = [*response.headers]
+    if response.status != 204:  # RFC 9110 section 8.6: no Content-Length on 204
+        headers.append((b"content-length", length))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body if with_body else b""})

@@ -1,0 +1,163 @@
+"""The route table: what dispatch and the OpenAPI document are both made from."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from jotgate.server.flows.deps import Deps
+from jotgate.server.http import bodies, endpoints
+from jotgate.server.http.exchange import Request, Response
+
+Handler = Callable[[Deps, Request], Awaitable[Response]]
+Credential = Literal["none", "session", "session or bearer"]
+
+_BODY: Final = (
+    "body_too_large",
+    "body_timeout",
+    "unsupported_media_type",
+    "invalid_utf8",
+    "invalid_json",
+    "duplicate_member",
+    "nesting_too_deep",
+    "number_out_of_range",
+    "not_an_object",
+    "nul_in_text",
+    "unknown_member",
+    "missing_member",
+    "wrong_type",
+)
+_EVERYWHERE: Final = ("clear_text_refused", "invalid_header", "busy", "unavailable", "internal_error")
+_SESSION: Final = (
+    "missing_credential",
+    "invalid_refresh_token",
+    "session_ended",
+    "refresh_reused",
+    "cross_site_refused",
+    "browser_delivery_refused",
+)
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """One endpoint: where it is, what it takes and gives, and which problems it may answer with."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    handler: Handler
+    summary: str
+    success: int = 200
+    input: type[Struct] | None = None
+    output: type[Struct] | None = None
+    credential: Credential = "none"
+    problems: tuple[str, ...] = ()
+    form: bool = False
+    """The body is a form and errors are OAuth's (RFC 6749), not problem+json."""
+    public: bool = False
+    """Nothing secret passes: any origin may read it, over clear text too."""
+
+
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/v1/signup",
+        handler=endpoints.post_signup,
+        summary="Make an account",
+        success=201,
+        input=bodies.SignupInput,
+        output=bodies.SignupAnswer,
+        problems=(
+            *_BODY,
+            "invalid_email",
+            "password_too_short",
+            "password_too_long",
+            "email_taken",
+            "cross_site_refused",
+            *_EVERYWHERE,
+        ),
+    ),
+    Route(
+        method="POST",
+        path="/v1/login",
+        handler=endpoints.post_login,
+        summary="Log in; browsers get the refresh token as a cookie, others ask for it in the body",
+        input=bodies.LoginInput,
+        output=bodies.TokenAnswer,
+        problems=(
+            *_BODY,
+            "invalid_email",
+            "password_too_long",
+            "invalid_credentials",
+            "cross_site_refused",
+            "browser_delivery_refused",
+            *_EVERYWHERE,
+        ),
+    ),
+    Route(
+        method="POST",
+        path="/v1/refresh",
+        handler=endpoints.post_refresh,
+        summary="Get the next access token of the session",
+        input=bodies.SessionInput,
+        output=bodies.TokenAnswer,
+        credential="session",
+        problems=(*_BODY, *_SESSION, *_EVERYWHERE),
+    ),
+    Route(
+        method="POST",
+        path="/v1/logout",
+        handler=endpoints.post_logout,
+        summary="End the session; its access tokens are refused from now on",
+        success=204,
+        input=bodies.SessionInput,
+        credential="session",
+        problems=(*_BODY, *_SESSION, *_EVERYWHERE),
+    ),
+    Route(
+        method="GET",
+        path="/v1/account",
+        handler=endpoints.get_account,
+        summary="Read the own account, with the session cookie or an access token with the scope account:read",
+        output=bodies.AccountAnswer,
+        credential="session or bearer",
+        problems=(
+            *_SESSION,
+            "malformed_token",
+            "algorithm_refused",
+            "unknown_key",
+            "bad_signature",
+            "token_expired",
+            "token_not_yet_valid",
+            "token_revoked",
+            "claim_refused",
+            "insufficient_scope",
+            *_EVERYWHERE,
+        ),
+    ),
+    Route(
+        method="POST",
+        path="/oauth/token",
+        handler=endpoints.post_token,
+        summary="The token endpoint: grant_type=refresh_token (RFC 6749 section 6)",
+        input=bodies.TokenForm,
+        output=bodies.TokenAnswer,
+        form=True,
+        problems=("invalid_request", "invalid_client", "invalid_grant", "unsupported_grant_type", "invalid_scope"),
+    ),
+    Route(
+        method="GET",
+        path="/healthz",
+        handler=endpoints.get_health,
+        summary="The process answers",
+        output=bodies.HealthAnswer,
+        public=True,
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        handler=endpoints.get_ready,
+        summary="The process can work: the database takes reads and writes",
+        output=bodies.HealthAnswer,
+        public=True,
+        problems=("busy", "unavailable"),
+    ),
+)

@@ -1,0 +1,181 @@
+"""Why the server refuses a request: one class a reason, each with its stable code and HTTP status.
+
+``http.problems`` alone renders them. A message tells the person what to do and never repeats what they sent.
+"""
+
+from typing import ClassVar
+
+from jotgate.core.errors import RequestRefused
+
+
+class BodyTooLarge(RequestRefused):
+    """The body is over the limit."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class BodyTimeout(RequestRefused):
+    """The body did not arrive in time."""
+
+    code = "body_timeout"
+    status = 408
+
+
+class UnsupportedMediaType(RequestRefused):
+    """The body is not of the content type that the endpoint takes."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+class BodyRefused(RequestRefused):
+    """The body is not the strict JSON that is asked for; the code says in which way."""
+
+    status = 400
+    CODES: ClassVar = (
+        "invalid_utf8",
+        "invalid_json",
+        "duplicate_member",
+        "nesting_too_deep",
+        "number_out_of_range",
+        "not_an_object",
+        "nul_in_text",
+    )
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class MemberRefused(RequestRefused):
+    """A member of the body is unknown, missing or of the wrong type; the code says which."""
+
+    status = 422
+    CODES: ClassVar = ("unknown_member", "missing_member", "wrong_type")
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class HeaderRefused(RequestRefused):
+    """A request header is malformed, or stands there twice."""
+
+    code = "invalid_header"
+    status = 400
+
+
+class NotFound(RequestRefused):
+    """No such path."""
+
+    code = "not_found"
+    status = 404
+
+
+class MethodNotAllowed(RequestRefused):
+    """The path is there, the method is not."""
+
+    code = "method_not_allowed"
+    status = 405
+
+    def __init__(self, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"Use {' or '.join(allowed)} here.")
+        self.allowed = allowed
+
+
+class ClearTextRefused(RequestRefused):
+    """Passwords and tokens do not travel unencrypted."""
+
+    code = "clear_text_refused"
+    status = 403
+
+
+class CrossSiteRefused(RequestRefused):
+    """A browser says that another site's page is behind the request (or the proof of the contrary is missing)."""
+
+    code = "cross_site_refused"
+    status = 403
+
+
+class BrowserDeliveryRefused(RequestRefused):
+    """A browser must not hold the refresh token where scripts can read it."""
+
+    code = "browser_delivery_refused"
+    status = 400
+
+
+class AmbiguousCredential(RequestRefused):
+    """Two credentials at once."""
+
+    code = "ambiguous_credential"
+    status = 400
+
+
+class Unauthenticated(RequestRefused):
+    """No valid credential: 401 with a challenge (RFC 6750 section 3)."""
+
+    status = 401
+
+
+class MissingCredential(Unauthenticated):
+    """No credential at all."""
+
+    code = "missing_credential"
+
+
+class InvalidCredentials(Unauthenticated):
+    """Unknown account or wrong password: which of the two is not told."""
+
+    code = "invalid_credentials"
+
+
+class InvalidRefreshToken(Unauthenticated):
+    """The refresh token was not made by this server."""
+
+    code = "invalid_refresh_token"
+
+
+class SessionEnded(Unauthenticated):
+    """The session was logged out, revoked, or came to its end."""
+
+    code = "session_ended"
+
+
+class RefreshReused(Unauthenticated):
+    """A refresh token was used again after its successor: it may have been stolen, so the session was ended."""
+
+    code = "refresh_reused"
+
+
+class InsufficientScope(RequestRefused):
+    """The access token lacks a scope."""
+
+    code = "insufficient_scope"
+    status = 403
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"The access token needs the scope {scope}.")
+        self.scope = scope
+
+
+class Busy(RequestRefused):
+    """The server has as much to do as it will take on."""
+
+    code = "busy"
+    status = 503
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class GrantRefused(RequestRefused):
+    """The token endpoint's refusal in the form of RFC 6749 section 5.2; ``code`` is its ``error``."""
+
+    CODES: ClassVar = ("invalid_request", "invalid_client", "invalid_grant", "unsupported_grant_type", "invalid_scope")
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = 401 if code == "invalid_client" else 400
