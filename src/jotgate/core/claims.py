@@ -1,12 +1,13 @@
 """What a token says and what a verifier demands of it (RFC 7519 §4, RFC 9068 §2.2); knows no key and no signature."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from jotgate.core.algorithms import ALGORITHMS, ASYMMETRIC
 from jotgate.core.errors import ClaimRefused, SettingsError, TokenExpired, TokenNotYetValid
@@ -19,15 +20,49 @@ MAX_LEEWAY_S = 60
 MAX_LIFETIME_S = 3600
 """The longest life of an access token that jotgate issues, and that its verifiers take unless told otherwise."""
 
-REGISTERED = frozenset(("iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "sid", "auth_time"))
-"""Claims whose types are checked in every token, and which own claims cannot replace."""
-
 RFC_9068 = ("iss", "exp", "aud", "sub", "client_id", "iat", "jti")
 """What RFC 9068 §2.2 requires of an access token: `Policy(required=RFC_9068)`."""
 
-_TEXTS = ("iss", "sub", "jti", "client_id", "scope", "sid")
-_TIMES = ("exp", "nbf", "iat", "auth_time")
-_TIME_LIMIT = 2**53
+# NumericDate (RFC 7519 §2): any JSON number, fractions included; what no date is, is refused and not taken as absent.
+_Time: TypeAlias = Annotated[float, msgspec.Meta(ge=0, lt=2**53)]
+_Audience: TypeAlias = str | Annotated[list[str], msgspec.Meta(min_length=1)]
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """The claims whose meaning is fixed (RFC 7519 §4.1, RFC 9068 §2.2, OpenID Connect's `sid`), with their types."""
+
+    exp: _Time
+    iss: str | UnsetType = UNSET
+    sub: str | UnsetType = UNSET
+    aud: _Audience | UnsetType = UNSET
+    iat: _Time | UnsetType = UNSET
+    nbf: _Time | UnsetType = UNSET
+    jti: str | UnsetType = UNSET
+    client_id: str | UnsetType = UNSET
+    scope: str | UnsetType = UNSET
+    sid: str | UnsetType = UNSET
+    auth_time: _Time | UnsetType = UNSET
+
+
+REGISTERED = frozenset(Registered.__struct_fields__)
+"""Claims that own claims cannot replace."""
+
+_TYPES = {"exp": "a time", "iat": "a time", "nbf": "a time", "auth_time": "a time", "aud": "text or a list of texts"}
+
+
+def read_registered(members: dict[str, Any]) -> Registered:
+    """Check the types of registered claims, and that `exp` is there. Raises ClaimRefused.
+
+    Times are finite JSON numbers from 0 to 2^53 - 1; RFC 7519 §2 allows fractions.
+    """
+    try:
+        return msgspec.convert(members, Registered)
+    except msgspec.ValidationError as error:
+        if "exp" not in members:
+            raise ClaimRefused("The token has no end ('exp').", claim="exp") from None
+        # msgspec ends its sentence with the path, such as `$.aud[0]`, and says no value.
+        claim = str(error).rpartition("`$.")[2].rstrip("`").partition("[")[0]
+        raise ClaimRefused(f"The claim {claim!r} is not {_TYPES.get(claim, 'text')}.", claim=claim) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,76 +137,76 @@ class Claims:
     Times are Unix seconds; fractions of a second, which RFC 7519 allows, are rounded to the token's disadvantage.
     """
 
-    __slots__ = ("_custom", "_members")
+    __slots__ = ("_custom", "_members", "_registered")
 
-    def __init__(self, members: dict[str, Any], custom: object = None) -> None:
+    def __init__(self, members: dict[str, Any], registered: Registered, custom: object = None) -> None:
         self._members = members
+        self._registered = registered
         self._custom = custom
 
     @property
     def issuer(self) -> str:
         """`iss`: who signed."""
-        return str(self._members["iss"])
+        return self._registered.iss or ""
 
     @property
     def subject(self) -> str:
         """`sub`: the account, as the issuer names it; empty if a policy does not require it and it is absent."""
-        return str(self._members.get("sub", ""))
+        return self._registered.sub or ""
 
     @property
     def audience(self) -> tuple[str, ...]:
         """`aud`: whom the token is for."""
-        audience = self._members["aud"]
-        return (audience,) if isinstance(audience, str) else tuple(audience)
+        audience = self._registered.aud
+        return (audience,) if isinstance(audience, str) else tuple(audience or ())
 
     @property
     def scopes(self) -> frozenset[str]:
         """`scope` (RFC 8693 §4.2): what the token allows."""
-        return frozenset(self._members.get("scope", "").split())
+        return frozenset((self._registered.scope or "").split())
 
     @property
     def session_id(self) -> str | None:
         """`sid`: the session that the token was born in."""
-        return self._members.get("sid")
+        return self._registered.sid or None
 
     @property
     def client_id(self) -> str | None:
         """`client_id`: the client that asked for the token."""
-        return self._members.get("client_id")
+        return self._registered.client_id or None
 
     @property
     def token_id(self) -> str | None:
         """`jti`: the token's own name, unique together with `issuer`."""
-        return self._members.get("jti")
+        return self._registered.jti or None
 
     @property
     def issued_at(self) -> int | None:
         """`iat`, rounded down."""
-        return self._time("iat", math.floor)
+        issued_at = self._registered.iat
+        return None if issued_at is UNSET else math.floor(issued_at)
 
     @property
     def not_before(self) -> int | None:
         """`nbf`, rounded up."""
-        return self._time("nbf", math.ceil)
+        not_before = self._registered.nbf
+        return None if not_before is UNSET else math.ceil(not_before)
 
     @property
     def expires_at(self) -> int:
         """`exp`, rounded down."""
-        return int(self._members["exp"] // 1)
+        return math.floor(self._registered.exp)
 
     @property
     def auth_time(self) -> int | None:
         """`auth_time`: when the person last proved who they are, rounded down."""
-        return self._time("auth_time", math.floor)
+        auth_time = self._registered.auth_time
+        return None if auth_time is UNSET else math.floor(auth_time)
 
     @property
     def custom(self) -> JsonValue:
         """The claims as the policy's `claims_type`; None if it has none."""
         return self._custom
-
-    def _time(self, name: str, to_int: Callable[[float], int]) -> int | None:
-        value = self._members.get(name)
-        return None if value is None else to_int(value)
 
     def has_scopes(self, *scopes: str) -> bool:
         """Say whether the token allows all of these."""
@@ -199,55 +234,37 @@ class Claims:
         return len(self._members)
 
     def __repr__(self) -> str:
-        return f"<Claims iss={self._members.get('iss')!r} sub={self._members.get('sub')!r} jti={self.token_id!r}>"
+        return f"<Claims iss={self.issuer!r} sub={self.subject!r} jti={self.token_id!r}>"
 
 
-def check_claims(claims: dict[str, Any], policy: Policy, now: int) -> None:
+def check_claims(members: dict[str, Any], policy: Policy, now: int) -> Registered:
     """Check types, issuer, audience and times against `policy` at `now` (Unix seconds).
 
-    Raises ClaimRefused, TokenExpired or TokenNotYetValid.
+    `exp` counts without its fraction of a second. Raises ClaimRefused, TokenExpired or TokenNotYetValid.
     """
-    check_types(claims)
+    registered = read_registered(members)
     for name in policy.required:
-        if claims.get(name, "") in ("", None):
+        if members.get(name) in _NOTHING:
             raise ClaimRefused(f"The token has no claim {name!r}.", claim=name)
-    if claims.get("iss") != policy.issuer:
+    if registered.iss != policy.issuer:
         raise ClaimRefused("The token is of another issuer.", claim="iss")
-    audience = claims.get("aud", ())
-    if audience != policy.audience and (isinstance(audience, str) or policy.audience not in audience):
+    audience = registered.aud
+    if audience != policy.audience and (isinstance(audience, (str, UnsetType)) or policy.audience not in audience):
         raise ClaimRefused("The token is for another audience.", claim="aud")
     leeway_s = policy.leeway_s
-    expires_at = claims["exp"]
+    expires_at = int(registered.exp)
     if now >= expires_at + leeway_s:
         raise TokenExpired("The token has expired.")
-    if "nbf" in claims and now < claims["nbf"] - leeway_s:
+    if registered.nbf is not UNSET and now < registered.nbf - leeway_s:
         raise TokenNotYetValid("The token is not valid yet.")
-    if "iat" in claims:
-        if now < claims["iat"] - leeway_s:
-            raise TokenNotYetValid("The token was issued in the future.")
-        lifetime_s = expires_at - claims["iat"]
-    else:
-        lifetime_s = expires_at - leeway_s - now
-    if lifetime_s > policy.max_lifetime_s:
+    issued_at = registered.iat
+    if issued_at is UNSET:
+        issued_at = now + leeway_s
+    elif now < issued_at - leeway_s:
+        raise TokenNotYetValid("The token was issued in the future.")
+    if expires_at - issued_at > policy.max_lifetime_s:
         raise ClaimRefused("The token lives longer than is allowed here.", claim="exp")
+    return registered
 
 
-def check_types(claims: Mapping[str, Any]) -> None:
-    """Check that registered claims that are there have their types (RFC 7519 §4.1), and that `exp` is there.
-
-    Times are finite JSON numbers from 0 to 2^53 - 1; RFC 7519 §2 allows fractions. Raises ClaimRefused.
-    """
-    for name in _TEXTS:
-        if type(claims.get(name, "")) is not str:
-            raise ClaimRefused(f"The claim {name!r} is not text.", claim=name)
-    audience = claims.get("aud", "")
-    if type(audience) is not str and not (
-        type(audience) is list and audience and all(type(member) is str for member in audience)
-    ):
-        raise ClaimRefused("The claim 'aud' is neither text nor a list of texts.", claim="aud")
-    if "exp" not in claims:
-        raise ClaimRefused("The token has no end ('exp').", claim="exp")
-    for name in _TIMES:
-        value = claims.get(name, 0)
-        if (type(value) is not int and type(value) is not float) or not 0 <= value < _TIME_LIMIT:
-            raise ClaimRefused(f"The claim {name!r} is not a time.", claim=name)
+_NOTHING = (None, "")

@@ -10,6 +10,7 @@ import math
 import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import msgspec
@@ -49,8 +50,61 @@ def decode_segment(segment: str | bytes) -> bytes:
         raise MalformedToken("A part of the token is not canonical base64url.") from None
 
 
+def encode_json_object(members: dict[str, Any], *, max_depth: int = MAX_JSON_DEPTH) -> bytes:
+    """Write a JSON object that `parse_json_object` reads back as it was (tuples as lists).
+
+    Raises JsonRefused, with the `member` at fault, for what is no JSON value: msgspec alone would write NaN as null,
+    bytes and dates as text.
+    """
+    for name, value in members.items():
+        try:
+            _check_name(name)
+            _check_json(value, max_depth - 1)
+        except JsonRefused as refused:
+            refused.member = str(name)
+            raise
+    try:
+        return _encode(members)
+    except (ValueError, OverflowError):  # lone surrogates, integers of more than 4300 digits
+        raise JsonRefused("invalid_json", "A text is not Unicode, or a number too long.") from None
+
+
+def _check_name(name: object) -> None:
+    if type(name) is not str:
+        raise JsonRefused("invalid_json", "The name of a member is not text.")
+
+
+def _check_json(value: object, levels: int) -> None:
+    kind = type(value)
+    if kind in _SCALARS:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise JsonRefused("number_out_of_range", "NaN and infinities are not JSON numbers.")
+        return
+    if levels == 0:
+        raise JsonRefused("nesting_too_deep", "The value nests too deeply.")
+    members: Iterable[object]
+    if kind is dict and isinstance(value, dict):
+        for name in value:
+            _check_name(name)
+        members = value.values()
+    elif kind in (list, tuple) and isinstance(value, (list, tuple)):
+        members = value
+    else:
+        raise JsonRefused("invalid_json", "The value is not one that JSON has.")
+    for member in members:
+        _check_json(member, levels - 1)
+
+
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+
+
 class JsonRefused(ValueError):
-    """JSON that is not taken; `reason` is one of the codes named at `parse_json_object`."""
+    """JSON that is not taken; `reason` is one of the codes named at `parse_json_object`.
+
+    `member` names the top-level member that cannot be written, where there is one.
+    """
+
+    member: str | None = None
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -70,7 +124,8 @@ def parse_json_object(raw: bytes, *, max_depth: int = MAX_JSON_DEPTH) -> dict[st
     """
     # msgspec is many times faster than the strict parser, and lax only where the text differs from how msgspec itself
     # would write the value: a text that comes out again byte for byte repeats no member, for a dict cannot.
-    if raw.count(b"{") + raw.count(b"[") <= max_depth:
+    flat = raw.find(b"{", 1) < 0 and raw.find(b"[") < 0
+    if flat or raw.count(b"{") + raw.count(b"[") <= max_depth:
         try:
             value = _decode_object(raw)
             if _encode(value) == raw:

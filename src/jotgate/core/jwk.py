@@ -90,7 +90,9 @@ class Key:
         kind = _KEY_TYPES[row.key_type]
         checks, signs = _permissions(members, private=kind.private_member in members)
         public, private = kind.read(row, members)
-        return cls._make(row, public, private, members.get("kid") if kid is None else kid, checks=checks, signs=signs)
+        if kid is None and "kid" in members:
+            kid = _check_kid(members["kid"])
+        return cls._make(row, public, private, kid, checks=checks, signs=signs)
 
     @classmethod
     def from_pem(cls, pem: bytes | str, algorithm: str, *, kid: str | None = None) -> "Key":
@@ -160,6 +162,11 @@ class Key:
         return self._private is not None
 
     @property
+    def can_verify(self) -> bool:
+        """Whether `check_signature` may be used (`key_ops`)."""
+        return self._check is not None
+
+    @property
     def can_sign(self) -> bool:
         """Whether `sign` would do it."""
         return self._sign is not None
@@ -204,11 +211,15 @@ class Key:
             )
         return raw.decode("ascii")
 
-    def check_signature(self, signature: bytes, message: bytes) -> None:
-        """Raise BadSignature unless `signature` is this key's over `message`; KeyRefused if it may only sign."""
+    @property
+    def check_signature(self) -> Check:
+        """`key.check_signature(signature, message)` raises BadSignature unless the one is this key's over the other.
+
+        Raises KeyRefused for a secret that may only sign.
+        """
         if self._check is None:
             raise KeyRefused("The key may not be used to verify (key_ops).")
-        self._check(signature, message)
+        return self._check
 
     def sign(self, message: bytes) -> bytes:
         """Give the signature over `message` in its JWS form. Raises KeyRefused for a key that cannot or may not."""
@@ -262,7 +273,8 @@ class KeySet:
             if key.kid in self._by_kid:
                 raise KeyRefused("Two keys of the set have the same kid.")
             self._by_kid[key.kid] = key
-            self._by_algorithm.setdefault(key.algorithm, []).append(key)
+            if key.can_verify:
+                self._by_algorithm.setdefault(key.algorithm, []).append(key)
         if len({key.symmetric for key in self._by_kid.values()}) > 1:
             raise KeyRefused("A key set mixes secrets with public keys.")
         self._skipped = tuple(skipped)
@@ -309,9 +321,10 @@ class KeySet:
         return self
 
     def find(self, algorithm: str, kid: str | None) -> Key | None:
-        """Give the key of that exact `kid`; without one, the only key of that algorithm; else None."""
+        """Give the key to verify with: that of the exact `kid`; without one, the only key of the algorithm; or None."""
         if kid is not None:
-            return self._by_kid.get(kid)
+            key = self._by_kid.get(kid)
+            return key if key is not None and key.can_verify else None
         fitting = self._by_algorithm.get(algorithm, ())
         return fitting[0] if len(fitting) == 1 else None
 

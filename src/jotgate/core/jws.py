@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import msgspec
-
 from jotgate.core.algorithms import ALGORITHMS
-from jotgate.core.encoding import JsonRefused, decode_segment, encode_segment, parse_json_object
+from jotgate.core.encoding import JsonRefused, decode_segment, encode_json_object, encode_segment, parse_json_object
 from jotgate.core.errors import AlgorithmRefused, ClaimRefused, MalformedToken, UnknownKey
 from jotgate.core.jwk import MAX_KID_CHARS, Key, KeySet, Route
 
@@ -57,7 +55,11 @@ def sign_jws(payload: bytes, key: Key, *, typ: str | None = None, headers: Mappi
         if name in _RESERVED:
             raise ClaimRefused(f"The header member {name!r} cannot be set.", claim=name)
         header[name] = value
-    signed = f"{encode_segment(msgspec.json.encode(header))}.{encode_segment(payload)}"
+    try:
+        head = encode_json_object(header)
+    except JsonRefused as refused:
+        raise ClaimRefused(f"The header cannot be written as JSON: {refused}", claim=refused.member or "") from None
+    signed = f"{encode_segment(head)}.{encode_segment(payload)}"
     return f"{signed}.{encode_segment(key.sign(signed.encode('ascii')))}"
 
 
@@ -87,7 +89,7 @@ def open_jws(token: str | bytes, keys: Key | KeySet, algorithms: frozenset[str] 
             raise MalformedToken("The token is encrypted (JWE), which is not taken.")
         raise MalformedToken("A token has three parts.")
     head, body, tail = parts
-    key_set = keys.as_set
+    key_set = keys if type(keys) is KeySet else _as_set(keys)
     route = key_set._routes.get(head)  # noqa: SLF001 # the set's memo belongs to this module
     known = route is not None
     if route is None:
@@ -102,6 +104,12 @@ def open_jws(token: str | bytes, keys: Key | KeySet, algorithms: frozenset[str] 
             routes.clear()
         routes[head] = route
     return route, payload
+
+
+def _as_set(keys: object) -> KeySet:
+    if not isinstance(keys, (Key, KeySet)):
+        raise TypeError("Keys are Key or KeySet objects, never text or bytes.")
+    return keys.as_set
 
 
 def _find_route(head: bytes, keys: KeySet, algorithms: frozenset[str] | None) -> Route:
