@@ -15,10 +15,11 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import httpx2
 import hypothesis
@@ -31,7 +32,7 @@ hypothesis.settings.load_profile("suite")
 
 READY_WITHIN_S = 60  # far above the promised 2 s: a loaded machine is no failure of the program
 STOPPED_WITHIN_S = 30
-READY = re.compile(r"\bready\b", re.IGNORECASE)
+READY = re.compile(r"^ready\b", re.MULTILINE)
 
 
 def _missing(what: str) -> None:
@@ -172,7 +173,11 @@ class RunningServer:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             raise AssertionError(f"the server did not stop; it said:\n{self.output}") from None
+        # Helpers such as multiprocessing's resource tracker end by themselves a moment after the main process.
         with contextlib.suppress(ProcessLookupError):
+            for _ in range(100):
+                os.killpg(self.process.pid, 0)
+                time.sleep(0.05)
             os.killpg(self.process.pid, signal.SIGKILL)
             self.left_processes = True
         if self._reader is not None:
@@ -191,6 +196,9 @@ def launch(arguments: Sequence[str], data_dir: Path, env: dict[str, str] | None 
     port = free_port()
     # Unknown JOTGATE_ names stop a server by design, so none of the test run's own may reach it.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JOTGATE_")}
+    if "PYTHONPATH" in environment:  # a source tree named by a relative path is still meant after the change of folder
+        paths = environment["PYTHONPATH"].split(os.pathsep)
+        environment["PYTHONPATH"] = os.pathsep.join(str(Path(path).resolve()) for path in paths)
     server = RunningServer(
         subprocess.Popen(
             [*jotgate_command(), *arguments, "--data", str(data_dir), "--port", str(port)],
@@ -239,6 +247,23 @@ def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
 def running_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """One real `jotgate demo` for the whole run, under the same rule."""
     yield from _one_for_all("demo", tmp_path_factory)
+
+
+PASSWORD = "four plain words in a row"
+
+
+def sign_up(client: httpx2.Client, email: str) -> None:
+    """Makes an account with PASSWORD; the client's base address is the auth server's."""
+    answer = client.post("/v1/signup", json={"email": email, "password": PASSWORD})
+    assert answer.status_code == 201, answer.text
+
+
+def log_in(client: httpx2.Client, email: str) -> dict[str, Any]:
+    """Logs in as a program does, with the refresh token in the body, and returns the answer."""
+    answer = client.post("/v1/login", json={"email": email, "password": PASSWORD, "delivery": "body"})
+    assert answer.status_code == 200, answer.text
+    tokens: dict[str, Any] = answer.json()
+    return tokens
 
 
 @pytest.fixture(scope="session")

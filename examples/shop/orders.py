@@ -45,7 +45,7 @@ class Order:
     ordered_at: int  # Unix seconds
 
 
-class TooManyOrders(Exception):
+class OrderBookFullError(Exception):
     """The account has MAX_ORDERS orders already."""
 
 
@@ -55,6 +55,11 @@ class OrderBook:
     def __init__(self, path: Path, clock: Callable[[], int]) -> None:
         self._path = path
         self._clock = clock
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._connected() as db:
+            db.execute(
+                "PRAGMA journal_mode=WAL"
+            )  # readers and the writer do not wait for each other; the file keeps it
         with self._writing() as db:
             db.execute(
                 "CREATE TABLE IF NOT EXISTS orders (id INTEGER PRIMARY KEY, account_id TEXT NOT NULL,"
@@ -74,13 +79,13 @@ class OrderBook:
         return [Order(*row) for row in rows]
 
     def add(self, account_id: str, product: Product, quantity: int) -> Order:
-        """Stores an order before it returns; TooManyOrders when the account's book is full."""
+        """Stores an order before it returns; OrderBookFullError when the account's book is full."""
         total_cents, ordered_at = product.price_cents * quantity, self._clock()
         with self._writing() as db:
             # Counted inside the writing transaction: two orders at once cannot both be the last one allowed.
             (count,) = db.execute("SELECT count(*) FROM orders WHERE account_id = ?", (account_id,)).fetchone()
             if count >= MAX_ORDERS:
-                raise TooManyOrders
+                raise OrderBookFullError
             [(order_id,)] = db.execute(
                 "INSERT INTO orders (account_id, product, quantity, total_cents, ordered_at)"
                 " VALUES (?, ?, ?, ?, ?) RETURNING id",
@@ -93,8 +98,7 @@ class OrderBook:
         # One connection per call: opening a local file costs little, and no connection is ever shared by two threads.
         db = sqlite3.connect(self._path, timeout=5, isolation_level=None)
         try:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
+            db.execute("PRAGMA synchronous=FULL")  # a confirmed order survives a power cut
             yield db
         finally:
             db.close()

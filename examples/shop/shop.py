@@ -25,8 +25,9 @@ from jotgate.integrations.fastapi import Auth
 from jotgate.server.app import create_app as create_auth_app
 from jotgate.server.settings import Settings
 
-from .orders import MAX_ORDERS, MAX_QUANTITY, PRODUCTS, Order, OrderBook, Product, TooManyOrders
+from .orders import MAX_ORDERS, MAX_QUANTITY, PRODUCTS, Order, OrderBook, Product, OrderBookFullError
 
+ISSUER = "https://localhost:8443/auth"  # unless JOTGATE_ISSUER says where else the shop is
 AUDIENCE = "shop"
 SCOPES = ("account:read", "orders:read", "orders:write")
 STATIC = Path(__file__).parent / "static"
@@ -67,11 +68,11 @@ def create_shop(verifier: Verifier, orders: OrderBook, lifespan: Lifespan[FastAP
     def create_order(order: NewOrder, claims: Annotated[Claims, Depends(auth.require("orders:write"))]) -> Order:
         product = PRODUCTS.get(order.product)
         if product is None:
-            raise OrderRefused(422, "unknown_product", "The shop has no such product.")
+            raise OrderError(422, "unknown_product", "The shop has no such product.")
         try:
             return orders.add(claims.subject, product, order.quantity)
-        except TooManyOrders:
-            raise OrderRefused(409, "too_many_orders", f"An account can keep {MAX_ORDERS} orders, not more.") from None
+        except OrderBookFullError:
+            raise OrderError(409, "too_many_orders", f"An account can keep {MAX_ORDERS} orders, not more.") from None
 
     @shop.get("/", include_in_schema=False)
     def page() -> FileResponse:
@@ -79,8 +80,8 @@ def create_shop(verifier: Verifier, orders: OrderBook, lifespan: Lifespan[FastAP
 
     shop.mount("/static", StaticFiles(directory=STATIC))
 
-    @shop.exception_handler(OrderRefused)
-    def order_refused(_: Request, error: OrderRefused) -> JSONResponse:
+    @shop.exception_handler(OrderError)
+    def order_refused(_: Request, error: OrderError) -> JSONResponse:
         return problem(error.status, error.code, str(error))
 
     @shop.exception_handler(RequestValidationError)
@@ -99,16 +100,20 @@ def create_shop(verifier: Verifier, orders: OrderBook, lifespan: Lifespan[FastAP
 
 def create_app() -> FastAPI:
     """The shop with jotgate under /auth, in one process: what `jotgate demo` runs."""
-    settings = Settings.from_env(os.environ, audience=AUDIENCE, default_scopes=SCOPES)
-    auth = create_auth_app(settings)
-    orders = OrderBook(settings.data_dir / "shop.db", clock=lambda: int(time.time()))
+    auth = create_auth_app(load_settings(os.environ))
+    orders = OrderBook(auth.settings.data_dir / "shop.sqlite3", clock=lambda: int(time.time()))
     shop = create_shop(auth.verifier(), orders, lifespan=auth.lifespan)
     shop.mount("/auth", auth)
     shop.router.routes.extend(auth.well_known_routes())
     return shop
 
 
-class OrderRefused(Exception):
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """jotgate's settings for this shop; the environment may still change where it is and where it keeps its data."""
+    return Settings.from_env({"JOTGATE_ISSUER": ISSUER, **environ}, audience=AUDIENCE, default_scopes=SCOPES)
+
+
+class OrderError(Exception):
     """An order that the shop does not take."""
 
     def __init__(self, status: int, code: str, detail: str) -> None:
