@@ -6,7 +6,6 @@ AES-256-GCM. Knows files and ciphertext; knows no database, and not what kind of
 import os
 import secrets
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -25,14 +24,13 @@ _FORMAT: Final = b"\x01"  # first byte of everything sealed, so that the way of 
 class MasterKey:
     """32 secret bytes that seal other keys. Never shown, never in the database."""
 
-    __slots__ = ("_cipher", "_nonce")
+    __slots__ = ("_cipher",)
 
-    def __init__(self, raw: bytes, *, nonce: Callable[[int], bytes] = secrets.token_bytes) -> None:
+    def __init__(self, raw: bytes) -> None:
         """Raises `SettingsError` unless `raw` has 32 bytes."""
         if len(raw) != _KEY_BYTES:
             raise SettingsError((f"the master key must have {_KEY_BYTES} bytes, not {len(raw)}",))
         self._cipher = AESGCM(raw)
-        self._nonce = nonce
 
     @classmethod
     def load(cls, data_dir: Path, env_value: str | None) -> "MasterKey":
@@ -55,7 +53,7 @@ class MasterKey:
 
     def seal(self, raw: bytes, *, purpose: str, kid: str) -> bytes:
         """Encrypt a key, bound to what it is for: moved to another row of the database, it does not open."""
-        nonce = self._nonce(_NONCE_BYTES)
+        nonce = secrets.token_bytes(_NONCE_BYTES)
         return _FORMAT + nonce + self._cipher.encrypt(nonce, raw, _FORMAT + _context(purpose, kid))
 
     def unseal(self, sealed: bytes, *, purpose: str, kid: str) -> bytes:

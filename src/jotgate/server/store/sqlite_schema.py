@@ -98,6 +98,7 @@ def _migrate(path: Path) -> None:
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
     from sqlalchemy import create_engine  # noqa: PLC0415
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
     from sqlalchemy.pool import StaticPool  # noqa: PLC0415
 
     raw = connect(path, busy_timeout_s=_MIGRATION_PATIENCE_S)
@@ -111,6 +112,8 @@ def _migrate(path: Path) -> None:
                 config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
                 command.upgrade(config, HEAD)
             connection.commit()
+    except DBAPIError as error:
+        raise error.orig or error from None
     finally:
         engine.dispose()
         raw.close()
