@@ -1,4 +1,4 @@
-"""What a verifier decides by at one moment, and where it gets that from; it must not know networks, threads or clocks."""
+"""What a verifier decides by at one moment, and where that comes from; it must not know networks, threads or clocks."""
 
 from typing import Protocol
 

@@ -1,0 +1,315 @@
+"""`Verifier`: core's `verify_token` with a policy and the keys of this moment; it must not know servers or frameworks.
+
+The usual way reads memory only: no lock, no request, no thread switch.
+"""
+
+import os
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from msgspec import Struct
+
+from jotgate.core.algorithms import ALGORITHMS, ASYMMETRIC
+from jotgate.core.claims import Claims, Policy
+from jotgate.core.errors import KeySourceError, SettingsError, UnknownKey
+from jotgate.core.jwk import Key, KeySet
+from jotgate.core.revocations import Revocations
+from jotgate.core.token import verify_token
+from jotgate.verifier.addresses import check_https_url
+from jotgate.verifier.snapshot import KeySource, Snapshot
+
+if TYPE_CHECKING:
+    from jotgate.verifier.remote import Attempt, RemoteKeys
+    from jotgate.verifier.transport import Transport
+
+Mode = Literal["fixed", "in_process", "network"]
+
+
+def wall_clock() -> int:
+    """Return the Unix time in whole seconds."""
+    return int(time.time())
+
+
+class Status(Struct, frozen=True):
+    """What a verifier has to decide by; for people, logs and metrics. It holds no secret."""
+
+    mode: Mode
+    """`fixed` keys given once, a source `in_process`, or the `network`."""
+    issuer: str
+    keys: tuple[str, ...]
+    """The `kid`s that are known."""
+    ready: bool
+    """Whether tokens can be judged now."""
+    fetched_at: int | None
+    """Unix time of the last successful fetch; None without a network or before the first."""
+    last_error: str | None
+    """Why the last fetch failed; None after one that succeeded."""
+
+
+class _FixedKeys:
+    """Keys that never change."""
+
+    def __init__(self, keys: KeySet) -> None:
+        self._snapshot = Snapshot(keys=keys, revocations=Revocations())
+
+    def snapshot(self) -> Snapshot:
+        return self._snapshot
+
+
+class Verifier:
+    """Judges tokens of one issuer for one audience. One for each process, made anywhere, shared by all threads.
+
+    The keys are `keys`, or come from a `source` in this process, or (neither given) from the issuer over HTTPS: its
+    metadata (RFC 8414, OpenID Connect Discovery 1.0) names the key set, or `jwks_uri` does without any metadata. The
+    network is first used, and a background thread first started, when the first token is verified.
+
+    Args:
+        issuer: what `iss` must be, exactly; for the network form an https URL.
+        audience: what `aud` must contain.
+        keys: the issuer's keys, given once; no network then.
+        source: gives the keys and revocations of each moment; no network then.
+        ca_file: PEM file of the only authority to trust for the issuer's certificate; otherwise the system's.
+        jwks_uri: https URL of the key set, for issuers without metadata.
+        algorithms: the only ones allowed. Symmetric ones take `keys` or `source`.
+        leeway_s: how far the issuer's clock may be off, at most 60.
+        refresh_s: time between two fetches. The publisher's max-age may shorten it, to a minute at least.
+        timeout_s: for one fetch as a whole, however slowly an answer drips in.
+        key_wait_s: how long `verify` and `averify` wait at most for keys not known yet: at the first start, and
+            when a token names an unknown one. `verify` inside a running event loop waits 0.
+        cooldown_s: tokens with unknown keys cause one fetch in this time at most.
+        max_key_age_offline_s: how long the last good keys are used when no fetch succeeds any more.
+        clock: Unix time in whole seconds.
+        monotonic: seconds of a clock that is never set.
+        transport: one HTTPS GET; for tests and unusual networks.
+        jitter: random numbers from 0 up to 1; spreads the fetches of many processes.
+
+    Raises:
+        SettingsError: with every fault at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        audience: str,
+        keys: KeySet | Key | None = None,
+        source: KeySource | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        jwks_uri: str | None = None,
+        algorithms: Sequence[str] = ASYMMETRIC,
+        leeway_s: int = 5,
+        refresh_s: float = 300,
+        timeout_s: float = 5,
+        key_wait_s: float = 2,
+        cooldown_s: float = 30,
+        max_key_age_offline_s: float = 3600,
+        clock: Callable[[], int] = wall_clock,
+        monotonic: Callable[[], float] = time.monotonic,
+        transport: "Transport | None" = None,
+        jitter: Callable[[], float] | None = None,
+    ) -> None:
+        faults: list[str] = []
+        try:
+            self._policy = Policy(issuer=issuer, audience=audience, algorithms=tuple(algorithms), leeway_s=leeway_s)
+        except SettingsError as refused:
+            faults.extend(refused.faults)
+        if keys is not None and source is not None:
+            faults.append("keys and source exclude each other.")
+        if keys is not None and not keys.as_set:
+            faults.append("keys holds no key.")
+        self._clock = clock
+        self._monotonic = monotonic
+        self._key_wait_s = key_wait_s
+        self._remote: RemoteKeys | None = None
+        self._source: KeySource
+        self._mode: Mode
+        if keys is not None:
+            self._mode, self._source = "fixed", _FixedKeys(keys.as_set)
+        elif source is not None:
+            self._mode, self._source = "in_process", source
+        else:
+            faults.extend(
+                _network_faults(
+                    urls={"issuer": issuer, "jwks_uri": jwks_uri},
+                    algorithms=algorithms,
+                    positive={"refresh_s": refresh_s, "timeout_s": timeout_s},
+                    not_negative={"key_wait_s": key_wait_s, "cooldown_s": cooldown_s},
+                )
+            )
+            if not max_key_age_offline_s > refresh_s:
+                faults.append("max_key_age_offline_s must be more than refresh_s.")
+        if faults:
+            raise SettingsError(faults)
+        if keys is not None or source is not None:
+            return
+
+        # Imported here, because ssl, http.client and asyncio cost more than all the rest of jotgate's token library,
+        # and whoever brings keys along needs none of them.
+        from jotgate.verifier.network import remote_keys  # noqa: PLC0415
+
+        self._mode = "network"
+        self._source = self._remote = remote_keys(
+            policy=self._policy,
+            ca_file=ca_file,
+            jwks_uri=jwks_uri,
+            refresh_s=refresh_s,
+            timeout_s=timeout_s,
+            cooldown_s=cooldown_s,
+            max_key_age_offline_s=max_key_age_offline_s,
+            clock=clock,
+            monotonic=monotonic,
+            transport=transport,
+            jitter=jitter,
+        )
+        # Its thread keeps the remote part alive, so a verifier that nobody holds any more has to end it.
+        weakref.finalize(self, self._remote.close).atexit = False
+
+    @property
+    def issuer(self) -> str:
+        """What `iss` has to be."""
+        return self._policy.issuer
+
+    @property
+    def audience(self) -> str:
+        """What `aud` has to contain."""
+        return self._policy.audience
+
+    @property
+    def clock(self) -> Callable[[], int]:
+        """The wall clock by which tokens are judged."""
+        return self._clock
+
+    def verify(self, token: str | bytes) -> Claims:
+        """Return the claims of a token that may be believed.
+
+        May block this thread for `key_wait_s` when keys have to be fetched first, save inside a running event loop,
+        where it raises KeySourceError or UnknownKey at once: use `averify` there.
+
+        Raises:
+            TokenError: one of its subclasses says why the token is refused (HTTP 401).
+            KeySourceError: no keys to judge by (HTTP 503).
+        """
+        try:
+            return self._verify_now(token)
+        except (KeySourceError, UnknownKey) as refusal:
+            attempt = self._attempt_after(refusal)
+            if attempt is None:
+                raise
+        attempt.wait_outside_loop(self._key_wait_s)
+        return self._verify_now(token)
+
+    async def averify(self, token: str | bytes) -> Claims:
+        """Do the same as `verify` without ever blocking the event loop: where keys are fetched, other tasks go on."""
+        try:
+            return self._verify_now(token)
+        except (KeySourceError, UnknownKey) as refusal:
+            attempt = self._attempt_after(refusal)
+            if attempt is None:
+                raise
+        await attempt.wait_async(self._key_wait_s)
+        return self._verify_now(token)
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Block until tokens can be judged, through as many failed fetches as fit into `timeout_s`.
+
+        It does block a running event loop too: `await_ready` does not.
+
+        Raises:
+            KeySourceError: they still cannot, with the last reason.
+        """
+        deadline = self._monotonic() + timeout_s
+        while (attempt := self._attempt_before(deadline)) is not None:
+            attempt.wait(deadline - self._monotonic())
+
+    async def await_ready(self, timeout_s: float) -> None:
+        """Do the same as `wait_ready` without blocking the event loop."""
+        deadline = self._monotonic() + timeout_s
+        while (attempt := self._attempt_before(deadline)) is not None:
+            await attempt.wait_async(deadline - self._monotonic())
+
+    def status(self) -> Status:
+        """Tell what this verifier decides by. Starts nothing and waits for nothing."""
+        remote = self._remote
+        if remote is not None:
+            good = remote.good
+            return Status(
+                mode=self._mode,
+                issuer=self.issuer,
+                keys=_kids(good.snapshot) if good else (),
+                ready=good is not None and self._monotonic() < good.stale_at,
+                fetched_at=good.fetched_at if good else None,
+                last_error=remote.last_error,
+            )
+        try:
+            keys, fault = _kids(self._source.snapshot()), None
+        except KeySourceError as refusal:
+            keys, fault = (), str(refusal)
+        return Status(self._mode, self.issuer, keys, ready=fault is None, fetched_at=None, last_error=fault)
+
+    def close(self) -> None:
+        """End the background thread, if there is one. Using the verifier again starts it again."""
+        if self._remote is not None:
+            self._remote.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Verifier issuer={self.issuer!r} audience={self.audience!r} mode={self._mode}>"
+
+    def _verify_now(self, token: str | bytes) -> Claims:
+        snapshot = self._source.snapshot()
+        claims = verify_token(token, snapshot.keys, self._policy, self._clock())
+        snapshot.revocations.check_revoked(claims)
+        return claims
+
+    def _attempt_after(self, refusal: KeySourceError | UnknownKey) -> "Attempt | None":
+        """Return the fetch whose end may change a refusal."""
+        if self._remote is None:
+            return None
+        return self._remote.ask() if isinstance(refusal, UnknownKey) else self._remote.in_flight()
+
+    def _attempt_before(self, deadline: float) -> "Attempt | None":
+        """Return the fetch to wait for while there are no keys; None when there are."""
+        coming = self._remote.coming() if self._remote is not None else None
+        try:
+            self._source.snapshot()
+        except KeySourceError:
+            if coming is None or self._monotonic() >= deadline:
+                raise
+            return coming
+        return None
+
+
+def _kids(snapshot: Snapshot) -> tuple[str, ...]:
+    return tuple(key.kid for key in snapshot.keys)
+
+
+def _network_faults(
+    *,
+    urls: Mapping[str, str | None],
+    algorithms: Sequence[str],
+    positive: Mapping[str, float],
+    not_negative: Mapping[str, float],
+) -> list[str]:
+    faults: list[str] = []
+    for name, url in urls.items():
+        try:
+            if isinstance(url, str):
+                check_https_url(url, query=name != "issuer")
+        except ValueError as fault:
+            faults.append(f"{name} {fault}; with neither keys nor a source, the keys are fetched from there.")
+    symmetric = [name for name in algorithms if name in ALGORITHMS and ALGORITHMS[name].symmetric]
+    if symmetric:
+        faults.append(f"{' and '.join(symmetric)} cannot have keys that come over a network: give keys.")
+    faults += [f"{name} must be more than 0." for name, value in positive.items() if not value > 0]
+    faults += [f"{name} must not be negative." for name, value in not_negative.items() if not value >= 0]
+    return faults

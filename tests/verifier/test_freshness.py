@@ -1,0 +1,174 @@
+"""How long keys are believed, with a transport and clocks that the test holds in its hands."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from jotgate import Issuer, KeySet, KeySourceError, TokenExpired, UnknownKey, Verifier, generate_key
+from jotgate.verifier.transport import Answer, FetchError
+
+ISSUER = "https://issuer.example"
+WITHIN_S = 30
+
+
+class World:
+    """The network and the clocks of one verifier. Every exchange has to be let through by the test, one by one."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000
+        self.monotonic = 1000.0
+        self.key = generate_key("ES256")
+        self.down = False
+        self.broken = False
+        self.cache_control = ""
+        self.fetches = 0
+        self.changed = threading.Condition()
+        self.verifier = Verifier(
+            issuer=ISSUER,
+            audience="api",
+            key_wait_s=WITHIN_S,
+            clock=lambda: self.now,
+            monotonic=lambda: self.monotonic,
+            transport=self.transport,
+            jitter=lambda: 0.0,
+        )
+
+    def transport(self, url: str, timeout_s: float) -> Answer:
+        assert 0 < timeout_s <= 5
+        if self.down:
+            raise FetchError("the network is down")
+        if self.broken:
+            raise ZeroDivisionError
+        if url.endswith("/.well-known/oauth-authorization-server"):
+            document: object = {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys"}
+        else:
+            assert url == f"{ISSUER}/keys"
+            document = KeySet([self.key]).to_jwks()
+            with self.changed:
+                self.fetches += 1
+                self.changed.notify_all()
+        return Answer(200, json.dumps(document).encode(), self.cache_control)
+
+    def token(self) -> str:
+        return Issuer(issuer=ISSUER, keys=self.key, clock=lambda: self.now).issue("alice", audience="api")
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.verifier.close()
+
+
+def test_keys_are_believed_for_max_key_age_offline_and_no_longer(world: World) -> None:
+    world.verifier.verify(world.token())
+    world.down = True
+    world.monotonic += 3599
+    assert world.verifier.verify(world.token()).subject == "alice"
+    world.monotonic += 1
+    with pytest.raises(KeySourceError, match="too long ago"):
+        world.verifier.verify(world.token())
+    assert not world.verifier.status().ready
+
+
+def test_an_issuer_that_comes_back_makes_the_verifier_work_again(world: World) -> None:
+    world.verifier.verify(world.token())
+    world.monotonic += 4000
+    # A token that cannot be judged asks for nothing by itself; the thread does, when its time has come.
+    with pytest.raises(KeySourceError):
+        world.verifier.verify(world.token())
+    world.verifier.close()
+    assert world.verifier.verify(world.token()).subject == "alice"
+
+
+def test_the_wall_clock_decides_about_tokens_and_never_about_keys(world: World) -> None:
+    token = world.token()
+    world.verifier.verify(token)
+    world.now += 86_400 * 365
+    with pytest.raises(TokenExpired):
+        world.verifier.verify(token)
+    assert world.verifier.verify(world.token()).subject == "alice"
+    world.now -= 86_400 * 700
+    assert world.verifier.verify(world.token()).subject == "alice"
+    assert world.fetches == 1
+
+
+def test_after_the_cooldown_an_unknown_key_is_looked_for_again(world: World) -> None:
+    world.verifier.verify(world.token())
+    stranger = Issuer(issuer=ISSUER, keys=generate_key("ES256"), clock=lambda: world.now).issue("eve", audience="api")
+    for _ in range(3):
+        with pytest.raises(UnknownKey):
+            world.verifier.verify(stranger)
+    assert world.fetches == 2
+    world.monotonic += 29.9
+    with pytest.raises(UnknownKey):
+        world.verifier.verify(stranger)
+    assert world.fetches == 2
+    world.monotonic += 0.1
+    with pytest.raises(UnknownKey):
+        world.verifier.verify(stranger)
+    assert world.fetches == 3
+
+
+def test_an_outage_during_the_search_for_an_unknown_key_leaves_the_known_ones(world: World) -> None:
+    token = world.token()
+    world.verifier.verify(token)
+    world.key = generate_key("ES256")
+    world.down = True
+    with pytest.raises(UnknownKey):
+        world.verifier.verify(world.token())
+    assert world.verifier.verify(token).subject == "alice"
+    assert "the network is down" in str(world.verifier.status().last_error)
+
+
+def test_a_surprise_in_the_transport_is_an_outage_and_not_the_end_of_the_thread(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = world.token()
+    world.verifier.verify(token)
+    world.key = generate_key("ES256")
+    world.broken = True
+    with pytest.raises(UnknownKey):
+        world.verifier.verify(world.token())
+    assert world.verifier.status().last_error == "unexpected ZeroDivisionError"
+    world.broken = False
+    world.monotonic += 30
+    assert world.verifier.verify(world.token()).subject == "alice"
+    assert "unexpected fault" in caplog.text
+
+
+def test_status_tells_times_and_names_and_no_secret(world: World) -> None:
+    token = world.token()
+    world.verifier.verify(token)
+    status = world.verifier.status()
+    assert (status.mode, status.issuer, status.keys) == ("network", ISSUER, (world.key.kid,))
+    assert status.fetched_at == world.now
+    assert token not in repr(status)
+    assert token not in repr(world.verifier)
+
+
+def test_an_outage_is_logged_once_and_so_is_its_end(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "jotgate.verifier")
+    world.down = True
+    for _ in range(3):
+        with pytest.raises(KeySourceError):
+            world.verifier.verify(world.token())
+        world.verifier.close()
+        world.monotonic += 60
+    world.down = False
+    world.verifier.verify(world.token())
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_keys_that_cannot_be_had_are_told_at_once_while_no_fetch_is_under_way(world: World) -> None:
+    world.down = True
+    with pytest.raises(KeySourceError, match="the network is down"):
+        world.verifier.verify(world.token())  # waits for the first fetch
+    # Were this one to wait for the retry, it would wait for good: the monotonic clock stands still.
+    with pytest.raises(KeySourceError, match="the network is down"):
+        world.verifier.verify(world.token())
