@@ -98,6 +98,7 @@ revocations = Table(
 revocation_head = Table(
     "jotgate_revocation_head",
     metadata,
-    Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True, autoincrement=False),
+    Column("id", Integer, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
 )

@@ -73,6 +73,6 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer, autoincrement=False, nullable=False),
         sa.Column("seq", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("id", name="jotgate_revocation_head_pk"),
-        sa.CheckConstraint("id = 1", name="jotgate_revocation_head_one_row_ck"),
+        sa.CheckConstraint("id = 1", name=op.f("jotgate_revocation_head_one_row_ck")),
     )
     op.bulk_insert(head, [{"id": 1, "seq": 0}])
