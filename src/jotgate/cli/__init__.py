@@ -1,0 +1,45 @@
+"""The ``jotgate`` command. This file alone works without the server extra: it says what is missing."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Final
+
+_SERVING: Final = frozenset({"serve", "demo"})
+# What `pip install jotgate` alone does not bring, and the extra that does.
+_EXTRAS: Final = {"fastapi": "demo", "starlette": "demo", "pydantic": "demo"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status: 0 done, 1 refused or failed, 2 wrong usage or settings."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    _stop_without_traceback(words)
+    try:
+        from jotgate.cli.program import run  # noqa: PLC0415 - it needs packages that may be missing
+    except ModuleNotFoundError as error:
+        return _say_what_to_install(error)
+    try:
+        return run(words)
+    except ModuleNotFoundError as error:
+        return _say_what_to_install(error)
+
+
+def _stop_without_traceback(words: Sequence[str]) -> None:
+    """A server that is stopped while it still starts has done what it was told; other commands were interrupted."""
+    serving = bool(_SERVING.intersection(words[:1]))
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(0 if serving else 128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
+
+
+def _say_what_to_install(error: ModuleNotFoundError) -> int:
+    package = (error.name or "").partition(".")[0]
+    if package == "jotgate":
+        raise error
+    extra = _EXTRAS.get(package, "server")
+    sys.stderr.write(f"error: {package} is not installed; the command needs it: pip install 'jotgate[{extra}]'\n")
+    return 1

@@ -1,0 +1,165 @@
+"""``jotgate accounts`` and ``jotgate keys``: they work on the data folder, also while a server runs on it."""
+
+import asyncio
+import getpass
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from jotgate.cli.text import print_json, printable, relative, utc
+from jotgate.core.errors import JotgateError, SettingsError
+from jotgate.server.app import DATABASE_NAME, create_app
+from jotgate.server.flows.signup import signup
+from jotgate.server.records import Account
+from jotgate.server.rules.accounts import check_new_password, check_scope_token, normalise_email
+from jotgate.server.secret import Secret
+from jotgate.server.settings import Settings
+from jotgate.server.store.sqlite import SqliteStore
+
+_LONGEST_PASSWORD_LINE: Final = 8192
+
+
+class NoSuchAccountError(JotgateError):
+    """There is no account with this address."""
+
+    code = "no_such_account"
+
+
+class PasswordsDifferError(JotgateError):
+    """The password was not repeated as it was first typed."""
+
+    code = "passwords_differ"
+
+
+def add_account(data: Path | None, email: str, *, as_json: bool) -> None:
+    """Make an account; the password comes from a prompt or from standard input.
+
+    Raises:
+        RequestRefused: the address or the password cannot be used, or the address is taken.
+    """
+    settings = _settings(data)
+    normalise_email(email)  # before anybody types a password
+    password = _read_password(settings)
+    app = create_app(settings)
+    try:
+        deps = app.start()
+        account = asyncio.run(signup(deps, email, password, int(time.time())))
+    finally:
+        app.close()
+    if as_json:
+        print_json(_public(account))
+    else:
+        _say(f"added {account.email} (id {account.id}) with {_scopes(account)}")
+
+
+def _read_password(settings: Settings) -> Secret:
+    if sys.stdin.isatty():
+        password = getpass.getpass("Password: ")
+        check_new_password(password, min_length=settings.password_min_length)
+        if getpass.getpass("Once more: ") != password:
+            raise PasswordsDifferError("the two passwords differ; nothing was changed")
+    else:
+        line = sys.stdin.buffer.readline(_LONGEST_PASSWORD_LINE)
+        password = line.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
+        check_new_password(password, min_length=settings.password_min_length)
+    return Secret(password)
+
+
+def list_accounts(data: Path | None, *, limit: int, after: str | None, as_json: bool) -> None:
+    """Print accounts in the order of their addresses."""
+    with _store(data) as store:
+        accounts = asyncio.run(store.list_accounts(limit=limit, after=after))
+    if as_json:
+        print_json([_public(account) for account in accounts])
+        return
+    rows = [(each.email, _scopes(each), _date(each.created_at), each.id) for each in accounts]
+    _print_table(("e-mail", "scopes", "since", "id"), rows)
+    if len(accounts) == limit:
+        sys.stderr.write(f"There may be more: --after {printable(accounts[-1].email)}\n")
+
+
+def change_scope(data: Path | None, email: str, scope: str, *, granted: bool, as_json: bool) -> None:
+    """Give an account a scope, or take it away; both say how the account stands then.
+
+    Raises:
+        InvalidScope, InvalidEmail: not a scope, not an address.
+        NoSuchAccountError: nobody has this address.
+    """
+    check_scope_token(scope)
+    address = normalise_email(email)
+    with _store(data) as store:
+        account = asyncio.run(store.grant_scope(address, scope) if granted else store.revoke_scope(address, scope))
+    if account is None:
+        raise NoSuchAccountError(f"there is no account with the address {address}")
+    if as_json:
+        print_json(_public(account))
+    else:
+        _say(f"{account.email} now has {_scopes(account)}")
+
+
+def list_keys(data: Path | None, *, as_json: bool) -> None:
+    """Print the server's keys, without anything secret."""
+    now = int(time.time())
+    with _store(data) as store:
+        keys = store.load_keys()
+    if as_json:
+        fields = ("kid", "purpose", "algorithm", "created_at")
+        print_json([{name: getattr(key, name) for name in fields} for key in keys])
+        return
+    purposes = {"access": "signs access tokens", "refresh": "authenticates refresh tokens"}
+    rows = [
+        (key.kid, purposes.get(key.purpose, key.purpose), key.algorithm, relative(key.created_at, now)) for key in keys
+    ]
+    _print_table(("key id", "purpose", "algorithm", "made"), rows)
+
+
+def _settings(data: Path | None) -> Settings:
+    return Settings.from_env(os.environ, **({} if data is None else {"data_dir": data}))
+
+
+@contextmanager
+def _store(data: Path | None) -> Iterator[SqliteStore]:
+    """The database of a data folder that a server has used; a mistyped one must not become a new, empty one."""
+    settings = _settings(data)
+    path = settings.data_dir / DATABASE_NAME
+    if not path.exists():
+        raise SettingsError((f"there is no database in {settings.data_dir}: name the server's folder with --data",))
+    store = SqliteStore(path)
+    store.open()
+    try:
+        yield store
+    finally:
+        store.close_now()
+
+
+def _public(account: Account) -> dict[str, Any]:
+    return {
+        "id": account.id,
+        "email": account.email,
+        "scopes": list(account.scopes),
+        "created_at": account.created_at,
+    }
+
+
+def _scopes(account: Account) -> str:
+    return " ".join(account.scopes) or "no scopes"
+
+
+def _date(at: int) -> str:
+    return utc(at).partition(" ")[0]
+
+
+def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print columns that are never cut off: what is too wide for a window still reaches a pipe whole."""
+    lines = [titles, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
+    for line in lines:
+        _say("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _say(sentence: str) -> None:
+    sys.stdout.write(printable(sentence) + "\n")

@@ -1,0 +1,108 @@
+"""``jotgate demo``: the example shop on a local address, with a session to paste into a terminal."""
+
+import importlib
+import json
+import os
+import secrets
+import shlex
+import sys
+import types
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import jotgate
+from jotgate.cli.process import App, Listening, check_can_listen, resolve_host, run
+from jotgate.cli.serving import introduce, local_tls, origin, say
+from jotgate.core.errors import SettingsError
+from jotgate.server.app import create_app
+from jotgate.server.settings import Settings
+
+_DATA_DIR: Final = "jotgate-demo"
+# The shop is imported under a name of its own, wherever its folder lies, so that it can import its own modules.
+_PACKAGE: Final = "jotgate_example_shop"
+
+
+def demo(data: Path | None, host: str, port: int, log_level: str) -> int:
+    """Serve the shop until a signal ends it; returns the exit status.
+
+    Raises:
+        SettingsError: the shop is not there, or cannot listen.
+    """
+    address = resolve_host(host)
+    check_can_listen(address, port)
+    # The shop reads its settings where any server does, in the worker too: options win over what is there already.
+    os.environ.setdefault("JOTGATE_ISSUER", origin("https", "localhost", port) + "/auth")
+    if data is not None or "JOTGATE_DATA_DIR" not in os.environ:
+        os.environ["JOTGATE_DATA_DIR"] = str(data or _DATA_DIR)
+    settings = _import("shop").load_settings(os.environ)
+    tls = local_tls(settings.data_dir)
+    account = _import("demo_account").seed(create_app(settings))
+    listening = Listening(address, port, tls, 1, log_level)
+    introduce(listening, settings, own_certificate=False)
+    say(_invitation(settings, account.email, account.password))
+    on_ready = partial(say, f"ready: {settings.origin}  (Ctrl-C stops it)")
+    return run(_load_shop, listening, f"{settings.issuer_path}/readyz", on_ready)
+
+
+def _load_shop() -> App:
+    app: App = _import("shop").create_app()
+    return app
+
+
+def _import(name: str) -> Any:  # noqa: ANN401 - modules that lie beside this package or in the repository
+    package = Path(jotgate.__file__).parent
+    places = [package / "examples" / "shop", package.parent.parent / "examples" / "shop"]
+    folder = next((place for place in places if (place / "shop.py").exists()), None)
+    if folder is None:
+        raise SettingsError((f"the example shop is missing: it should be in {places[0]}",))
+    if _PACKAGE not in sys.modules:
+        module = types.ModuleType(_PACKAGE)
+        module.__path__ = [str(folder)]
+        sys.modules[_PACKAGE] = module
+    return importlib.import_module(f"{_PACKAGE}.{name}")
+
+
+def _invitation(settings: Settings, email: str, password: str) -> str:
+    return f"""
+The page's demo account:
+  e-mail    {email}
+  password  {password}
+
+A session to paste into another terminal, line by line or as a whole:
+
+{_session(settings)}
+"""
+
+
+def _session(settings: Settings) -> str:
+    """Return shell lines that need curl, python3 and the running shop; each prints one answer or sets variables."""
+    ca_file = settings.data_dir.resolve() / "tls" / "ca.pem"
+    newcomer = {
+        "email": f"you-{secrets.token_hex(3)}@jotgate.test",
+        "password": secrets.token_urlsafe(settings.password_min_length),
+    }
+    sign_up = shlex.quote(json.dumps(newcomer))
+    log_in = shlex.quote(json.dumps(newcomer | {"delivery": "body"}))
+    send = """curl -sS --cacert "$CA" -w '\\n' -H "$JSON\""""
+    bearer = '-H "Authorization: Bearer $ACCESS" "$SHOP/api/orders"'
+    refresh = '"{\\"refresh_token\\": \\"$REFRESH\\"}"'
+    keep = 'ACCESS="$(member access_token)"; REFRESH="$(member refresh_token)"'
+    return f"""# Where it is, and whom to trust.
+SHOP={shlex.quote(settings.origin)}; AUTH={shlex.quote(settings.issuer)}; CA={shlex.quote(str(ca_file))}
+JSON='Content-Type: application/json'
+member() {{ printf %s "$ANSWER" | python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }}
+# Sign up.
+{send} "$AUTH/v1/signup" -d {sign_up}
+# Log in; the tokens go into shell variables.
+ANSWER="$({send} "$AUTH/v1/login" -d {log_in})"; {keep}
+# The own orders, a new one, and the orders again.
+{send} {bearer}
+{send} {bearer} -d '{{"product": "notebook", "quantity": 2}}'
+{send} {bearer}
+# Refresh: both tokens are new.
+ANSWER="$({send} "$AUTH/v1/refresh" -d {refresh})"; {keep}
+{send} {bearer}
+# Log out. From now on the shop refuses the same access token.
+{send} "$AUTH/v1/logout" -d {refresh}
+{send} -i {bearer}"""

@@ -1,0 +1,332 @@
+"""The serving process: Granian around an ASGI app, the signals that end it, and the moment from which it answers.
+
+It knows listening, TLS files and processes; it knows no setting, no route and no command.
+"""
+
+import asyncio
+import contextlib
+import errno
+import functools
+import http.client
+import logging
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+from granian.constants import HTTPModes, Interfaces, Loops, SSLProtocols
+from granian.http import HTTP1Settings, HTTP2Settings
+from granian.log import LogLevels
+from granian.server import MPServer
+from msgspec import Struct
+
+from jotgate.core.errors import JotgateError, SettingsError
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+
+_Message = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
+App = Callable[[_Message, _Receive, _Send], Awaitable[None]]
+
+# Connections that are open at once, idle ones included, and those that wait behind them to be accepted.
+_MAX_CONNECTIONS: Final = 4096
+_BACKLOG: Final = 1024
+# Files that a worker opens besides its connections: the database, its own libraries.
+_OTHER_FILES: Final = 128
+# The longest head of a request. Granian's own defaults (400 KiB, and 16 MiB in HTTP/2) would be a stranger's to spend.
+_MAX_HEAD_BYTES: Final = 65_536
+_MAX_STREAMS: Final = 100
+_HEAD_WITHIN_MS: Final = 10_000
+_PING_EVERY_MS: Final = 20_000
+_PING_ANSWERED_WITHIN_S: Final = 20
+# What requests under way get to finish after a stop; then their connections are cut.
+_STOP_WITHIN_S: Final = 10
+_POLL_S: Final = 0.02
+_TELL_AFTER_S: Final = 10
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class TlsFiles(Struct, frozen=True):
+    """A certificate chain and its PKCS#8 key, both PEM."""
+
+    cert: Path
+    key: Path
+
+
+class Listening(Struct, frozen=True):
+    """Where and how the server listens: an address of this machine, a port, TLS or (None) clear text."""
+
+    host: str
+    port: int
+    tls: TlsFiles | None
+    workers: int
+    log_level: str
+
+
+def resolve_host(host: str) -> str:
+    """Return the address that a host name means here; an address is returned as it is.
+
+    Raises:
+        SettingsError: the name means nothing.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise SettingsError((f"--host {host}: this is neither an address nor a name that is known here",)) from None
+    addresses = [str(each[4][0]) for each in found]
+    # Granian listens on one address, and where a name has both kinds, everybody can reach the older.
+    return next((address for address in addresses if ":" not in address), addresses[0])
+
+
+def check_can_listen(host: str, port: int) -> None:
+    """Refuse a place where somebody listens already, or where we may not.
+
+    Granian's workers share their port with SO_REUSEPORT, so that it would not notice a second server.
+
+    Raises:
+        SettingsError: with the reason.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that has just ended is no obstacle
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SettingsError((_why_not(error, host, port),)) from None
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"port {port} on {host} is in use: stop the program that listens there, or choose another --port"
+        case errno.EACCES:
+            return f"port {port} needs the rights of an administrator: choose a --port above 1023"
+        case errno.EADDRNOTAVAIL:
+            return f"--host {host} is not an address of this machine"
+        case _:
+            return f"cannot listen on {host}, port {port}: {error.strerror}"
+
+
+def run(load_app: Callable[[], App], listening: Listening, ready_path: str, on_ready: Callable[[], None]) -> int:
+    """Serve until SIGINT or SIGTERM, and return the exit status: 0 after these, else 1 or 2 with a sentence on stderr.
+
+    Args:
+        load_app: makes the application; called in each worker process.
+        ready_path: the path that answers 200 once requests are welcome.
+        on_ready: called once, in a thread, when it has.
+    """
+    refusals, tell = multiprocessing.Pipe(duplex=False)
+    server, forked, stopping = _granian(listening), threading.Event(), threading.Event()
+    watch = threading.Thread(
+        target=_announce, args=(listening, ready_path, on_ready, forked, stopping), name="jotgate-ready", daemon=True
+    )
+
+    def started() -> None:
+        if sys.stdin is not None and sys.stdin.isatty():
+            # A closed terminal ends what was started in it; without one, SIGHUP makes Granian replace its workers.
+            signal.signal(signal.SIGHUP, server.signal_handler_interrupt)
+        watch.start()
+
+    server.on_startup(started)
+    os.register_at_fork(after_in_parent=forked.set, after_in_child=_obey_main_process)
+    try:
+        server.serve(target_loader=functools.partial(_load_in_worker, load_app, tell), wrap_loader=False)
+    except SystemExit as ended:
+        if not ended.code:
+            return 0
+        if refusals.poll():
+            status, sentence = refusals.recv()
+            sys.stderr.write(f"error: {sentence}\n")
+            return int(status)
+        sys.stderr.write("error: a worker process ended unexpectedly, so the server stopped\n")
+        return 1
+    finally:
+        stopping.set()
+        for number in _STOPS:  # what arrives from now on has nothing left to stop
+            signal.signal(number, signal.SIG_IGN)
+    return 0
+
+
+def _obey_main_process() -> None:
+    """Until a worker's event loop listens to signals, SIGTERM just ends it.
+
+    Ctrl-C is for the main process alone: a worker that ended by itself would look as if it had crashed.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _connections_per_worker(workers: int) -> int:
+    """Return how many connections a worker may hold, and let the system grant it as many files."""
+    wanted = max(1, _MAX_CONNECTIONS // workers)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted + _OTHER_FILES:
+        soft = wanted + _OTHER_FILES if hard == resource.RLIM_INFINITY else min(wanted + _OTHER_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - _OTHER_FILES))
+
+
+def _granian(listening: Listening) -> MPServer:
+    tls = listening.tls
+    return MPServer(
+        "jotgate",
+        address=listening.host,
+        port=listening.port,
+        interface=Interfaces.ASGI,
+        workers=listening.workers,
+        loop=Loops.auto,
+        http=HTTPModes.auto,
+        websockets=True,
+        backlog=_BACKLOG,
+        backpressure=_connections_per_worker(listening.workers),
+        http1_settings=HTTP1Settings(header_read_timeout=_HEAD_WITHIN_MS, max_buffer_size=_MAX_HEAD_BYTES),
+        http2_settings=HTTP2Settings(
+            max_headers_size=_MAX_HEAD_BYTES,
+            max_concurrent_streams=_MAX_STREAMS,
+            keep_alive_interval=_PING_EVERY_MS,
+            keep_alive_timeout=_PING_ANSWERED_WITHIN_S,
+        ),
+        log_level=LogLevels(listening.log_level),
+        log_dictconfig=_logging(listening.log_level.upper()),
+        log_access=False,
+        ssl_cert=tls.cert if tls else None,
+        ssl_key=tls.key if tls else None,
+        ssl_protocol_min=SSLProtocols.tls12,
+        workers_kill_timeout=_STOP_WITHIN_S,
+    )
+
+
+class _Once(logging.Filter):
+    """Leaves out what the main process says better: with the reason, and once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(("Unexpected exit from worker", "ASGI lifespan startup failed"))
+
+
+def _logging(level: str) -> dict[str, Any]:
+    """Everything goes to stderr; what jotgate logs is one line of JSON already."""
+    handler = {"class": "logging.StreamHandler", "stream": "ext://sys.stderr"}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"server": {"format": "[%(levelname)s] %(message)s"}, "bare": {"format": "%(message)s"}},
+        "filters": {"once": {"()": _Once}},
+        "handlers": {"server": handler | {"formatter": "server"}, "bare": handler | {"formatter": "bare"}},
+        "loggers": {
+            "_granian": {"handlers": ["server"], "filters": ["once"], "level": level, "propagate": False},
+            "jotgate": {"handlers": ["bare"], "level": level, "propagate": False},
+        },
+    }
+
+
+def _load_in_worker(load_app: Callable[[], App], tell: Connection) -> App:
+    """Runs in the worker, before it serves."""
+    _obey_main_process()  # again, for systems where processes are not forked
+    threading.Thread(target=_end_with_parent, name="jotgate-parent", daemon=True).start()
+    try:
+        return _in_worker(load_app(), tell)
+    except JotgateError as error:
+        _refuse(tell, error)
+        sys.exit(1)
+
+
+def _refuse(tell: Connection, error: JotgateError) -> None:
+    """Hand the main process what it shall say."""
+    with contextlib.suppress(OSError):
+        tell.send((2 if isinstance(error, SettingsError) else 1, str(error)))
+
+
+def _end_with_parent() -> None:
+    """A main process that was killed can stop nobody: its workers would keep the port, and serve on unseen."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_STOP_WITHIN_S)
+        os._exit(1)
+
+
+def _in_worker(app: App, tell: Connection) -> App:
+    async def lifespan(scope: _Message, receive: _Receive, send: _Send) -> None:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)  # Granian has just added one
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        started, why_not = False, ""
+
+        async def observed(message: _Message) -> None:
+            nonlocal started, why_not
+            if message["type"] == "lifespan.startup.failed":  # told below, and by the main process
+                why_not = message.get("message", "")
+                return
+            started = started or message["type"] == "lifespan.startup.complete"
+            await send(message)
+
+        try:
+            await app(scope, receive, observed)
+        except Exception as error:
+            if started:
+                raise
+            if isinstance(error, JotgateError):
+                _refuse(tell, error)
+            else:
+                logging.getLogger("_granian").exception("The application did not start")
+        else:
+            if why_not:
+                _refuse(tell, SettingsError((why_not,)))
+        if not started:
+            await send({"type": "lifespan.startup.failed"})
+
+    def application(scope: _Message, receive: _Receive, send: _Send) -> Awaitable[None]:
+        return lifespan(scope, receive, send) if scope["type"] == "lifespan" else app(scope, receive, send)
+
+    return application
+
+
+def _announce(
+    listening: Listening, path: str, on_ready: Callable[[], None], forked: threading.Event, stopping: threading.Event
+) -> None:
+    forked.wait(1)  # no lock of ours may be held while the worker is split off
+    ask, begun_at, told = _asker(listening, path), time.monotonic(), False
+    while not stopping.is_set():
+        answer = ask()
+        if answer == http.client.OK:
+            on_ready()
+            return
+        if not told and time.monotonic() - begun_at > _TELL_AFTER_S:
+            told = True
+            sys.stderr.write(f"still starting after {_TELL_AFTER_S} s: {path} answers {answer or 'nothing'}\n")
+        stopping.wait(_POLL_S)
+
+
+def _asker(listening: Listening, path: str) -> Callable[[], int | None]:
+    """Return a function that asks our own server for its readiness: the status, or None without an answer."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listening.host, listening.host)  # noqa: S104 - compared, not bound
+    connection: http.client.HTTPConnection
+    if listening.tls is None:
+        connection = http.client.HTTPConnection(host, listening.port, timeout=_STOP_WITHIN_S)
+    else:
+        # Whatever name it is for: the very certificate that we serve is the one to expect, and no other.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(listening.tls.cert)
+        connection = http.client.HTTPSConnection(host, listening.port, timeout=_STOP_WITHIN_S, context=context)
+
+    def ask() -> int | None:
+        try:
+            connection.request("GET", path, headers={"Host": "localhost", "Connection": "close"})
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+    return ask

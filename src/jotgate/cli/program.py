@@ -1,0 +1,240 @@
+"""The commands, their options and their help; what they do lies in the modules beside this one.
+
+Those are imported by the command that needs them: ``inspect`` does not wait for a web server to load.
+"""
+
+# ruff: noqa: PLC0415 - see above
+
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jotgate.cli.text import printable, version
+from jotgate.core.errors import JotgateError, SettingsError
+
+_EXIT_CODES = (
+    "Exit status: 0 done; 1 refused or failed, with a sentence on standard error; 2 wrong usage or wrong settings."
+)
+_SETTINGS = "Every setting can also come from the environment (JOTGATE_ISSUER, JOTGATE_AUDIENCE, …); an option wins."
+
+app = typer.Typer(
+    name="jotgate",
+    help="JWT authentication for APIs with a web front end: an auth server, and tools around its tokens.",
+    epilog=_EXIT_CODES,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+accounts = typer.Typer(help="Make accounts, list them, change their scopes.", no_args_is_help=True)
+keys = typer.Typer(help="The keys that the server signs with.", no_args_is_help=True)
+app.add_typer(accounts, name="accounts")
+app.add_typer(keys, name="keys")
+
+
+class LogLevel(StrEnum):
+    """How much the server tells on standard error."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+    critical = "critical"
+
+
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Folder of the database, keys and certificates.", show_default=False),
+]
+Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="Port to listen on.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+Level = Annotated[
+    LogLevel,
+    typer.Option(metavar="LEVEL", help="On standard error: debug, info, warning, error, critical. Never tokens."),
+]
+Email = Annotated[str, typer.Argument(metavar="EMAIL", help="The account's e-mail address.", show_default=False)]
+Scope = Annotated[str, typer.Argument(metavar="SCOPE", help="For example orders:read.", show_default=False)]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit status; whatever jotgate refuses becomes one sentence on stderr."""
+    try:
+        app(args=list(arguments), prog_name="jotgate")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except SettingsError as error:
+        _complain(error.faults)
+        return 2
+    except JotgateError as error:
+        _complain([str(error)])
+        return 1
+    return 0
+
+
+def _complain(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        sys.stderr.write(f"error: {printable(sentence)}\n")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jotgate {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that stand before the command."""
+
+
+@app.command(epilog=f"{_SETTINGS} {_EXIT_CODES}")
+def serve(
+    data: Data = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8443,
+    issuer: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The server's public https URL.", show_default="https://localhost:PORT"),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certificate chain (PEM).", show_default="one for localhost")
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Its private key (PEM, PKCS#8).", show_default=False),
+    ] = None,
+    http: Annotated[
+        bool,
+        typer.Option("--http", help="No TLS: on loopback only, or behind a proxy named in JOTGATE_TRUSTED_PROXIES."),
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="Processes that answer requests.")] = 1,
+    log_level: Level = LogLevel.warning,
+) -> None:
+    """Run the auth server, with HTTPS, until Ctrl-C.
+
+    The first start makes what is missing in the data folder: a database, keys, and a certificate for localhost from
+    an authority of its own, in DIR/tls/ca.pem.
+    """
+    from jotgate.cli.serving import ServeOptions, serve
+
+    options = ServeOptions(
+        data=data,
+        host=host,
+        port=port,
+        issuer=issuer,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        http=http,
+        workers=workers,
+        log_level=log_level.value,
+    )
+    raise typer.Exit(serve(options))
+
+
+@app.command(epilog=_EXIT_CODES)
+def demo(
+    data: Data = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8443,
+    log_level: Level = LogLevel.warning,
+) -> None:
+    """Run the example shop with jotgate inside, and print a session to paste into a terminal.
+
+    One process: the shop's API and page at /, jotgate under /auth. It makes a demo account and prints its password.
+    """
+    from jotgate.cli.demo import demo
+
+    raise typer.Exit(demo(data, host, port, log_level.value))
+
+
+@app.command(
+    epilog="Exit status: 0 nothing wrong was found; 1 something is wrong; 2 wrong usage.",
+)
+def inspect(
+    token: Annotated[
+        str, typer.Argument(metavar="TOKEN", help="The token; - or nothing: read standard input.", show_default=False)
+    ] = "-",  # noqa: S107 - no password: "read standard input"
+    jwks: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|URL", help="Check the signature with this key set.", show_default=False),
+    ] = None,
+    issuer: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Check the signature with this issuer's keys.", show_default=False),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Trust this authority when fetching keys.", show_default="the system's"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a token apart: header, payload, signature, its times, and what is wrong with it.
+
+    Prefer standard input (jotgate inspect < file): a token on the command line lands in the shell's history and in
+    the list of processes. Nothing is stored, logged or sent anywhere; the signature is checked only when --jwks or
+    --issuer says with which keys.
+    """
+    from jotgate.cli.showing import show
+
+    raise typer.Exit(show(token, jwks=jwks, issuer=issuer, ca_file=ca_file, as_json=as_json))
+
+
+@accounts.command("add", epilog=_EXIT_CODES)
+def add_account(email: Email, data: Data = None, as_json: AsJson = False) -> None:
+    """Make an account with the default scopes.
+
+    The password is asked for, or read as the first line of standard input; never from the command line, which other
+    users of the machine can see.
+    """
+    from jotgate.cli.administration import add_account
+
+    add_account(data, email, as_json=as_json)
+
+
+@accounts.command("list", epilog=_EXIT_CODES)
+def list_accounts(
+    data: Data = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Show so many at most.")] = 100,
+    after: Annotated[
+        str | None, typer.Option(metavar="EMAIL", help="Begin behind this address.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List accounts in the order of their addresses."""
+    from jotgate.cli.administration import list_accounts
+
+    list_accounts(data, limit=limit, after=after, as_json=as_json)
+
+
+@accounts.command("grant", epilog=_EXIT_CODES)
+def grant(email: Email, scope: Scope, data: Data = None, as_json: AsJson = False) -> None:
+    """Give an account a scope; its tokens have it from the next login or refresh on."""
+    from jotgate.cli.administration import change_scope
+
+    change_scope(data, email, scope, granted=True, as_json=as_json)
+
+
+@accounts.command("revoke", epilog=_EXIT_CODES)
+def revoke(email: Email, scope: Scope, data: Data = None, as_json: AsJson = False) -> None:
+    """Take a scope from an account; access tokens that have it keep it until they expire."""
+    from jotgate.cli.administration import change_scope
+
+    change_scope(data, email, scope, granted=False, as_json=as_json)
+
+
+@keys.command("list", epilog=_EXIT_CODES)
+def list_keys(data: Data = None, as_json: AsJson = False) -> None:
+    """List the server's keys: id, purpose, algorithm, age. Private halves stay sealed."""
+    from jotgate.cli.administration import list_keys
+
+    list_keys(data, as_json=as_json)

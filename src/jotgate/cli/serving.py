@@ -1,0 +1,175 @@
+"""``jotgate serve``: from options and environment to a listening server, or to all that is wrong with them at once."""
+
+import ipaddress
+import os
+import shlex
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from jotgate.cli.process import App, Listening, TlsFiles, check_can_listen, resolve_host, run
+from jotgate.cli.text import version
+from jotgate.core.errors import SettingsError
+from jotgate.server.settings import Settings
+from jotgate.server.tls import check_certificate, ensure_local_certificate
+
+
+class ServeOptions(Struct, frozen=True, kw_only=True):
+    """What the command line says; None where it says nothing."""
+
+    data: Path | None
+    host: str
+    port: int
+    issuer: str | None
+    tls_cert: Path | None
+    tls_key: Path | None
+    http: bool
+    workers: int
+    log_level: str
+
+
+def serve(options: ServeOptions) -> int:
+    """Serve until a signal ends it; returns the exit status.
+
+    Raises:
+        SettingsError: before anything was opened.
+    """
+    overrides: dict[str, Any] = {}
+    if options.data is not None:
+        overrides["data_dir"] = options.data
+    if options.http:
+        overrides["http"] = True
+    if options.issuer is not None:
+        overrides["issuer"] = options.issuer
+    elif "JOTGATE_ISSUER" not in os.environ:
+        overrides["issuer"] = origin("https", "localhost", options.port)
+    faults: list[str] = []
+    settings = None
+    try:
+        settings = Settings.from_env(os.environ, **overrides)
+    except SettingsError as error:
+        faults += error.faults
+    host = options.host
+    try:
+        host = resolve_host(options.host)
+        check_can_listen(host, options.port)
+    except SettingsError as error:
+        faults += error.faults
+    faults += tls_faults(options, settings, host)
+    if faults or settings is None:
+        raise SettingsError(faults)
+    tls = _tls_files(options, settings)
+    listening = Listening(host, options.port, tls, options.workers, options.log_level)
+    introduce(listening, settings, own_certificate=options.tls_cert is not None)
+    on_ready = partial(say, f"\nready: {settings.issuer}  (Ctrl-C stops it)")
+    return run(partial(_load, settings), listening, f"{settings.issuer_path}/readyz", on_ready)
+
+
+def _load(settings: Settings) -> App:
+    from jotgate.server.app import create_app  # noqa: PLC0415 - the main process needs none of it
+
+    if settings.claims_for is not None:
+        # As with `python -m`: the operator's own module lies where the server is started.
+        sys.path.append(str(Path.cwd()))
+    return create_app(settings)
+
+
+def origin(scheme: str, host: str, port: int) -> str:
+    """Return the URL of a server's root, without the scheme's own port."""
+    host = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{host}" if port == {"https": 443, "http": 80}[scheme] else f"{scheme}://{host}:{port}"
+
+
+def tls_faults(options: ServeOptions, settings: Settings | None, host: str) -> list[str]:
+    """Return what is wrong with how the server shall be reached; without settings, as far as that can be said."""
+    http = options.http or (settings is not None and settings.http)
+    if (options.tls_cert is None) != (options.tls_key is None):
+        return ["--tls-cert and --tls-key belong together: give both or neither"]
+    if http and options.tls_cert is not None:
+        return ["--http means no TLS, so that --tls-cert has no use: give one or the other"]
+    if http and settings is not None and not settings.proxies and not is_loopback(host):
+        fault = (
+            f"--http on {host} would send passwords and tokens over the network unencrypted: leave it out, listen on "
+            "127.0.0.1, or name the proxies that speak TLS in front (JOTGATE_TRUSTED_PROXIES)"
+        )
+        return [fault]
+    if options.tls_cert is not None and options.tls_key is not None:
+        try:
+            check_certificate(options.tls_cert, options.tls_key, int(time.time()))
+        except SettingsError as error:
+            return list(error.faults)
+    return []
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _tls_files(options: ServeOptions, settings: Settings) -> TlsFiles | None:
+    if settings.http:
+        return None
+    if options.tls_cert is not None and options.tls_key is not None:
+        return TlsFiles(options.tls_cert, options.tls_key)
+    return local_tls(settings.data_dir)
+
+
+def local_tls(data_dir: Path) -> TlsFiles:
+    """Return the data folder's own certificate for localhost, made when it is missing.
+
+    Raises:
+        SettingsError: when it cannot be.
+    """
+    local = ensure_local_certificate(data_dir / "tls", int(time.time()))
+    return TlsFiles(local.cert, local.key)
+
+
+def introduce(listening: Listening, settings: Settings, *, own_certificate: bool) -> None:
+    """Print where the server listens, where its data lies, and how to trust it."""
+    tls = "HTTP/1.1 and HTTP/2, TLS 1.2 and up" if listening.tls else "clear text: HTTP without TLS"
+    say(f"jotgate {version()}")
+    say(f"  listens on  {listening.host} port {listening.port} ({tls})")
+    say(f"  issuer      {settings.issuer}")
+    say(f"  data        {settings.data_dir.resolve()}")
+    if listening.tls is None or own_certificate:
+        return
+    ca = settings.data_dir.resolve() / "tls" / "ca.pem"
+    say(f"  local CA    {ca}")
+    if not is_loopback(listening.host):
+        say("  note        the local certificate names localhost only; others need --tls-cert and --tls-key")
+    say("\nTo trust the local CA, which can vouch for localhost and nothing else:")
+    for system, command in _trust(shlex.quote(str(ca)), settings.issuer):
+        say(f"  {system:<15} {command}")
+
+
+def _trust(ca: str, issuer: str) -> list[tuple[str, str]]:
+    keychain = "/Library/Keychains/System.keychain"
+    return [
+        ("curl", f"curl --cacert {ca} {issuer}/healthz"),
+        ("Python", "Verifier(…, ca_file=…), or export SSL_CERT_FILE=" + ca),
+        (
+            "Debian, Ubuntu",
+            f"sudo cp {ca} /usr/local/share/ca-certificates/jotgate-local.crt && sudo update-ca-certificates",
+        ),
+        ("Fedora", f"sudo cp {ca} /etc/pki/ca-trust/source/anchors/jotgate-local.pem && sudo update-ca-trust"),
+        ("macOS", f"sudo security add-trusted-cert -d -r trustRoot -k {keychain} {ca}"),
+        ("Windows", f"certutil -user -addstore Root {ca}"),
+        ("Chrome on Linux", f"certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n jotgate-local -i {ca}"),
+        ("Firefox", "Settings, Privacy & Security, View Certificates, Authorities, Import"),
+    ]
+
+
+def say(line: str) -> None:
+    """Print one line now, even into a pipe; a reader that has gone is no reason to stop serving."""
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the rest of the process
