@@ -5,9 +5,17 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from jotgate.core.errors import ClaimRefused, JotgateError
 from jotgate.server.flows.deps import Deps, public
+from jotgate.server.log import where
 from jotgate.server.records import Account, Family
 from jotgate.server.secret import Secret
+
+
+class OwnClaimsFailed(JotgateError):
+    """The hook ``claims_for`` failed or returned what cannot be issued: the operator's to mend, the log says where."""
+
+    code = "own_claims_failed"
 
 
 class TokenPair(Struct, frozen=True):
@@ -28,17 +36,25 @@ async def make_pair(
     Args:
         now: when the session was read or changed.
         scopes: fewer scopes than the account has, where the client asked for fewer.
+
+    Raises:
+        OwnClaimsFailed: the operator's hook is at fault.
     """
     granted = tuple(account.scopes if scopes is None else scopes)
-    access_token = deps.issuer.issue(
-        account.id,
-        audience=deps.settings.audience,
-        scopes=granted,
-        session=family.sid,
-        auth_time=family.auth_time,
-        client_id=family.client_id,
-        claims=await _own_claims(deps, account),
-    )
+    own_claims = await _own_claims(deps, account)
+    try:
+        access_token = deps.issuer.issue(
+            account.id,
+            audience=deps.settings.audience,
+            scopes=granted,
+            session=family.sid,
+            auth_time=family.auth_time,
+            client_id=family.client_id,
+            claims=own_claims,
+        )
+    except ClaimRefused as error:
+        deps.log.error("own_claims_refused", claim=error.claim, reason=str(error))
+        raise OwnClaimsFailed("The operator's claims_for returned claims that cannot be issued.") from error
     return TokenPair(
         access_token=Secret(access_token),
         access_expires_in_s=deps.settings.access_token_ttl_s,
@@ -51,5 +67,10 @@ async def make_pair(
 async def _own_claims(deps: Deps, account: Account) -> dict[str, object]:
     if deps.claims_for is None:
         return {}
-    claims = deps.claims_for(public(account))
-    return dict(await claims if inspect.isawaitable(claims) else claims)
+    try:
+        claims = deps.claims_for(public(account))
+        return dict(await claims if inspect.isawaitable(claims) else claims)
+    except Exception as error:
+        # The hook is the operator's code: its message may hold anything, its place helps to mend it.
+        deps.log.error("claims_for_failed", error=type(error).__name__, at=where(error))
+        raise OwnClaimsFailed("The operator's claims_for failed.") from error

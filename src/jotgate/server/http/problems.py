@@ -62,10 +62,12 @@ def _describe(error: Exception, log: structlog.stdlib.BoundLogger) -> tuple[int,
     if isinstance(error, KeySourceError | StoreError):
         log.error("unavailable", code=error.code, error=type(error).__name__, at=where(error))
         return 503, "unavailable", "The server cannot answer just now. Try again in a moment."
+    if isinstance(error, JotgateError):
+        log.error("failed", code=error.code, reason=str(error), at=where(error))
+        return 500, error.code, "Something is set up wrong on the server; its log says what."
     # The message of an error that nobody foresaw may hold anything: neither the log nor the answer gets it.
     log.error("internal_error", error=type(error).__name__, at=where(error))
-    code = error.code if isinstance(error, JotgateError) else "internal_error"
-    return 500, code, "Something went wrong on the server."
+    return 500, "internal_error", "Something went wrong on the server."
 
 
 def _title(status: int) -> str:

@@ -81,7 +81,7 @@ def normalise_email(raw: str) -> str:
     if len(raw) > _LONGEST_EMAIL_WORTH_PARSING:
         raise InvalidEmail("The e-mail address is too long.")
     try:
-        return validate_email(raw, check_deliverability=False, test_environment=True).normalized
+        return validate_email(raw, check_deliverability=False, test_environment=True, strict=True).normalized
     except EmailNotValidError as error:
         raise InvalidEmail(f"This is not a valid e-mail address. {error}") from None
 

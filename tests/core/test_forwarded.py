@@ -1,0 +1,92 @@
+"""Forwarding headers count only as far as configured proxies vouch for them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jotgate.core.forwarded import TrustedProxies, parse_address, resolve_sender
+
+NOBODY = TrustedProxies()
+ONE = TrustedProxies.parse(["10.0.0.0/8", "::1"])
+CLIENT = "203.0.113.9"
+
+
+@given(st.text(), st.text(), st.text())
+def test_headers_from_anybody_else_are_not_looked_at(forwarded: str, for_: str, proto: str) -> None:
+    sender = resolve_sender(
+        CLIENT, "http", forwarded=[forwarded], forwarded_for=[for_], forwarded_proto=[proto], proxies=ONE
+    )
+    assert (str(sender.address), sender.secure) == (CLIENT, False)
+    assert resolve_sender(CLIENT, "http", forwarded_for=["127.0.0.1"], proxies=NOBODY) == sender
+
+
+def test_the_rightmost_address_that_is_not_ours_is_the_sender() -> None:
+    sender = resolve_sender("10.0.0.1", "http", forwarded_for=[f"127.0.0.1, {CLIENT}, 10.0.0.2"], proxies=ONE)
+    assert str(sender.address) == CLIENT
+    lines = resolve_sender("10.0.0.1", "http", forwarded_for=["6.6.6.6", f"{CLIENT}", "10.0.0.2"], proxies=ONE)
+    assert str(lines.address) == CLIENT
+
+
+def test_a_count_of_proxies_takes_that_many_from_the_right() -> None:
+    header = ["9.9.9.9, 198.51.100.1, 203.0.113.9"]
+    for count, address in ((1, "203.0.113.9"), (2, "198.51.100.1"), (3, "9.9.9.9"), (4, "9.9.9.9")):
+        sender = resolve_sender("192.0.2.1", "http", forwarded_for=header, proxies=TrustedProxies.parse(count))
+        assert str(sender.address) == address
+
+
+def test_forwarded_wins_over_the_older_headers() -> None:
+    sender = resolve_sender(
+        "10.0.0.1",
+        "http",
+        forwarded=[f'for="{CLIENT}:4711";proto=https;by=10.0.0.1'],
+        forwarded_for=["127.0.0.1"],
+        forwarded_proto=["http"],
+        proxies=ONE,
+    )
+    assert (str(sender.address), sender.secure) == (CLIENT, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1:80", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ('"[2001:db8::1]:443"', "2001:db8::1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("unknown", None),
+        ("_hidden", None),
+        ("localhost", None),
+        ("", None),
+        (None, None),
+        ("127.0.0.1@evil", None),
+    ],
+)
+def test_addresses_as_proxies_write_them(text: str | None, address: str | None) -> None:
+    found = parse_address(text)
+    assert (str(found) if found else None) == address
+
+
+def test_an_unknown_client_is_never_taken_for_loopback() -> None:
+    sender = resolve_sender("10.0.0.1", "http", forwarded=["for=unknown;proto=http"], proxies=ONE)
+    assert not sender.confidential
+
+
+def test_separators_within_quotes_do_not_split() -> None:
+    sender = resolve_sender(
+        "10.0.0.1", "http", forwarded=[f'by="a,b;for=127.0.0.1";for={CLIENT};proto=http'], proxies=ONE
+    )
+    assert (str(sender.address), sender.secure) == (CLIENT, False)
+
+
+@given(st.lists(st.text(alphabet='for=;,"proto:[]127.0.1 https', max_size=40), max_size=3))
+def test_any_header_of_a_trusted_proxy_is_read_without_an_error(lines: list[str]) -> None:
+    resolve_sender("10.0.0.1", "http", forwarded=lines, proxies=ONE)
+    resolve_sender("10.0.0.1", "http", forwarded_for=lines, forwarded_proto=lines, proxies=ONE)
+
+
+@pytest.mark.parametrize("value", [["proxy.example"], ["10.0.0.1/8"], -1, 17])
+def test_what_is_neither_address_nor_count_is_refused(value: list[str] | int) -> None:
+    with pytest.raises(ValueError, match=r"neither|count"):
+        TrustedProxies.parse(value)
