@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from jotgate.server.records import Account, Family
 from jotgate.server.rules import refresh
@@ -181,3 +183,52 @@ async def test_a_session_ends_once_and_stays_ended(
     assert await store.family_by_id(family.id) == kept
     (entry,) = await store.revocations_after(0)
     assert (entry.id, entry.at, entry.until) == (family.sid, ended_at, ended_at + 360)
+
+
+# The store against the rules alone: whatever happens to a session, both must tell the same story.
+
+lives = st.lists(
+    st.one_of(
+        st.tuples(st.just("present"), st.integers(min_value=-1, max_value=18)),  # counted back from the current one
+        st.tuples(st.just("confirm"), st.integers(min_value=-1, max_value=1)),
+        st.tuples(st.just("wait"), st.sampled_from([1, 10, 11, 60, 61, 400, 600, -30])),
+        st.tuples(st.just("end"), st.just(0)),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lives)
+def test_any_life_of_a_session_is_kept_as_the_rules_tell_it(
+    store: Store, new_account: NewAccount, new_family: NewFamily, life: list[tuple[str, int]]
+) -> None:
+    async def live() -> None:
+        family, now = await begin(store, new_account, new_family), 1_000
+        log_length = len(await store.revocations_after(0))
+        for what, number in life:
+            match what:
+                case "wait":
+                    now += number
+                case "confirm":
+                    generation = max(family.generation - number, 0)
+                    await store.confirm(family.id, generation)
+                    if generation == family.generation and family.ended_at is None:
+                        family = msgspec.structs.replace(family, confirmed=True)
+                case "end":
+                    assert await store.end_family(family.id, now=now, until_s=360) is (family.ended_at is None)
+                    family = msgspec.structs.replace(family, ended_at=family.ended_at or now)
+                case "present":
+                    generation = max(family.generation - number, 0)
+                    expected = refresh.rotate(family, generation, now=now, mac_kid="second", idle_s=500)
+                    outcome, told, _ = await present(store, family, generation, now)
+                    match expected:
+                        case Rotated(successor):
+                            family = successor
+                        case Reused():
+                            family = msgspec.structs.replace(family, ended_at=now)
+                    assert (outcome, told) == (expected, family)
+            assert await store.family_by_id(family.id) == family
+        assert len(await store.revocations_after(0)) == log_length + (family.ended_at is not None)
+
+    asyncio.run(live())
