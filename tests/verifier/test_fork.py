@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from jotgate import generate_key
 from tests.verifier.servers import WITHIN_S, FakeIssuer
@@ -97,7 +103,11 @@ class Script:
         file.write_text(PRELUDE + body)
         arguments = (issuer.issuer, str(issuer.server.certificates.ca), issuer.token())
         self.process = subprocess.Popen(
-            [sys.executable, str(file), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(file), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
 
     def line(self) -> str:
@@ -109,24 +119,50 @@ class Script:
         assert self.process.returncode == 0
         return out.split()
 
+    def end(self) -> None:
+        """Leave nobody behind, the children included."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
 
-def test_a_child_uses_its_parents_keys_and_fetches_newer_ones_itself(issuer: FakeIssuer, tmp_path: Path) -> None:
-    script = Script(AFTER_USE, issuer, tmp_path)
+
+@pytest.fixture
+def run(issuer: FakeIssuer, tmp_path: Path) -> Iterator[Callable[[str], Script]]:
+    """`run(BODY)` starts a script for the issuer."""
+    started: list[Script] = []
+
+    def begin(body: str) -> Script:
+        started.append(Script(body, issuer, tmp_path))
+        return started[-1]
+
+    yield begin
+    for script in started:
+        script.end()
+
+
+def test_a_child_uses_its_parents_keys_and_fetches_newer_ones_itself(
+    issuer: FakeIssuer, run: Callable[[str], Script]
+) -> None:
+    script = run(AFTER_USE)
     assert script.line() == "alice"
     old, issuer.key = issuer.key, generate_key("ES256")
     issuer.publish(issuer.key, old)
     assert script.finish(issuer.token()) == ["alice"] * 3
 
 
-def test_a_child_does_not_wait_for_a_lock_that_a_thread_of_its_parent_held(issuer: FakeIssuer, tmp_path: Path) -> None:
-    script = Script(LOCKED, issuer, tmp_path)
+def test_a_child_does_not_wait_for_a_lock_that_a_thread_of_its_parent_held(
+    issuer: FakeIssuer, run: Callable[[str], Script]
+) -> None:
+    script = run(LOCKED)
     assert script.line() == "alice"
     old, issuer.key = issuer.key, generate_key("ES256")
     issuer.publish(issuer.key, old)
     assert script.finish(issuer.token()) == ["alice"]
 
 
-def test_a_child_does_not_wait_for_a_fetch_that_is_its_parents(issuer: FakeIssuer, tmp_path: Path) -> None:
+def test_a_child_does_not_wait_for_a_fetch_that_is_its_parents(
+    issuer: FakeIssuer, run: Callable[[str], Script]
+) -> None:
     serve = issuer.server.answers["/jwks.json"]
     first = threading.Lock()
 
@@ -136,19 +172,19 @@ def test_a_child_does_not_wait_for_a_fetch_that_is_its_parents(issuer: FakeIssue
         serve(connection)
 
     issuer.server.answers["/jwks.json"] = hold_the_first
-    script = Script(IN_FLIGHT, issuer, tmp_path)
+    script = run(IN_FLIGHT)
     assert script.line() == "asked"
     issuer.server.wait_requests(1, "/jwks.json")
     assert script.finish() == ["alice"]
 
 
-def test_a_process_ends_although_its_thread_is_fetching(issuer: FakeIssuer, tmp_path: Path) -> None:
+def test_a_process_ends_although_its_thread_is_fetching(issuer: FakeIssuer, run: Callable[[str], Script]) -> None:
     def never(connection: ssl.SSLSocket) -> None:
         del connection
         issuer.server.stopping.wait(WITHIN_S)
 
     issuer.server.answers["/jwks.json"] = never
-    script = Script(ENDS, issuer, tmp_path)
+    script = run(ENDS)
     assert script.line() == "asked"
     issuer.server.wait_requests(1, "/jwks.json")
     assert script.finish() == []

@@ -68,9 +68,10 @@ class HttpsTransport:
             raise FetchError(f"no complete answer within {timeout_s:.3g} s") from None
         except ssl.SSLCertVerificationError as fault:
             raise FetchError(f"the certificate is not trusted ({fault.verify_message})") from None
-        except ssl.SSLEOFError:
-            raise FetchError("the other side broke off the connection") from None
         except ssl.SSLError as fault:
+            # Which of the two it is depends on Python's version.
+            if isinstance(fault, ssl.SSLEOFError) or fault.reason == "UNEXPECTED_EOF_WHILE_READING":
+                raise FetchError("the other side broke off the connection") from None
             raise FetchError(f"TLS failed ({fault.reason or type(fault).__name__})") from None
         except OSError as fault:
             raise FetchError(f"no connection ({fault.strerror or fault})") from None
