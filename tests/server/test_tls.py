@@ -1,0 +1,318 @@
+"""The local authority and its certificate as OpenSSL sees them, and the checks on certificates that people bring."""
+
+import datetime as dt
+import ipaddress
+import shlex
+import stat
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from jotgate.core.errors import SettingsError
+from jotgate.server.tls import check_certificate, ensure_local_certificate
+from tests.conftest import Need
+
+NOW = 1_795_000_000
+DAY_S = 86_400
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def load(path: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(path.read_bytes())
+
+
+def verify(openssl: str, ca: Path, cert: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [openssl, "verify", "-x509_strict", "-purpose", "sslserver", "-attime", str(NOW), "-CAfile", str(ca)]
+    return subprocess.run([*command, *options, str(cert)], capture_output=True, text=True, check=False)
+
+
+def signed_by_local_ca(tls_dir: Path, names: Sequence[x509.GeneralName], to: Path) -> Path:
+    """What a thief of the authority's key could make."""
+    ca_key = serialization.load_pem_private_key((tls_dir / "ca-key.pem").read_bytes(), None)
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(load(tls_dir / "ca.pem").subject)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(dt.datetime.fromtimestamp(NOW - DAY_S, dt.UTC))
+        .not_valid_after(dt.datetime.fromtimestamp(NOW + DAY_S, dt.UTC))
+        .add_extension(x509.SubjectAlternativeName(names), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    to.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return to
+
+
+def brought(folder: Path, *, days: tuple[int, int] = (-1, 30)) -> tuple[Path, Path]:
+    """A self-signed certificate and its PKCS#8 key, valid from and until so many days from NOW."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "auth.shop.example")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(dt.datetime.fromtimestamp(NOW + days[0] * DAY_S, dt.UTC))
+        .not_valid_after(dt.datetime.fromtimestamp(NOW + days[1] * DAY_S, dt.UTC))
+        .sign(key, hashes.SHA256())
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(pem(key, serialization.PrivateFormat.PKCS8))
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def pem(
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+    form: serialization.PrivateFormat,
+    password: bytes | None = None,
+) -> bytes:
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if password is not None:
+        encryption = serialization.BestAvailableEncryption(password)
+    return key.private_bytes(serialization.Encoding.PEM, form, encryption)
+
+
+@pytest.mark.parametrize(
+    "reached_as", [("-verify_hostname", "localhost"), ("-verify_ip", "127.0.0.1"), ("-verify_ip", "::1")]
+)
+def test_openssl_accepts_the_certificate_for_each_local_name(
+    tmp_path: Path, need: Need, reached_as: tuple[str, str]
+) -> None:
+    local = ensure_local_certificate(tmp_path / "tls", NOW)
+    assert verify(need("openssl"), local.ca, local.cert, *reached_as).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        x509.DNSName("shop.example"),
+        x509.DNSName("localhost.shop.example"),
+        x509.IPAddress(ipaddress.ip_address("10.0.0.1")),
+        x509.IPAddress(ipaddress.ip_address("2001:db8::1")),
+    ],
+    ids=lambda name: str(name.value),
+)
+def test_the_local_authority_cannot_vouch_for_anything_but_loopback(
+    tmp_path: Path, need: Need, name: x509.GeneralName
+) -> None:
+    local = ensure_local_certificate(tmp_path / "tls", NOW)
+    inside = signed_by_local_ca(tmp_path / "tls", [x509.DNSName("localhost")], tmp_path / "inside.pem")
+    outside = signed_by_local_ca(tmp_path / "tls", [name], tmp_path / "outside.pem")
+
+    assert verify(need("openssl"), local.ca, inside).returncode == 0  # so it is the name that is refused
+    refused = verify(need("openssl"), local.ca, outside)
+    assert refused.returncode != 0
+    assert "permitted subtree violation" in refused.stderr
+
+
+def test_a_certificate_of_the_local_certificate_is_refused(tmp_path: Path, need: Need) -> None:
+    local = ensure_local_certificate(tmp_path / "tls", NOW)
+    leaf = load(local.cert)
+    usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    assert not usage.key_cert_sign
+    assert verify(need("openssl"), local.cert, local.cert, "-check_ss_sig").returncode != 0
+
+
+def test_keys_and_their_folder_are_for_their_owner_alone(tmp_path: Path) -> None:
+    local = ensure_local_certificate(tmp_path / "data" / "tls", NOW)
+    assert mode(tmp_path / "data") == mode(tmp_path / "data" / "tls") == 0o700
+    assert mode(local.key) == mode(tmp_path / "data" / "tls" / "ca-key.pem") == 0o600
+    assert sorted(path.name for path in local.cert.parent.iterdir()) == ["ca-key.pem", "ca.pem", "cert.pem", "key.pem"]
+
+
+def test_the_keys_are_pkcs8(tmp_path: Path) -> None:
+    local = ensure_local_certificate(tmp_path, NOW)
+    check_certificate(local.cert, local.key, NOW)
+
+
+def test_a_later_start_changes_nothing(tmp_path: Path) -> None:
+    before = contents(tmp_path, NOW)
+    assert contents(tmp_path, NOW + 300 * DAY_S) == before
+
+
+def contents(folder: Path, now: int) -> dict[str, bytes]:
+    ensure_local_certificate(folder, now)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_certificate_is_renewed_before_its_end_and_the_authority_stays(tmp_path: Path) -> None:
+    before = contents(tmp_path, NOW)
+    ends_at = int(load(tmp_path / "cert.pem").not_valid_after_utc.timestamp())
+    after = contents(tmp_path, ends_at - 59 * DAY_S)
+    assert after["ca.pem"] == before["ca.pem"]
+    assert load(tmp_path / "cert.pem").not_valid_after_utc.timestamp() > ends_at
+    check_certificate(tmp_path / "cert.pem", tmp_path / "key.pem", ends_at + DAY_S)
+
+
+def test_the_certificate_never_outlives_the_authority(tmp_path: Path) -> None:
+    ensure_local_certificate(tmp_path, NOW)
+    ca_ends = load(tmp_path / "ca.pem").not_valid_after_utc
+    ensure_local_certificate(tmp_path, int(ca_ends.timestamp()) - 100 * DAY_S)
+    assert load(tmp_path / "cert.pem").not_valid_after_utc == ca_ends
+
+
+def test_an_authority_near_its_end_is_replaced_with_all_that_hangs_on_it(tmp_path: Path) -> None:
+    before = contents(tmp_path, NOW)
+    ca_ends_at = int(load(tmp_path / "ca.pem").not_valid_after_utc.timestamp())
+    after = contents(tmp_path, ca_ends_at - 10 * DAY_S)
+    assert all(before[name] != after[name] for name in before)
+    load(tmp_path / "cert.pem").verify_directly_issued_by(load(tmp_path / "ca.pem"))
+
+
+def test_an_authority_whose_key_was_put_away_stays_until_a_renewal_needs_it(tmp_path: Path) -> None:
+    before = contents(tmp_path, NOW)
+    (tmp_path / "ca-key.pem").unlink()
+    assert contents(tmp_path, NOW + DAY_S) == {name: before[name] for name in before if name != "ca-key.pem"}
+    assert contents(tmp_path, NOW + 390 * DAY_S)["ca.pem"] != before["ca.pem"]
+
+
+@pytest.mark.parametrize("name", ["cert.pem", "key.pem"])
+@pytest.mark.parametrize("damage", [None, b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_a_damaged_certificate_is_made_anew_under_the_same_authority(
+    tmp_path: Path, name: str, damage: bytes | None
+) -> None:
+    before = contents(tmp_path, NOW)
+    if damage is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_bytes(damage)
+    after = contents(tmp_path, NOW)
+    assert after["ca.pem"] == before["ca.pem"]
+    check_certificate(tmp_path / "cert.pem", tmp_path / "key.pem", NOW)
+    load(tmp_path / "cert.pem").verify_directly_issued_by(load(tmp_path / "ca.pem"))
+
+
+def test_another_keys_certificate_is_made_anew(tmp_path: Path) -> None:
+    ensure_local_certificate(tmp_path / "a", NOW)
+    ensure_local_certificate(tmp_path / "b", NOW)
+    (tmp_path / "b" / "key.pem").replace(tmp_path / "a" / "key.pem")  # as a crash between two writes leaves it
+    local = ensure_local_certificate(tmp_path / "a", NOW)
+    check_certificate(local.cert, local.key, NOW)
+
+
+def test_a_damaged_authority_is_refused_not_silently_replaced(tmp_path: Path) -> None:
+    ensure_local_certificate(tmp_path, NOW)
+    (tmp_path / "ca.pem").write_text("nonsense")
+    with pytest.raises(SettingsError, match=r"ca\.pem is damaged; remove the folder"):
+        ensure_local_certificate(tmp_path, NOW)
+
+
+def test_an_authority_with_another_key_is_refused(tmp_path: Path) -> None:
+    ensure_local_certificate(tmp_path / "a", NOW)
+    ensure_local_certificate(tmp_path / "b", NOW)
+    (tmp_path / "b" / "ca-key.pem").replace(tmp_path / "a" / "ca-key.pem")
+    (tmp_path / "a" / "cert.pem").unlink()
+    with pytest.raises(SettingsError, match=r"is not the key of ca\.pem"):
+        ensure_local_certificate(tmp_path / "a", NOW)
+
+
+@pytest.mark.parametrize("name", ["key.pem", "ca-key.pem"])
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path, name: str) -> None:
+    ensure_local_certificate(tmp_path, NOW)
+    (tmp_path / name).chmod(0o640)
+    with pytest.raises(SettingsError, match=rf"others can read the private key .*{name} \(mode 0640\)"):
+        ensure_local_certificate(tmp_path, NOW)
+
+
+def test_a_folder_that_cannot_be_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file, not a folder")
+    with pytest.raises(SettingsError, match=r"the folder for the local certificate cannot be used: .*data"):
+        ensure_local_certificate(tmp_path / "data" / "tls", NOW)
+
+
+def test_servers_that_start_at_once_agree_on_one_certificate(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib; from jotgate.server.tls import ensure_local_certificate; sys.stdin.readline(); "
+        f"ensure_local_certificate(pathlib.Path(sys.argv[1]), {NOW})"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "tls")]
+    starters = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(4)]
+    for starter in starters:
+        starter.communicate(b"go\n")
+        assert starter.returncode == 0
+    local = ensure_local_certificate(tmp_path / "tls", NOW)
+    check_certificate(local.cert, local.key, NOW)
+    load(local.cert).verify_directly_issued_by(load(local.ca))
+    assert mode(local.key) == 0o600
+
+
+def test_a_brought_certificate_with_a_pkcs8_key_is_taken(tmp_path: Path) -> None:
+    check_certificate(*brought(tmp_path), NOW)
+
+
+@pytest.mark.parametrize(
+    ("days", "sentence"), [((-30, -1), "expired on 20"), ((1, 30), "is not valid before 20")], ids=["expired", "early"]
+)
+def test_a_certificate_outside_its_time_is_refused(tmp_path: Path, days: tuple[int, int], sentence: str) -> None:
+    cert, key = brought(tmp_path, days=days)
+    with pytest.raises(SettingsError, match=sentence):
+        check_certificate(cert, key, NOW)
+
+
+def test_all_faults_of_a_brought_pair_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text("nothing")
+    with pytest.raises(SettingsError) as refused:
+        check_certificate(tmp_path / "cert.pem", tmp_path / "key.pem", NOW)
+    assert [str(tmp_path / "cert.pem") in fault or "key.pem" in fault for fault in refused.value.faults] == [True, True]
+    assert "No such file or directory" in refused.value.faults[0]
+    assert "holds no private key in PEM form" in refused.value.faults[1]
+
+
+def test_a_file_without_a_certificate_is_refused(tmp_path: Path) -> None:
+    _, key = brought(tmp_path)
+    with pytest.raises(SettingsError, match="holds no certificate in PEM form"):
+        check_certificate(key, key, NOW)
+
+
+def test_a_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
+    cert, _ = brought(tmp_path / "a")
+    _, key = brought(tmp_path / "b")
+    with pytest.raises(SettingsError, match="does not belong to the certificate"):
+        check_certificate(cert, key, NOW)
+
+
+@pytest.mark.parametrize("kind", ["EC", "RSA"])
+def test_the_sentence_about_an_old_key_form_tells_a_command_that_helps(tmp_path: Path, need: Need, kind: str) -> None:
+    folder = tmp_path / "a folder with spaces"
+    folder.mkdir()
+    key = ec.generate_private_key(ec.SECP256R1()) if kind == "EC" else rsa.generate_private_key(65537, 2048)
+    (folder / "old.pem").write_bytes(pem(key, serialization.PrivateFormat.TraditionalOpenSSL))
+    cert, _ = brought(tmp_path)
+
+    with pytest.raises(SettingsError, match=r"old PKCS#1 or SEC1 form") as refused:
+        check_certificate(cert, folder / "old.pem", NOW)
+
+    command = shlex.split(str(refused.value).partition("convert it: ")[2])
+    subprocess.run([need("openssl"), *command[1:]], check=True, capture_output=True)
+    converted = serialization.load_pem_private_key((folder / "old-pkcs8.pem").read_bytes(), None)
+    assert converted.public_key() == key.public_key()
+    assert b"BEGIN PRIVATE KEY" in (folder / "old-pkcs8.pem").read_bytes()
+
+
+@pytest.mark.parametrize("form", [serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL])
+def test_an_encrypted_key_is_refused_with_what_to_do(tmp_path: Path, form: serialization.PrivateFormat) -> None:
+    cert, key = brought(tmp_path)
+    key.write_bytes(pem(ec.generate_private_key(ec.SECP256R1()), form, b"secret"))
+    with pytest.raises(
+        SettingsError, match=r"is encrypted, and the server cannot ask .* openssl pkcs8 -topk8 -nocrypt"
+    ):
+        check_certificate(cert, key, NOW)
