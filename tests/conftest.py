@@ -32,7 +32,6 @@ hypothesis.settings.load_profile("suite")
 
 READY_WITHIN_S = 60  # far above the promised 2 s: a loaded machine is no failure of the program
 STOPPED_WITHIN_S = 30
-READY = re.compile(r"^ready\b", re.MULTILINE)
 
 
 def _missing(what: str) -> None:
@@ -103,10 +102,11 @@ class RunningServer:
     process: subprocess.Popen[str]
     port: int
     data_dir: Path
-    lines: list[str] = field(default_factory=list)
-    ready: threading.Event = field(default_factory=threading.Event)
+    output: str = ""
     left_processes: bool = False  # whether workers outlived the main process
     _reader: threading.Thread | None = None
+    _said: threading.Condition = field(default_factory=threading.Condition)
+    _silent: bool = False
 
     def __post_init__(self) -> None:
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -115,14 +115,23 @@ class RunningServer:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.lines.append(line)
-            if READY.search(line):
-                self.ready.set()
-        self.ready.set()  # the end of the output wakes the waiter too: it looks at the process then
+            with self._said:
+                self.output += line
+                self._said.notify_all()
+        with self._said:
+            self._silent = True
+            self._said.notify_all()
 
-    @property
-    def output(self) -> str:
-        return "".join(self.lines)
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Returns when a whole line of the output matches; AssertionError if the program ends or is silent instead."""
+        line = re.compile(rf"^{pattern}\n", re.MULTILINE)
+        with self._said:
+            self._said.wait_for(lambda: self._silent or line.search(self.output), READY_WITHIN_S)
+        found = line.search(self.output)
+        if found is None:
+            self.kill()
+            raise AssertionError(f"the server never said {pattern!r}; it said:\n{self.output}")
+        return found
 
     @property
     def url(self) -> str:
@@ -131,13 +140,6 @@ class RunningServer:
     @property
     def ca_file(self) -> Path:
         return self.data_dir / "tls" / "ca.pem"
-
-    def wait_ready(self) -> None:
-        """Returns at the "ready" line; AssertionError with the program's output when it ends or is silent instead."""
-        announced = self.ready.wait(READY_WITHIN_S)
-        if not announced or not READY.search(self.output):
-            self.kill()
-            raise AssertionError(f"the server never said that it is ready; it said:\n{self.output}")
 
     def trust(self) -> ssl.SSLContext:
         """Trusts the server's own CA and nothing else."""
@@ -213,7 +215,7 @@ def launch(arguments: Sequence[str], data_dir: Path, env: dict[str, str] | None 
         port,
         data_dir,
     )
-    server.wait_ready()
+    server.wait_for("ready: .*")
     return server
 
 

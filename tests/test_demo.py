@@ -1,0 +1,76 @@
+"""`jotgate demo` as a newcomer meets it: one command, lines to paste, Ctrl-C."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Need, RunningServer, StartServer
+
+
+@pytest.fixture
+def demo(start_server: StartServer, tmp_path: Path) -> RunningServer:
+    """A demo of its own, in a folder where nothing was before."""
+    return start_server("demo", data_dir=tmp_path / "data")
+
+
+def pasted_session(demo: RunningServer) -> str:
+    """The lines that the demo prints for a terminal: from the first assignment to the next empty line."""
+    found = re.search(r"^SHOP=(?:.+\n)+", demo.output, re.MULTILINE)
+    assert found is not None, demo.output
+    return found[0]
+
+
+def printed_account(demo: RunningServer) -> dict[str, str]:
+    return {
+        "email": demo.wait_for(r" +e-mail +(\S+)")[1],
+        "password": demo.wait_for(r" +password +(\S+)")[1],
+    }
+
+
+def test_the_printed_lines_work_when_pasted_into_a_shell(demo: RunningServer, need: Need, tmp_path: Path) -> None:
+    need("curl")
+    need("python3")
+
+    shell = subprocess.run(
+        [need("sh")],
+        input=pasted_session(demo),
+        cwd=tmp_path,
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert shell.stderr == ""
+    answers = [line for line in shell.stdout.replace("\r", "").split("\n") if line]
+    signed_up, no_orders, order, one_order, still_one_order = map(json.loads, answers[:5])
+    assert signed_up["account"]["email"].endswith("@jotgate.test")
+    assert no_orders == {"orders": []}
+    assert (order["product"], order["quantity"]) == ("notebook", 2)
+    assert one_order == still_one_order == {"orders": [order]}
+    refusal = answers[5:]  # the answer to the logout has no body
+    assert re.fullmatch(r"HTTP/\S+ 401 ?\S*", refusal[0])
+    assert json.loads(refusal[-1])["code"] == "token_revoked"
+
+
+def test_the_printed_account_logs_in_and_is_the_same_after_a_restart(
+    demo: RunningServer, start_server: StartServer
+) -> None:
+    account = printed_account(demo)
+    demo.stop()
+    again = start_server("demo", data_dir=demo.data_dir)
+
+    assert printed_account(again) == account
+    with again.client("/auth") as client:
+        assert client.post("/v1/login", json={**account, "delivery": "body"}).status_code == 200
+    assert (again.data_dir / "demo-account.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_ctrl_c_ends_it_cleanly(demo: RunningServer) -> None:
+    assert demo.interrupt() == 0
+    assert "Traceback" not in demo.output
+    assert not demo.left_processes
