@@ -1,6 +1,7 @@
 """Passwords and tokens travel encrypted, save on loopback and behind a trusted proxy; slow bodies are cut off."""
 
 import asyncio
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ async def _call(app: AuthApp, events: list[dict[str, Any]]) -> list[dict[str, An
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def send(event: dict[str, Any]) -> None:
-        sent.append(event)
+    async def send(event: MutableMapping[str, Any]) -> None:
+        sent.append(dict(event))
 
     scope = {
         "type": "http",

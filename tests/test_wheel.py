@@ -1,0 +1,96 @@
+"""What is published: the wheel holds what it needs, and installs into an environment that has nothing else."""
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Sequence
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+import jotgate
+
+REPOSITORY = Path(__file__).parent.parent
+# What a user without any extra does first.
+FIRST_STEPS = """
+import sys, time
+from jotgate import Issuer, KeySet, Policy, Verifier, generate_key, verify_token
+key = generate_key("ES256")
+token = Issuer(issuer="https://auth.example.com", keys=key).issue("ada", audience="api", scopes=["orders:read"])
+policy = Policy(issuer="https://auth.example.com", audience="api")
+assert verify_token(token, key.public, policy, int(time.time())).subject == "ada"
+verifier = Verifier(issuer="https://auth.example.com", audience="api", keys=KeySet([key.public]))
+assert verifier.verify(token).scopes
+print(sys.modules["jotgate"].__file__)
+"""
+
+
+def run(command: Sequence[str | Path], **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("JOTGATE_", "PYTHON"))}
+    return subprocess.run(command, env=clean | environment, capture_output=True, text=True, timeout=180, check=False)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    built = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_the_suite_runs_against_an_installed_wheel() -> None:
+    if os.environ.get("CI") != "true":
+        pytest.skip("only CI insists on it: PYTHONPATH=src is quicker while writing")
+    assert "site-packages" in str(jotgate.__file__)
+
+
+def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (metadata_name,) = [name for name in names if name.endswith(".dist-info/METADATA")]
+        metadata = Parser().parsestr(archive.read(metadata_name).decode())
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"jotgate"}
+    for needed in (
+        "jotgate/py.typed",
+        "jotgate/server/store/migrations/env.py",
+        "jotgate/examples/shop/shop.py",
+        "jotgate/examples/shop/static/index.html",
+    ):
+        assert needed in names
+    assert any(name.startswith("jotgate/server/store/migrations/versions/r0001") for name in names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [name for name in names if "__pycache__" in name or "test_" in name]
+    assert metadata["License-Expression"] == "Apache-2.0"
+    required = [line.split(";")[0].strip() for line in metadata.get_all("Requires-Dist") or [] if "extra" not in line]
+    assert sorted(name.split(">")[0] for name in required) == ["cryptography", "msgspec"]
+
+
+def test_without_extras_it_needs_cryptography_and_msgspec_alone(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pins = run([*pip, "--require-hashes", "-r", REPOSITORY / "requirements" / "core.txt"])
+    assert pins.returncode == 0, pins.stderr
+    assert run([*pip, "--no-deps", wheel]).returncode == 0
+
+    steps = run([python, "-W", "error", "-c", FIRST_STEPS])
+    assert steps.returncode == 0, steps.stderr
+    assert str(tmp_path) in steps.stdout
+
+    command = run([tmp_path / "venv" / "bin" / "jotgate", "serve"])
+    assert command.returncode == 1
+    assert command.stdout == ""
+    assert command.stderr.startswith("error: ")
+    assert "pip install 'jotgate[server]'" in command.stderr
+    assert command.stderr.count("\n") == 1
