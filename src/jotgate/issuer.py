@@ -88,6 +88,8 @@ class Issuer:
         `session` becomes `sid`, `scopes` the space-separated `scope`. Own `claims` come last. Raises ClaimRefused for
         own claims under a registered name, scopes that RFC 6749 §3.3 does not allow, and what `issue_token` refuses.
         """
+        if not is_text(subject):
+            raise ClaimRefused("A subject is a text that is not empty.", claim="sub")
         now = self._clock()
         members: dict[str, Any] = {
             "iss": self._issuer,

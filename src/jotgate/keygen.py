@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from jotgate.core.algorithms import ALGORITHMS
 from jotgate.core.errors import KeyRefused
-from jotgate.core.jwk import Key, Material
+from jotgate.core.jwk import Key, Material, find_algorithm
 
 _RSA_BITS = 3072  # 128 bits of security (NIST SP 800-57), as the other algorithms have
 
@@ -18,9 +18,9 @@ def generate_key(algorithm: str = "ES256", *, kid: str | None = None) -> Key:
 
     Raises KeyRefused for an unknown algorithm, or a deprecated name.
     """
-    row = ALGORITHMS.get(algorithm)
-    if row is None or row.verify_only:
-        raise KeyRefused("Keys are made for " + ", ".join(_MAKERS) + ".")
+    row = find_algorithm(algorithm)
+    if row.verify_only:
+        raise KeyRefused(f"The algorithm name {row.name} is deprecated: no keys are made for it.")
     return _MAKERS[row.name](kid)
 
 

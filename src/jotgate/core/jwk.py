@@ -103,7 +103,7 @@ class Key:
         # Not at the top, because it brings in the SSH formats and their ciphers: 15 ms that JWK users need not pay.
         from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
 
-        row = _row(algorithm)
+        row = find_algorithm(algorithm)
         if row.symmetric:
             raise KeyRefused(f"A PEM key cannot be used for {row.name}, which takes a secret.")
         try:
@@ -134,7 +134,7 @@ class Key:
         Raises KeyRefused, also for a PEM, DER or JWK text: that is a key of another kind, often a public one, and an
         HMAC under it could be made by anybody.
         """
-        row = _row(algorithm)
+        row = find_algorithm(algorithm)
         if not row.symmetric:
             raise KeyRefused(f"{row.name} takes a key pair, not a secret.")
         if not isinstance(raw, bytes):
@@ -292,7 +292,7 @@ class KeySet:
         if not isinstance(entries, (list, tuple)):
             raise KeyRefused("A JWK set has a member 'keys' with a list.")
         for name in algorithms:
-            _row(name)
+            find_algorithm(name)
         keys: list[Key] = []
         skipped: list[tuple[str | int, str]] = []
         for position, entry in enumerate(entries):
@@ -352,7 +352,8 @@ class KeySet:
 # What members say before any key material is read.
 
 
-def _row(algorithm: object) -> Algorithm:
+def find_algorithm(algorithm: object) -> Algorithm:
+    """Give the table's row of that exact name. Raises KeyRefused."""
     row = ALGORITHMS.get(algorithm) if isinstance(algorithm, str) else None
     if row is None:
         raise KeyRefused("The algorithm is not one of " + ", ".join(ALGORITHMS) + ".")
@@ -372,10 +373,10 @@ def _members(jwk: object) -> dict[str, Any]:
 
 def _algorithm_of(members: dict[str, Any], named: tuple[str, ...], *, strict: bool) -> Algorithm:
     """Settle the one algorithm of a JWK; `strict`: `named` is a demand, and not only a hint for keys without `alg`."""
-    demanded = [_row(name) for name in named]
+    demanded = [find_algorithm(name) for name in named]
     key_type, curve = members.get("kty"), members.get("crv")
     if "alg" in members:
-        row = _row(members["alg"])
+        row = find_algorithm(members["alg"])
         if strict and demanded and demanded[0] is not row:
             raise KeyRefused(f"The JWK is for {row.name}, not for {demanded[0].name}.")
         fitting = [row]
@@ -600,7 +601,9 @@ def _check_secret(row: Algorithm, secret: Material) -> None:
 def _is_key_text(secret: bytes) -> bool:
     """Tell a key file from random bytes. Only a second fence: the first is that secrets and key pairs are two types."""
     text = secret.strip()
-    if b"-----BEGIN" in text or text.startswith((b"ssh-", b"ecdsa-sha2-", b"sk-ssh-", b"sk-ecdsa-")):
+    if b"-----BEGIN" in text or text.startswith(
+        (b"ssh-rsa ", b"ssh-ed25519 ", b"ecdsa-sha2-", b"sk-ssh-", b"sk-ecdsa-")
+    ):
         return True
     if text.startswith((b"{", b"[", b'"')):
         with suppress(ValueError, RecursionError):
@@ -616,15 +619,27 @@ def _is_key_text(secret: bytes) -> bool:
 
 
 def _is_der_key(raw: bytes) -> bool:
-    """Tell whether `raw` is one DER SEQUENCE, whole, that begins as keys and certificates do."""
-    if len(raw) < 40 or raw[0] != 0x30:
+    """Tell whether `raw` is one DER SEQUENCE of whole elements, the first a SEQUENCE or INTEGER, as all keys are."""
+    if len(raw) < _SHORTEST_DER or raw[0] != 0x30:
         return False
-    if raw[1] < 0x80:
-        start, length = 2, raw[1]
-    else:
-        start = 2 + (raw[1] & 0x7F)
-        length = int.from_bytes(raw[2:start])
-    return start + length == len(raw) and raw[start] in (0x30, 0x02)
+    position, end = _der_content(raw, 0)
+    first = raw[position : position + 1]
+    while position < end == len(raw):
+        position = _der_content(raw, position)[1]
+    return position == end == len(raw) and first in (b"\x30", b"\x02")
+
+
+_SHORTEST_DER = 44  # an Ed25519 public key
+
+
+def _der_content(raw: bytes, position: int) -> tuple[int, int]:
+    """Give where an element's content begins and ends (X.690 §8.1.3)."""
+    start = position + 2
+    length = int.from_bytes(raw[position + 1 : start])
+    if length >= 0x80:
+        start += length & 0x7F
+        length = int.from_bytes(raw[position + 2 : start])
+    return start, start + length
 
 
 def _read_secret(row: Algorithm, members: dict[str, Any]) -> tuple[Material, Material]:

@@ -6,7 +6,7 @@ and no key is ever taken from a token.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from jotgate.core.algorithms import ALGORITHMS
 from jotgate.core.encoding import JsonRefused, decode_segment, encode_json_object, encode_segment, parse_json_object
@@ -50,6 +50,8 @@ def sign_jws(payload: bytes, key: Key, *, typ: str | None = None, headers: Mappi
     """
     header: dict[str, Any] = {"alg": key.algorithm, "kid": key.kid}
     if typ is not None:
+        if not _is_typ(typ) or typ == "":
+            raise ClaimRefused("The header member 'typ' is not a media type.", claim="typ")
         header["typ"] = typ
     for name, value in (headers or {}).items():
         if name in _RESERVED:
@@ -147,9 +149,13 @@ def _parse_typ(members: dict[str, Any]) -> str | None:
     if "typ" not in members:
         return None
     typ = members["typ"]
-    if not isinstance(typ, str) or not typ.isascii():
+    if not _is_typ(typ):
         raise MalformedToken("The token's typ is not a media type.")
     return normal_typ(typ)
+
+
+def _is_typ(typ: object) -> TypeGuard[str]:
+    return isinstance(typ, str) and typ.isascii()  # where lower case and upper case pair off
 
 
 def normal_typ(typ: str) -> str:

@@ -1,0 +1,668 @@
+"""Keys and key sets: what is taken, what is refused, and that nothing leaks."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import pickle
+from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from jotgate import BadSignature, Key, KeyRefused, KeySet, generate_key
+
+Anything: TypeAlias = Any
+PAIRS = ("RS256", "ES256", "Ed25519")
+SECRET = bytes(range(100, 132))
+
+
+def b64u(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def number(value: int) -> str:
+    return b64u(value.to_bytes((value.bit_length() + 7) // 8, "big"))
+
+
+def refused(jwk: object, algorithm: str | None = None) -> str:
+    with pytest.raises(KeyRefused) as error:
+        Key.from_jwk(jwk, algorithm=algorithm)  # type: ignore[arg-type]
+    return str(error.value)
+
+
+def changed(jwk: Mapping[str, Any], **members: object) -> dict[str, Any]:
+    """The JWK with `members` replaced (Ellipsis: removed)."""
+    return {name: value for name, value in (dict(jwk) | members).items() if value is not ...}
+
+
+# Round trips
+
+
+def test_a_key_comes_back_from_its_private_jwk(keys: dict[str, Key], algorithm: str) -> None:
+    key = keys[algorithm]
+    for text in (key.to_private_jwk(), json.dumps(key.to_private_jwk()), json.dumps(key.to_private_jwk()).encode()):
+        again = Key.from_jwk(text)
+        assert (again.kid, again.algorithm, again.private) == (key.kid, algorithm, True)
+        key.check_signature(again.sign(b"text"), b"text")
+        assert again.to_private_jwk() == key.to_private_jwk()
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pair_comes_back_from_pem_and_public_jwk(keys: dict[str, Key], name: str) -> None:
+    key = keys[name]
+    signature = key.sign(b"text")
+    for public in (
+        key.public,
+        key.public.public,
+        Key.from_jwk(key.to_jwk()),
+        Key.from_pem(key.public.to_pem(), name),
+        Key.from_pem(key.to_pem().encode(), name).public,
+        Key.from_pem("\n" + key.to_pem() + "\n", name).public,
+    ):
+        assert not public.private
+        assert not public.can_sign
+        assert public.kid == key.kid
+        assert public.to_jwk() == key.to_jwk()
+        public.check_signature(signature, b"text")
+        with pytest.raises(BadSignature):
+            public.check_signature(signature, b"texu")
+        with pytest.raises(KeyRefused):
+            public.sign(b"text")
+        with pytest.raises(KeyRefused):
+            public.to_private_jwk()
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_public_forms_of_a_private_key_hold_nothing_private(keys: dict[str, Key], name: str) -> None:
+    key = keys[name]
+    assert not set(key.to_jwk()) & {"d", "p", "q", "dp", "dq", "qi", "k"}
+    assert not set(KeySet([key]).to_jwks()["keys"][0]) & {"d", "p", "q", "dp", "dq", "qi", "k"}
+    assert "PRIVATE" not in key.public.to_pem()
+
+
+def test_a_traditional_private_key_and_an_ec_key_with_its_parameters_are_read(rsa_key: rsa.RSAPrivateKey) -> None:
+    pem = rsa_key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    assert Key.from_pem(pem, "RS256").private
+    public = rsa_key.public_key().public_bytes(Encoding.PEM, PublicFormat.PKCS1)
+    assert not Key.from_pem(public, "RS256").private
+    pair = ec.generate_private_key(ec.SECP256R1())
+    parameters = b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+    pem = parameters + pair.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    assert Key.from_pem(pem, "ES256").private
+
+
+def test_the_default_kid_is_the_rfc_7638_thumbprint(keys: dict[str, Key]) -> None:
+    required = {"RS256": ("e", "kty", "n"), "ES256": ("crv", "kty", "x", "y"), "Ed25519": ("crv", "kty", "x")}
+    for name, members in required.items():
+        jwk = keys[name].to_jwk()
+        text = "{" + ",".join(f'"{member}":"{jwk[member]}"' for member in members) + "}"
+        assert keys[name].kid == b64u(hashlib.sha256(text.encode()).digest())
+
+
+def test_the_thumbprint_is_that_of_the_rfcs_example() -> None:
+    # RFC 7638 §3.1
+    jwk = {
+        "kty": "RSA",
+        "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCi"
+        "FV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0"
+        "zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csF"
+        "Cur-kEgU8awapJzKnqDKgw",
+        "e": "AQAB",
+    }
+    assert Key.from_jwk(jwk, algorithm="RS256").kid == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+
+
+def test_a_kid_is_the_one_given_in_the_call_else_in_the_jwk(keys: dict[str, Key]) -> None:
+    jwk = keys["ES256"].to_jwk()
+    assert Key.from_jwk(changed(jwk, kid="from the jwk")).kid == "from the jwk"
+    assert Key.from_jwk(changed(jwk, kid="from the jwk"), kid="from the call").kid == "from the call"
+    assert Key.from_pem(keys["ES256"].to_pem(), "ES256", kid="k").public.kid == "k"
+    assert Key.from_secret(SECRET, kid="k").kid == "k"
+    assert generate_key("Ed25519", kid="k").kid == "k"
+
+
+@pytest.mark.parametrize("kid", [None, 5, "", "x" * 257, "\ud800", ["a"]])
+def test_a_kid_that_is_no_short_text_is_refused(keys: dict[str, Key], kid: object) -> None:
+    assert "kid" in refused(changed(keys["ES256"].to_jwk(), kid=kid))
+
+
+# Secrecy
+
+
+def test_the_repr_of_a_key_and_of_a_set_tells_no_material(keys: dict[str, Key], algorithm: str) -> None:
+    key = Key.from_jwk(keys[algorithm].to_private_jwk(), kid="shown")
+    text = repr(key) + repr(KeySet([key])) + str(key)
+    assert "shown" in text
+    assert algorithm in text
+    for name, value in key.to_private_jwk().items():
+        if name not in ("alg", "kid", "use", "kty", "crv", "e"):
+            assert value not in text
+
+
+def test_a_key_is_neither_pickled_nor_copied_nor_made_without_checks(keys: dict[str, Key], algorithm: str) -> None:
+    ways: tuple[Callable[[Key], object], ...] = (pickle.dumps, copy.copy, copy.deepcopy)
+    for way in ways:
+        with pytest.raises(TypeError):
+            way(keys[algorithm])
+    with pytest.raises(TypeError):
+        Key()
+
+
+def test_key_attributes_cannot_be_set(keys: dict[str, Key]) -> None:
+    for name in ("kid", "algorithm", "public", "anything"):
+        with pytest.raises(AttributeError):
+            setattr(keys["ES256"], name, "x")
+
+
+def test_refusals_never_tell_the_material() -> None:
+    makers: tuple[Callable[[], Key], ...] = (
+        lambda: Key.from_secret(b"short-secret"),
+        lambda: Key.from_jwk({"kty": "oct", "k": "c2hvcnQtc2VjcmV0", "alg": "HS256"}),
+        lambda: Key.from_jwk({"kty": "OKP", "crv": "Ed25519", "x": "short-secret"}),
+        lambda: Key.from_pem("-----BEGIN PRIVATE KEY-----\nshort-secret\n-----END PRIVATE KEY-----", "ES256"),
+    )
+    for make in makers:
+        with pytest.raises(KeyRefused) as error:
+            make()
+        assert "secret-" not in str(error.value)
+        assert "-secret" not in str(error.value)
+        assert "c2hvcnQ" not in str(error.value)
+        assert error.value.__cause__ is None
+
+
+# HMAC secrets
+
+
+@pytest.mark.parametrize("secret", [b"", b"s", SECRET[:31]])
+def test_empty_and_short_secrets_are_refused(secret: bytes) -> None:
+    with pytest.raises(KeyRefused):
+        Key.from_secret(secret)
+    refused({"kty": "oct", "alg": "HS256", "k": b64u(secret)})
+
+
+@pytest.mark.parametrize("secret", [None, "text of thirty-two characters....", bytearray(SECRET), 32])
+def test_a_secret_that_is_no_bytes_is_refused(secret: object) -> None:
+    with pytest.raises(KeyRefused):
+        Key.from_secret(secret)  # type: ignore[arg-type]
+
+
+def public_key_texts(key: rsa.RSAPrivateKey) -> dict[str, bytes]:
+    """One public key in the forms in which it has been taken for an HMAC secret elsewhere."""
+    public = key.public_key()
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    jwk = Key.from_pem(pem, "RS256").to_jwk()
+    ed_der = (
+        ed25519.Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    )
+    return {
+        "pem": pem,
+        "pem_with_space": b" \n" + pem + b"\t",
+        "pem_with_prefix": b"key:" + pem,
+        "pem_with_crlf": pem.replace(b"\n", b"\r\n"),
+        "pkcs1": public.public_bytes(Encoding.PEM, PublicFormat.PKCS1),
+        "ssh": public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
+        "der": der,
+        "pkcs1_der": public.public_bytes(Encoding.DER, PublicFormat.PKCS1),
+        "ed25519_der": ed_der,
+        "base64_der": b64encode(der),
+        "base64_der_unpadded": b64encode(ed_der).rstrip(b"="),
+        "pem_body": b"\n".join(pem.splitlines()[1:-1]),
+        "hex_der": der.hex().encode(),
+        "private_der": key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
+        "jwk": json.dumps(jwk).encode(),
+        "jwk_indented": b"\n" + json.dumps(jwk, indent=2).encode(),
+        "jwks": json.dumps({"keys": [jwk]}).encode(),
+        "nested_jwks": json.dumps([{"key": jwk}]).encode(),
+        "quoted_jwk": json.dumps(json.dumps(jwk)).encode(),
+    }
+
+
+FORMS = (
+    "pem",
+    "pem_with_space",
+    "pem_with_prefix",
+    "pem_with_crlf",
+    "pkcs1",
+    "ssh",
+    "der",
+    "pkcs1_der",
+    "ed25519_der",
+    "base64_der",
+    "base64_der_unpadded",
+    "pem_body",
+    "hex_der",
+    "private_der",
+    "jwk",
+    "jwk_indented",
+    "jwks",
+    "nested_jwks",
+    "quoted_jwk",
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_public_key_in_any_encoding_is_no_hmac_secret(rsa_key: rsa.RSAPrivateKey, form: str) -> None:
+    text = public_key_texts(rsa_key)[form]
+    with pytest.raises(KeyRefused):
+        Key.from_secret(text)
+    refused({"kty": "oct", "alg": "HS256", "k": b64u(text)})
+
+
+def test_random_secrets_of_any_length_are_taken() -> None:
+    for length in range(32, 160):
+        # Each begins as a DER SEQUENCE, a JSON text or a PEM block could.
+        for start in (b"0", b"\x30\x82", bytes([0x30, length - 2]), b"{", b"-----", b"ssh", b'"', b"["):
+            Key.from_secret((start + hashlib.shake_256(bytes([length])).digest(length))[:length])
+    Key.from_secret(b"correct horse battery staple and a few words more")
+
+
+def test_a_secret_has_no_public_form_and_no_pem() -> None:
+    key = Key.from_secret(SECRET)
+    assert key.symmetric
+    for call in (lambda: key.public, key.to_jwk, key.to_pem, KeySet([key]).to_jwks):
+        with pytest.raises(KeyRefused):
+            call()
+
+
+def test_a_secret_is_no_pair_and_a_pair_no_secret(keys: dict[str, Key]) -> None:
+    with pytest.raises(KeyRefused):
+        Key.from_secret(SECRET, "ES256")
+    with pytest.raises(KeyRefused):
+        Key.from_pem(keys["RS256"].to_pem(), "HS256")
+
+
+# One key, one algorithm
+
+
+@pytest.mark.parametrize("name", ["none", "None", "", "es256", "HS255", None, 5, ["ES256"]])
+def test_unknown_algorithms_are_refused_wherever_a_key_is_made(keys: dict[str, Key], name: Anything) -> None:
+    jwk = keys["ES256"].to_jwk()
+    refused(changed(jwk, alg=name))
+    for make in (
+        lambda: Key.from_secret(SECRET, name),
+        lambda: Key.from_pem(keys["ES256"].to_pem(), name),
+        lambda: generate_key(name),
+        lambda: KeySet.from_jwks({"keys": []}, algorithms=[name]),
+    ):
+        with pytest.raises(KeyRefused):
+            make()
+
+
+def test_a_jwk_is_only_for_the_algorithm_that_it_names(keys: dict[str, Key]) -> None:
+    refused(keys["RS256"].to_jwk(), "ES256")
+    refused(keys["ES256"].to_jwk(), "Ed25519")
+    refused(changed(keys["RS256"].to_jwk(), alg="RSA-OAEP"))
+    refused(changed(keys["RS256"].to_jwk(), alg="ES256"))
+    refused(changed(keys["Ed25519"].to_private_jwk(), alg="HS256"))
+
+
+def test_a_jwk_without_alg_takes_the_only_one_of_its_type_or_the_one_that_the_caller_names(
+    keys: dict[str, Key],
+) -> None:
+    for name in ("ES256", "Ed25519"):
+        assert Key.from_jwk(changed(keys[name].to_jwk(), alg=...)).algorithm == name
+    for jwk in (keys["RS256"].to_jwk(), keys["HS256"].to_private_jwk()):
+        refused(changed(jwk, alg=...))
+    assert Key.from_jwk(changed(keys["RS256"].to_jwk(), alg=...), algorithm="RS256").algorithm == "RS256"
+    assert Key.from_jwk(changed(keys["HS256"].to_private_jwk(), alg=...), algorithm="HS256").algorithm == "HS256"
+    refused(changed(keys["RS256"].to_jwk(), alg=...), "ES256")
+    refused(changed(keys["ES256"].to_jwk(), alg=...), "HS256")
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pem_key_of_another_type_than_its_algorithm_is_refused(keys: dict[str, Key], name: str) -> None:
+    for other in PAIRS:
+        if other != name:
+            with pytest.raises(KeyRefused):
+                Key.from_pem(keys[name].to_pem(), other)
+
+
+def test_the_deprecated_name_eddsa_is_verified_but_never_signed(keys: dict[str, Key]) -> None:
+    old = Key.from_jwk(changed(keys["Ed25519"].to_private_jwk(), alg="EdDSA"))
+    assert old.algorithm == "EdDSA"
+    old.check_signature(keys["Ed25519"].sign(b"text"), b"text")
+    with pytest.raises(KeyRefused):
+        old.sign(b"text")
+    with pytest.raises(KeyRefused):
+        generate_key("EdDSA")
+
+
+# use and key_ops
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"use": "enc"},
+        {"use": None},
+        {"use": ["sig"]},
+        {"key_ops": ["encrypt"]},
+        {"key_ops": []},
+        {"key_ops": ["sign"]},
+        {"key_ops": "verify"},
+        {"key_ops": None},
+        {"key_ops": ["verify", "verify"]},
+        {"key_ops": ["verify", 5]},
+    ],
+)
+def test_a_public_jwk_that_is_not_for_verifying_is_refused(keys: dict[str, Key], members: dict[str, object]) -> None:
+    assert "JWK" in refused(changed(keys["ES256"].to_jwk(), **members))
+
+
+def test_key_ops_bound_what_a_key_does() -> None:
+    jwk = Key.from_secret(SECRET).to_private_jwk()
+    signing = Key.from_jwk(changed(jwk, key_ops=["sign"]))
+    checking = Key.from_jwk(changed(jwk, key_ops=["verify"]))
+    checking.check_signature(signing.sign(b"text"), b"text")
+    with pytest.raises(KeyRefused):
+        checking.sign(b"text")
+    with pytest.raises(KeyRefused):
+        signing.check_signature(b"", b"text")
+    assert KeySet([signing]).find("HS256", signing.kid) is None
+    assert KeySet([signing]).find("HS256", None) is None
+
+
+def test_a_pair_for_signing_verifies_with_its_public_half_and_one_for_verifying_does_not_sign(
+    keys: dict[str, Key],
+) -> None:
+    jwk = keys["ES256"].to_private_jwk()
+    signing = Key.from_jwk(changed(jwk, key_ops=["sign"]))
+    signing.check_signature(signing.sign(b"text"), b"text")
+    with pytest.raises(KeyRefused):
+        Key.from_jwk(changed(jwk, key_ops=["verify"])).sign(b"text")
+
+
+# Malformed JWKs
+
+
+@pytest.mark.parametrize(
+    "jwk",
+    [None, 5, [], b"", b"[]", "{", b"\xff", "\ud800", {}, {"kty": "EC"}, {"kty": 5}, b'{"kty":"EC","kty":"RSA"}'],
+)
+def test_what_is_no_jwk_is_refused(jwk: object) -> None:
+    refused(jwk)
+
+
+@pytest.mark.parametrize("name", ["RS256", "ES256", "Ed25519", "HS256"])
+def test_each_missing_or_broken_member_is_refused(keys: dict[str, Key], name: str) -> None:
+    jwk = keys[name].to_private_jwk()
+    for member in set(jwk) - {"use", "alg", "kid"}:
+        # Without `d` a pair is public, and taken, unless other private members are there.
+        if not (member == "d" and name != "RS256") and member != "k":
+            refused(changed(jwk, **{member: ...}))
+        for value in (None, 5, "", ["AQAB"], jwk[member] + "=", jwk[member] + ".", " " + jwk[member], "A", "+/+/"):
+            refused(changed(jwk, **{member: value}))
+
+
+# RSA
+
+
+def rsa_jwk(key: rsa.RSAPrivateKey | rsa.RSAPublicNumbers) -> dict[str, str]:
+    numbers = key.public_key().public_numbers() if isinstance(key, rsa.RSAPrivateKey) else key
+    return {"kty": "RSA", "alg": "RS256", "n": number(numbers.n), "e": number(numbers.e)}
+
+
+def test_rsa_keys_under_2048_bits_are_refused() -> None:
+    small = rsa.generate_private_key(65537, 1024)  # noqa: S505 # the point of the test
+    assert "bits" in refused(rsa_jwk(small))
+    pem = small.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with pytest.raises(KeyRefused, match="bits"):
+        Key.from_pem(pem, "RS256")
+    assert "bits" in refused(rsa_jwk(rsa.RSAPublicNumbers(65537, 2**2046 + 1)))
+
+
+def test_rsa_keys_over_8192_bits_are_refused() -> None:
+    Key.from_jwk(rsa_jwk(rsa.RSAPublicNumbers(65537, 2**8191 + 1)))
+    assert "bits" in refused(rsa_jwk(rsa.RSAPublicNumbers(65537, 2**8192 + 1)))
+    public = rsa.RSAPublicNumbers(65537, 2**16383 + 1).public_key()
+    with pytest.raises(KeyRefused, match="bits"):
+        Key.from_pem(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), "RS256")
+
+
+@pytest.mark.parametrize("exponent", [1, 2, 3, 17, 257, 65535, 65536, 65538, 2**64 + 1, 2**2040 + 1])
+def test_rsa_exponents_that_are_small_even_or_huge_are_refused(rsa_key: rsa.RSAPrivateKey, exponent: int) -> None:
+    modulus = rsa_key.public_key().public_numbers().n
+    refused(rsa_jwk(rsa.RSAPublicNumbers(exponent, modulus)))
+
+
+def test_an_even_rsa_modulus_is_refused(rsa_key: rsa.RSAPrivateKey) -> None:
+    modulus = rsa_key.public_key().public_numbers().n
+    refused(rsa_jwk(rsa.RSAPublicNumbers(65537, modulus + 1)))
+
+
+def test_rsa_numbers_with_leading_zeros_are_refused(keys: dict[str, Key]) -> None:
+    jwk = keys["RS256"].to_jwk()
+    for member in ("n", "e"):
+        raw = urlsafe_b64decode(jwk[member] + "==")
+        assert "zero" in refused(changed(jwk, **{member: b64u(b"\0" + raw)}))
+
+
+def test_rsa_keys_whose_numbers_do_not_belong_together_are_refused(keys: dict[str, Key]) -> None:
+    jwk = keys["RS256"].to_private_jwk()
+    other = Key.from_pem(
+        rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), "RS256"
+    ).to_private_jwk()
+    for member in ("n", "d", "p", "q", "dp", "dq", "qi"):
+        refused(changed(jwk, **{member: other[member]}))
+    for member in ("d", "p", "dp"):
+        refused(changed(jwk, **{member: number(2**9000 + 1)}))
+    assert "primes" in refused(changed(jwk, oth=[]))
+
+
+# Elliptic curves
+
+
+def test_points_off_the_curve_are_refused(keys: dict[str, Key]) -> None:
+    jwk = keys["ES256"].to_jwk()
+    assert "curve" in refused(changed(jwk, y=b64u(b"\1" * 32)))
+    assert "curve" in refused(changed(jwk, x=b64u(b"\0" * 32), y=b64u(b"\0" * 32)))
+    assert "curve" in refused(changed(jwk, x=b64u(b"\xff" * 32)))
+
+
+def test_other_curves_are_refused() -> None:
+    for curve, name in ((ec.SECP384R1(), "P-384"), (ec.SECP256K1(), "secp256k1")):
+        pair = ec.generate_private_key(curve)
+        with pytest.raises(KeyRefused, match="curve"):
+            Key.from_pem(pair.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), "ES256")
+        numbers = pair.public_key().public_numbers()
+        members = {"kty": "EC", "x": number(numbers.x), "y": number(numbers.y)}
+        refused(members | {"crv": name})
+        refused(members | {"crv": name, "alg": "ES256"})
+        refused(members | {"crv": "P-256", "alg": "ES256"})
+
+
+def test_coordinates_of_the_wrong_length_are_refused(keys: dict[str, Key]) -> None:
+    jwk = keys["ES256"].to_private_jwk()
+    for member in ("x", "y", "d"):
+        raw = urlsafe_b64decode(jwk[member] + "==")
+        for wrong in (b"\0" + raw, raw[1:], raw[:-1]):
+            assert "32 bytes" in refused(changed(jwk, **{member: b64u(wrong)}))
+
+
+@pytest.mark.parametrize("name", ["ES256", "Ed25519"])
+def test_a_private_half_that_is_not_of_the_public_half_is_refused(keys: dict[str, Key], name: str) -> None:
+    other = generate_key(name).to_private_jwk()
+    assert "belong together" in refused(changed(keys[name].to_private_jwk(), d=other["d"]))
+
+
+@pytest.mark.parametrize(
+    "d", [0, 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551, 2**256 - 1], ids=["0", "n", "max"]
+)
+def test_ec_private_numbers_out_of_range_are_refused(keys: dict[str, Key], d: int) -> None:
+    assert "range" in refused(changed(keys["ES256"].to_private_jwk(), d=b64u(d.to_bytes(32, "big"))))
+
+
+# Ed25519
+
+SMALL_ORDER = [
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0000000000000000000000000000000000000000000000000000000000000080",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+]
+P = 2**255 - 19
+# y = p + k is another spelling of y = k; x = 0 has no sign.
+NON_CANONICAL = [(P + k | sign << 255).to_bytes(32, "little").hex() for k in range(19) for sign in (0, 1)] + [
+    "0100000000000000000000000000000000000000000000000000000000000080",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+]
+
+
+@pytest.mark.parametrize("point", SMALL_ORDER)
+def test_ed25519_keys_of_small_order_are_refused(point: str) -> None:
+    raw = bytes.fromhex(point)
+    assert "small order" in refused({"kty": "OKP", "crv": "Ed25519", "x": b64u(raw)})
+    pem = ed25519.Ed25519PublicKey.from_public_bytes(raw).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    with pytest.raises(KeyRefused, match="small order"):
+        Key.from_pem(pem, "Ed25519")
+
+
+@pytest.mark.parametrize("point", NON_CANONICAL)
+def test_ed25519_keys_in_a_non_canonical_form_are_refused(point: str) -> None:
+    message = refused({"kty": "OKP", "crv": "Ed25519", "x": b64u(bytes.fromhex(point))})
+    assert "canonical" in message or "no point" in message
+
+
+def test_ed25519_keys_that_are_no_point_are_refused() -> None:
+    assert "no point" in refused({"kty": "OKP", "crv": "Ed25519", "x": b64u(bytes([2]) + bytes(31))})
+
+
+def test_good_ed25519_keys_are_taken() -> None:
+    for seed in range(32):
+        private = ed25519.Ed25519PrivateKey.from_private_bytes(hashlib.sha256(bytes([seed])).digest())
+        Key.from_jwk({"kty": "OKP", "crv": "Ed25519", "x": b64u(private.public_key().public_bytes_raw())})
+
+
+def test_other_octet_key_pairs_are_refused() -> None:
+    raw = x25519.X25519PrivateKey.generate()
+    refused({"kty": "OKP", "crv": "X25519", "x": b64u(raw.public_key().public_bytes_raw())})
+    refused({"kty": "OKP", "crv": "Ed448", "x": b64u(bytes(57))})
+    with pytest.raises(KeyRefused):
+        Key.from_pem(raw.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), "Ed25519")
+
+
+# PEM
+
+
+def test_pem_texts_without_exactly_one_plain_key_are_refused(keys: dict[str, Key], rsa_key: rsa.RSAPrivateKey) -> None:
+    pem = keys["RS256"].to_pem()
+    encrypted = rsa_key.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"password")
+    )
+    broken = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
+    certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    dh = "-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----\n"
+    for text in ("", "x", "\u00e9", pem + pem, pem[:-40], encrypted, broken, certificate, dh, pem + certificate):
+        with pytest.raises(KeyRefused):
+            Key.from_pem(text, "RS256")
+
+
+# Sets
+
+
+def test_a_set_gives_the_key_of_the_exact_kid(keys: dict[str, Key], public_keys: KeySet) -> None:
+    key = keys["ES256"]
+    found = public_keys.find("ES256", key.kid)
+    assert found is not None
+    assert found.kid == key.kid
+    assert public_keys.get(key.kid) is found
+    assert key.kid in public_keys
+    assert len(public_keys) == 3
+    for kid in ("", key.kid[:-1], key.kid + " ", "../../etc/passwd", "' OR 1=1 --", "x" * 100_000):
+        assert public_keys.find("ES256", kid) is None
+        assert public_keys.get(kid) is None
+
+
+def test_without_a_kid_a_set_gives_only_the_only_key_of_the_algorithm(keys: dict[str, Key]) -> None:
+    key, other = keys["ES256"], generate_key("ES256")
+    assert KeySet([key, keys["RS256"]]).find("ES256", None) is key
+    assert KeySet([key, other]).find("ES256", None) is None
+    assert KeySet([keys["RS256"]]).find("ES256", None) is None
+
+
+def test_two_keys_of_one_kid_refuse_the_set(keys: dict[str, Key]) -> None:
+    jwks = [changed(keys[name].to_jwk(), kid="same") for name in ("ES256", "RS256")]
+    with pytest.raises(KeyRefused, match="kid"):
+        KeySet.from_jwks({"keys": jwks})
+    with pytest.raises(KeyRefused, match="kid"):
+        KeySet([keys["ES256"], keys["ES256"].public])
+
+
+def test_secrets_and_pairs_in_one_set_refuse_it(keys: dict[str, Key]) -> None:
+    with pytest.raises(KeyRefused, match="mixes"):
+        KeySet([keys["ES256"], keys["HS256"]])
+    with pytest.raises(KeyRefused, match="mixes"):
+        KeySet.from_jwks({"keys": [keys["HS256"].to_private_jwk(), keys["ES256"].to_jwk()]})
+
+
+def test_a_set_says_whether_it_holds_secrets(keys: dict[str, Key], public_keys: KeySet) -> None:
+    assert KeySet([keys["HS256"]]).symmetric
+    assert not public_keys.symmetric
+    assert not KeySet().symmetric
+
+
+def test_a_set_is_made_of_keys() -> None:
+    for thing in ("text", b"bytes", {"kty": "oct"}):
+        with pytest.raises(TypeError):
+            KeySet([thing])  # type: ignore[list-item]
+
+
+def test_broken_weak_unknown_and_foreign_keys_of_a_jwks_are_skipped_and_reported(keys: dict[str, Key]) -> None:
+    good = keys["ES256"].to_jwk()
+    jwks = {
+        "keys": [
+            changed(keys["RS256"].to_jwk(), kid="weak", e="Aw"),
+            changed(keys["RS256"].to_jwk(), kid="for-encryption", use="enc"),
+            {"kty": "AKP", "alg": "ML-DSA-1", "kid": "unknown"},
+            {"kty": "EC"},
+            "not even an object",
+            {"kty": "EC", "kid": "x" * 300},
+            changed(keys["Ed25519"].to_jwk(), kid=5),
+            good,
+        ]
+    }
+    for source in (jwks, json.dumps(jwks), json.dumps(jwks).encode()):
+        key_set = KeySet.from_jwks(source)
+        assert [key.to_jwk() for key in key_set] == [good]
+        assert [name for name, _ in key_set.skipped] == ["weak", "for-encryption", "unknown", 3, 4, 5, 6]
+        assert all(reason for _, reason in key_set.skipped)
+    assert KeySet([keys["ES256"]]).skipped == ()
+
+
+@pytest.mark.parametrize(
+    "jwks", [{}, {"keys": None}, {"keys": {}}, {"keys": "x"}, [], "[]", b"", b'{"keys":[],"keys":[]}']
+)
+def test_what_is_no_jwks_is_refused(jwks: Anything) -> None:
+    with pytest.raises(KeyRefused):
+        KeySet.from_jwks(jwks)
+
+
+def test_keys_without_alg_in_a_jwks_take_the_one_fitting_algorithm_that_is_named(keys: dict[str, Key]) -> None:
+    jwks = {"keys": [changed(keys[name].to_jwk(), alg=...) for name in PAIRS]}
+    assert [key.algorithm for key in KeySet.from_jwks(jwks)] == ["ES256", "Ed25519"]
+    named = KeySet.from_jwks(jwks, algorithms=("RS256", "ES256"))
+    assert [key.algorithm for key in named] == ["RS256", "ES256"]
+    both = KeySet.from_jwks(jwks, algorithms=("Ed25519", "EdDSA"))
+    assert len(both) == 0
+
+
+def test_a_jwks_with_private_members_is_read_and_written_without_them(keys: dict[str, Key]) -> None:
+    key_set = KeySet.from_jwks({"keys": [keys["ES256"].to_private_jwk()]})
+    assert key_set.to_jwks() == {"keys": [keys["ES256"].to_jwk()]}
+
+
+def test_a_key_stands_for_the_set_of_itself(keys: dict[str, Key], public_keys: KeySet) -> None:
+    assert list(keys["ES256"].as_set) == [keys["ES256"]]
+    assert keys["ES256"].as_set is keys["ES256"].as_set
+    assert public_keys.as_set is public_keys
