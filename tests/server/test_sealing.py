@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from jotgate.core.encoding import encode_segment
 from jotgate.core.errors import SettingsError
+from jotgate.server import sealing
 from jotgate.server.sealing import MasterKey
 
 RAW = bytes(range(32))
@@ -150,6 +151,13 @@ def test_a_master_key_has_32_bytes(raw: bytes) -> None:
 
 def test_a_master_key_does_not_show_itself() -> None:
     assert repr(KEY) == "MasterKey(…)"
+
+
+def test_a_process_that_comes_second_keeps_the_key_of_the_first(tmp_path: Path) -> None:
+    MasterKey.load(tmp_path, None)
+    text = (tmp_path / "master.key").read_text()
+    sealing._create(tmp_path / "master.key")
+    assert (tmp_path / "master.key").read_text() == text
 
 
 def test_processes_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:

@@ -78,6 +78,11 @@ def test_what_is_no_address_is_refused(raw: str) -> None:
     assert (caught.value.code, caught.value.status) == ("invalid_email", 422)
 
 
+def test_a_text_far_too_long_for_an_address_is_not_even_parsed() -> None:
+    with pytest.raises(InvalidEmail, match=r"^The e-mail address is too long\.$"):
+        normalise_email("\N{COMBINING LONG SOLIDUS OVERLAY}" * 60_000 + "@example.com")
+
+
 @given(st.text() | st.from_regex(r"[^@]{1,20}@[^@]{1,20}\.[a-z]{2,8}", fullmatch=True))
 def test_any_text_becomes_a_stable_address_or_a_typed_refusal(raw: str) -> None:
     try:

@@ -191,10 +191,9 @@ async def test_a_wait_ends_and_what_was_still_queued_does_not_happen_behind_its_
             await asyncio.sleep(0)
             await writer_is_waiting(impatient)
             queued = asyncio.ensure_future(impatient.add_account(new_account(email="queued@example.com")))
-            assert [type(a) for a in await asyncio.gather(first, queued, return_exceptions=True)] == [
-                StoreBusy,
-                StoreBusy,
-            ]
+            for answer in await asyncio.gather(first, queued, return_exceptions=True):
+                assert isinstance(answer, StoreBusy)
+                assert "in time" in str(answer)
         await impatient.ping()
         assert "queued@example.com" not in await emails(impatient)
     finally:

@@ -5,6 +5,8 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -116,6 +118,23 @@ def test_processes_that_start_at_once_on_a_new_database_migrate_it_once(path: Pa
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute(READ_REVISION).fetchall() == [(HEAD,)]
         assert connection.execute("SELECT id, seq FROM jotgate_revocation_head").fetchall() == [(1, 0)]
+
+
+def test_processes_that_turn_a_new_database_to_write_ahead_logging_at_once_wait_for_one_another(tmp_path: Path) -> None:
+    """SQLite itself says "locked" at once to some of them, in about one round of ten: hence so many rounds."""
+
+    def turn(path: Path, together: threading.Barrier) -> str:
+        with closing(sqlite_schema.connect(path)) as connection:
+            together.wait()
+            sqlite_schema._use_wal(connection)
+            mode: str = connection.execute("PRAGMA journal_mode").fetchone()[0]
+            return mode
+
+    with ThreadPoolExecutor(6) as threads:
+        for n in range(80):
+            together = threading.Barrier(6)
+            turning = [threads.submit(turn, tmp_path / f"{n}.db", together) for _ in range(6)]
+            assert {each.result() for each in turning} == {"wal"}
 
 
 def test_starting_on_an_up_to_date_database_loads_no_alembic(path: Path) -> None:

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -74,6 +75,33 @@ async def test_every_connection_commits_durably_and_keeps_foreign_keys(store: Sq
 
     assert await store._write(pragmas) == ["wal", 2, 1]
     assert await store._read(pragmas) == ["wal", 2, 1]
+
+
+async def test_opening_again_starts_no_second_writer(store: SqliteStore) -> None:
+    writer = store._writer
+    store.open()
+    assert store._writer is writer
+
+
+def test_a_new_database_that_another_process_holds_is_waited_for(path: Path) -> None:
+    path.parent.mkdir()
+    opened = threading.Event()
+
+    def open_and_close() -> None:
+        store = SqliteStore(path)
+        store.open()
+        opened.set()
+        store.close_now()
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        waiting = threading.Thread(target=open_and_close)
+        waiting.start()
+        assert not opened.wait(0.2)
+        assert waiting.is_alive()
+        other.execute("COMMIT")
+        waiting.join()
+    assert opened.is_set()
 
 
 async def test_a_reading_connection_cannot_write(store: SqliteStore) -> None:
