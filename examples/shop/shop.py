@@ -20,12 +20,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
-from jotgate import Claims, Verifier
+from jotgate import Claims
 from jotgate.integrations.fastapi import Auth
 from jotgate.server.app import create_app as create_auth_app
 from jotgate.server.settings import Settings
 
-from .orders import MAX_ORDERS, MAX_QUANTITY, PRODUCTS, Order, OrderBook, Product, OrderBookFullError
+from .orders import MAX_ORDERS, MAX_QUANTITY, PRODUCTS, Order, OrderBook, OrderBookFullError, Product
 
 ISSUER = "https://localhost:8443/auth"  # unless JOTGATE_ISSUER says where else the shop is
 AUDIENCE = "shop"
@@ -51,10 +51,16 @@ class NewOrder(BaseModel):
     quantity: int = Field(ge=1, le=MAX_QUANTITY)
 
 
-def create_shop(verifier: Verifier, orders: OrderBook, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
-    """The shop alone: it asks only for somebody who can verify tokens, so its tests need no auth server."""
-    shop = FastAPI(title="The Jot Shop", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
-    auth = Auth(verifier)
+def create_shop(auth: Auth, orders: OrderBook, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The shop alone: all it asks for is somebody who checks tokens, so its tests need no auth server."""
+    shop = FastAPI(
+        title="The Jot Shop",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,  # no address is ever made from the Host header, which is the sender's to choose
+    )
 
     @shop.get("/api/products")
     def list_products() -> dict[str, list[Product]]:
@@ -74,7 +80,7 @@ def create_shop(verifier: Verifier, orders: OrderBook, lifespan: Lifespan[FastAP
         except OrderBookFullError:
             raise OrderError(409, "too_many_orders", f"An account can keep {MAX_ORDERS} orders, not more.") from None
 
-    @shop.get("/", include_in_schema=False)
+    @shop.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(STATIC / "index.html")
 
@@ -100,11 +106,13 @@ def create_shop(verifier: Verifier, orders: OrderBook, lifespan: Lifespan[FastAP
 
 def create_app() -> FastAPI:
     """The shop with jotgate under /auth, in one process: what `jotgate demo` runs."""
-    auth = create_auth_app(load_settings(os.environ))
-    orders = OrderBook(auth.settings.data_dir / "shop.sqlite3", clock=lambda: int(time.time()))
-    shop = create_shop(auth.verifier(), orders, lifespan=auth.lifespan)
-    shop.mount("/auth", auth)
-    shop.router.routes.extend(auth.well_known_routes())
+    settings = load_settings(os.environ)
+    server = create_auth_app(settings)
+    auth = Auth(server.verifier(), trusted_proxies=settings.trusted_proxies)
+    orders = OrderBook(settings.data_dir / "shop.sqlite3", clock=lambda: int(time.time()))
+    shop = create_shop(auth, orders, lifespan=server.lifespan)
+    shop.mount("/auth", server)
+    shop.router.routes.extend(server.well_known_routes())
     return shop
 
 
@@ -129,7 +137,7 @@ def problem(status: int, code: str, detail: str, headers: Mapping[str, str] | No
 
 
 class PageHeaders:
-    """Middleware: puts the security headers on every answer that does not bring its own."""
+    """Middleware: puts the security headers on every answer that does not bring its own, and no body on one to HEAD."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -140,6 +148,8 @@ class PageHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
+            elif scope["type"] == "http" and scope["method"] == "HEAD":
+                message["body"] = b""  # FastAPI's refusal of HEAD has one, which breaks an HTTP/2 connection
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
