@@ -1,0 +1,103 @@
+"""The README shows what works: its endpoint runs, and its curl session gives the output that stands there."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fastapi import FastAPI
+from msgspec.structs import fields
+from starlette.testclient import TestClient
+
+import jotgate
+from jotgate.server import Settings
+from jotgate.server.http.routes import ROUTES
+from jotgate.testing import TestAuth
+
+if TYPE_CHECKING:
+    from tests.conftest import Need, RunningServer
+
+REPOSITORY = Path(__file__).parent.parent
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+MARK = "@@@@ command %d @@@@"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def test_it_begins_with_what_it_is_then_the_two_commands() -> None:
+    _, what, *_ = README.split("\n\n")
+    assert what.count(". ") == 1, "two sentences"
+    commands = [block.strip() for block in blocks("sh")[:2]]
+    assert [command.splitlines()[-1] for command in commands] == ["make demo", "make test"]
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for command in commands:
+        assert f"\n{command.split()[-1]}:" in makefile
+
+
+def test_every_setting_is_in_the_table() -> None:
+    table = set(re.findall(r"^\| `JOTGATE_(\w+)` \|", README, re.MULTILINE))
+    assert table == {each.name.upper() for each in fields(Settings)}
+
+
+def test_every_endpoint_is_in_the_table() -> None:
+    for route in ROUTES:
+        assert route.path in README
+
+
+def test_the_mounting_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = next(block for block in blocks("python") if "create_app" in block)
+    names: dict[str, Any] = {}
+    exec(compile(source, "README.md", "exec"), names)  # noqa: S102 - the README's own code
+    with TestClient(names["app"], base_url="https://localhost:8443") as client:
+        metadata = client.get("/.well-known/oauth-authorization-server/auth").json()
+        assert client.get("/auth/healthz").status_code == 200
+    assert metadata["issuer"] == "https://localhost:8443/auth"
+
+
+def test_the_protected_endpoint_is_short_and_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = blocks("python")[0]
+    assert len(source.strip().splitlines()) < 15
+    kit = TestAuth(issuer="https://localhost:8443/auth", audience="shop")
+    # The README's verifier finds its keys over the network; here the same endpoint trusts the test issuer.
+    monkeypatch.setattr(jotgate, "Verifier", lambda **_: kit.verifier, raising=False)
+    names: dict[str, Any] = {}
+    exec(compile(source, "README.md", "exec"), names)  # noqa: S102 - the README's own code
+    app = names["app"]
+    assert isinstance(app, FastAPI)
+    with kit.client(app) as client:
+        answer = client.get("/orders", headers=kit.bearer("ada", scopes=["orders:read"]))
+        assert (answer.status_code, answer.json()) == (200, {"customer": "ada"})
+        assert client.get("/orders").status_code == 401
+        assert client.get("/orders", headers=kit.bearer("ada", scopes=["other"])).status_code == 403
+
+
+def test_the_curl_session_gives_the_output_that_the_readme_shows(
+    running_shop: "RunningServer", need: "Need", tmp_path: Path
+) -> None:
+    need("curl")
+    session = next(block for block in blocks("console") if "curl" in block)
+    shown: list[tuple[str, str]] = []
+    for line in session.splitlines():
+        if line.startswith("$ "):
+            shown.append((line[2:], ""))
+        elif line.startswith("> "):
+            shown[-1] = (f"{shown[-1][0]}\n{line[2:]}", "")
+        else:
+            shown[-1] = (shown[-1][0], f"{shown[-1][1]}{line}\n")
+    assert len(shown) >= 6
+    script = "".join(f"{command}\necho '{MARK % number}'\n" for number, (command, _) in enumerate(shown))
+    script = script.replace("https://localhost:8443", running_shop.url)
+    script = script.replace("jotgate-demo/", f"{running_shop.data_dir}/")
+    done = subprocess.run(
+        ["bash", "-eu"], input=script, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rest = done.stdout
+    for number, (command, expected) in enumerate(shown):
+        output, _, rest = rest.partition(MARK % number + "\n")
+        pattern = '[^"]*'.join(re.escape(part) for part in expected.split("…"))
+        assert re.fullmatch(pattern, output), f"$ {command}\nshows\n{expected}\nand gives\n{output}"
