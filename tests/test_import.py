@@ -59,5 +59,7 @@ def test_every_public_name_is_there_and_the_verifier_comes_when_it_is_asked_for(
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     import jotgate
+    from jotgate.verifier import Verifier
 
+    assert jotgate.Verifier is Verifier
     assert not hasattr(jotgate, "nothing")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -30,6 +31,7 @@ from jotgate import (
     verify_jws,
     verify_token,
 )
+from jotgate.core.algorithms import _ecdsa_check, _ecdsa_sign
 from jotgate.core.encoding import decode_segment, encode_segment
 
 
@@ -205,6 +207,23 @@ def test_ecdsa_signatures_are_deterministic_and_the_standard_librarys(forge: For
     x, y = (int.from_bytes(decode_segment(numbers[name]), "big") for name in ("x", "y"))
     public = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
     public.verify(encode_dss_signature(r, s), b"text", ec.ECDSA(SHA256()))
+
+
+def test_where_openssl_has_no_deterministic_ecdsa_signatures_are_random_and_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = ec.ECDSA
+
+    def old_openssl(hash_: SHA256, deterministic_signing: bool = False) -> ec.ECDSA:
+        if deterministic_signing:
+            raise UnsupportedAlgorithm("deterministic ECDSA")
+        return real(hash_)
+
+    monkeypatch.setattr(ec, "ECDSA", old_openssl)
+    pair = ec.generate_private_key(ec.SECP256R1())
+    sign = _ecdsa_sign(32, SHA256())(pair)
+    assert sign(b"text") != sign(b"text")
+    _ecdsa_check(32, SHA256())(pair.public_key())(sign(b"text"), b"text")
 
 
 def test_ed25519_signatures_with_a_second_spelling_of_s_are_refused(forge: Forge, keys: dict[str, Key]) -> None:
