@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from jotgate.core.errors import SettingsError
-from jotgate.server.records import Account
+from jotgate.server.records import Account, SealedKey
 from jotgate.server.store import StoreBusy, StoreError, lanes
 from jotgate.server.store.sqlite import SqliteStore
 
@@ -206,6 +206,14 @@ async def test_readiness_fails_when_nothing_can_be_read(store: SqliteStore) -> N
     await store._write(lambda connection: connection.execute("DROP TABLE jotgate_revocation_head").fetchall())
     with pytest.raises(StoreError):
         await store.ping()
+
+
+async def test_keys_that_cannot_be_read_or_added_are_a_typed_error(store: SqliteStore) -> None:
+    await store._write(lambda connection: connection.execute("DROP TABLE jotgate_keys").fetchall())
+    with pytest.raises(StoreError):
+        store.load_keys()
+    with pytest.raises(StoreError):
+        store.add_key_if_none(SealedKey(kid="kid", purpose="access", algorithm="ES256", sealed=b"", created_at=1))
 
 
 def test_a_file_that_is_no_database_is_named(path: Path) -> None:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from jotgate.server.records import Account
-from jotgate.server.store import EmailTaken, Store
+from jotgate.server.store import EmailTaken, Store, StoreError
 
 NewAccount = Callable[..., Account]
 
@@ -43,6 +43,14 @@ async def test_an_address_belongs_to_one_account_in_any_case(store: Store, new_a
     with pytest.raises(EmailTaken) as caught:
         await store.add_account(new_account(email=again))
     assert (caught.value.code, caught.value.status) == ("email_taken", 409)
+    assert await store.list_accounts(limit=10) == [first]
+
+
+async def test_an_id_that_exists_is_a_fault_and_not_a_taken_address(store: Store, new_account: NewAccount) -> None:
+    first = new_account()
+    await store.add_account(first)
+    with pytest.raises(StoreError):
+        await store.add_account(new_account(id=first.id))
     assert await store.list_accounts(limit=10) == [first]
 
 
