@@ -56,8 +56,12 @@ def add_account(data: Path | None, email: str, *, as_json: bool) -> None:
         _say(f"added {account.email} (id {account.id}) with {_scopes(account)}")
 
 
+def _on_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
 def _read_password(settings: Settings) -> Secret:
-    if sys.stdin.isatty():
+    if _on_terminal():
         password = getpass.getpass("Password: ")
         check_new_password(password, min_length=settings.password_min_length)
         if getpass.getpass("Once more: ") != password:

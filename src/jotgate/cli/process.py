@@ -206,10 +206,16 @@ def _granian(listening: Listening) -> MPServer:
 
 
 class _Once(logging.Filter):
-    """Leaves out what the main process says better: with the reason, and once."""
+    """Leaves out what the main process says better: with the reason, and once.
+
+    Also left out is that a worker is killed for not stopping in time: two threads of Granian wait for a worker's end,
+    and the one that comes second may take it for alive.
+    """
+
+    NOT_TOLD: Final = ("Unexpected exit from worker", "ASGI lifespan startup failed", "Killing worker")
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(("Unexpected exit from worker", "ASGI lifespan startup failed"))
+        return not record.getMessage().startswith(self.NOT_TOLD)
 
 
 def _logging(level: str) -> dict[str, Any]:
