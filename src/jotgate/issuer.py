@@ -1,6 +1,6 @@
 """Access tokens in the RFC 9068 profile from a key and defaults; knows no account, no store and no request."""
 
-import secrets
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -20,7 +20,7 @@ def _now() -> int:
 
 
 def _new_token_id() -> str:
-    return encode_segment(secrets.token_bytes(16))
+    return encode_segment(os.urandom(16))
 
 
 class Issuer:

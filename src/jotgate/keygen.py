@@ -1,6 +1,6 @@
 """Makes new keys: the one place of the token library that asks for randomness; knows no token."""
 
-import secrets
+import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -30,7 +30,7 @@ def _pair(algorithm: str, private: Material, kid: str | None) -> Key:
 
 _MAKERS: Mapping[str, Callable[[str | None], Key]] = MappingProxyType(
     {
-        "HS256": lambda kid: Key.from_secret(secrets.token_bytes(32), "HS256", kid=kid),
+        "HS256": lambda kid: Key.from_secret(os.urandom(32), "HS256", kid=kid),
         "RS256": lambda kid: _pair("RS256", rsa.generate_private_key(65537, _RSA_BITS), kid),
         "ES256": lambda kid: _pair("ES256", ec.generate_private_key(ec.SECP256R1()), kid),
         "Ed25519": lambda kid: _pair("Ed25519", ed25519.Ed25519PrivateKey.generate(), kid),

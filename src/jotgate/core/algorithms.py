@@ -5,10 +5,10 @@ and `sign(message)`. Whatever can be prepared is prepared there, once for each k
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
@@ -26,8 +26,7 @@ Sign = Callable[[bytes], bytes]
 _WRONG = "The signature does not belong to this token and key."
 
 
-@dataclass(frozen=True, slots=True)
-class Algorithm:
+class Algorithm(msgspec.Struct, frozen=True):
     """One row: `make_check` takes the public key (or the secret), `make_sign` the private key (or the secret)."""
 
     name: str
@@ -126,12 +125,12 @@ def _ecdsa_check(half: int, hash_: hashes.HashAlgorithm) -> Callable[[ec.Ellipti
 
 
 def _ecdsa_sign(half: int, hash_: hashes.HashAlgorithm) -> Callable[[ec.EllipticCurvePrivateKey], Sign]:
-    try:
-        scheme = ec.ECDSA(hash_, deterministic_signing=True)  # RFC 6979, as RFC 8725bis asks
-    except UnsupportedAlgorithm:  # an OpenSSL older than 3.2
-        scheme = ec.ECDSA(hash_)
-
     def make(key: ec.EllipticCurvePrivateKey) -> Sign:
+        try:
+            scheme = ec.ECDSA(hash_, deterministic_signing=True)  # RFC 6979, as RFC 8725bis asks
+        except UnsupportedAlgorithm:  # an OpenSSL older than 3.2
+            scheme = ec.ECDSA(hash_)
+
         def sign(message: bytes) -> bytes:
             r, s = decode_dss_signature(key.sign(message, scheme))
             return r.to_bytes(half) + s.to_bytes(half)

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from copy import deepcopy
-from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import force_setattr
 
 from jotgate.core.algorithms import ALGORITHMS, ASYMMETRIC
 from jotgate.core.errors import ClaimRefused, SettingsError, TokenExpired, TokenNotYetValid
@@ -65,8 +64,7 @@ def read_registered(members: dict[str, Any]) -> Registered:
         raise ClaimRefused(f"The claim {claim!r} is not {_TYPES.get(claim, 'text')}.", claim=claim) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """What a verifier demands of a token. There are no off-switches: issuer, audience, type and end are always checked.
 
     - `issuer`, `audience`: compared exactly with `iss` and with one member of `aud`.
@@ -88,8 +86,6 @@ class Policy:
     required: tuple[str, ...] = ("sub", "iat")
     claims_type: type[msgspec.Struct] | None = None
     max_lifetime_s: int = MAX_LIFETIME_S
-    allowed: frozenset[str] = field(init=False, repr=False, compare=False)
-    normal_typ: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         faults = [
@@ -113,10 +109,10 @@ class Policy:
             faults.append("claims_type must be a msgspec Struct.")
         if faults:
             raise SettingsError(faults)
-        object.__setattr__(self, "algorithms", algorithms)
-        object.__setattr__(self, "required", required)
-        object.__setattr__(self, "allowed", frozenset(algorithms or ()))
-        object.__setattr__(self, "normal_typ", normal_typ(self.typ))
+        # Settled here once, so that a check need not: lists become tuples, a type its form for comparing.
+        force_setattr(self, "algorithms", algorithms)
+        force_setattr(self, "required", required)
+        force_setattr(self, "typ", normal_typ(self.typ))
 
 
 def is_text(value: object) -> bool:
@@ -214,15 +210,14 @@ class Claims:
 
     def to_dict(self) -> dict[str, Any]:
         """Give all claims as they stand in the token, as a copy."""
-        return deepcopy(self._members)
+        return {name: _copied(value) for name, value in self._members.items()}
 
     def get(self, name: str, default: object = None) -> JsonValue:
         """Give any claim, or `default`."""
         return self[name] if name in self._members else default
 
     def __getitem__(self, name: str) -> JsonValue:
-        value = self._members[name]
-        return deepcopy(value) if isinstance(value, (dict, list)) else value
+        return _copied(self._members[name])
 
     def __contains__(self, name: object) -> bool:
         return name in self._members
@@ -235,6 +230,15 @@ class Claims:
 
     def __repr__(self) -> str:
         return f"<Claims iss={self.issuer!r} sub={self.subject!r} jti={self.token_id!r}>"
+
+
+def _copied(value: JsonValue) -> JsonValue:
+    """Give a value that its receiver may change: the claims themselves are shared."""
+    if isinstance(value, dict):
+        return {name: _copied(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_copied(member) for member in value]
+    return value
 
 
 def check_claims(members: dict[str, Any], policy: Policy, now: int) -> Registered:

@@ -4,17 +4,17 @@
 512 bits or e=3), so every way in goes through the checks here.
 """
 
-import hashlib
 import json
 from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.hashes import SHA256, Hash
 
 from jotgate.core.algorithms import ALGORITHMS, Algorithm, Check, Sign
 from jotgate.core.encoding import JsonRefused, decode_segment, encode_segment, parse_json_object
@@ -424,7 +424,9 @@ def _check_kid(kid: object) -> str:
 def _thumbprint(public: dict[str, str]) -> str:
     """RFC 7638: SHA-256 over the required members, ordered by name, without whitespace."""
     text = json.dumps(public, sort_keys=True, separators=(",", ":"))
-    return encode_segment(hashlib.sha256(text.encode("ascii")).digest())
+    digest = Hash(SHA256())
+    digest.update(text.encode("ascii"))
+    return encode_segment(digest.finalize())
 
 
 def _octets(members: dict[str, Any], name: str, size: int | None = None) -> bytes:
@@ -651,8 +653,7 @@ def _write_secret(row: Algorithm, public: Material, private: Material) -> dict[s
     return {"kty": "oct", "k": encode_segment(public)}
 
 
-@dataclass(frozen=True, slots=True)
-class _KeyType:
+class _KeyType(msgspec.Struct, frozen=True):
     private_member: str
     check: Callable[[Algorithm, Material], None]
     read: Callable[[Algorithm, dict[str, Any]], tuple[Material, Material]]

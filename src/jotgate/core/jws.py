@@ -5,8 +5,9 @@ and no key is ever taken from a token.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
+
+import msgspec
 
 from jotgate.core.algorithms import ALGORITHMS
 from jotgate.core.encoding import JsonRefused, decode_segment, encode_json_object, encode_segment, parse_json_object
@@ -27,8 +28,7 @@ _RESERVED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Jws:
+class Jws(msgspec.Struct, frozen=True):
     """What a verified JWS says: its header's members and its payload's bytes."""
 
     header: dict[str, Any]
@@ -75,7 +75,7 @@ def verify_jws(token: str | bytes, keys: Key | KeySet) -> Jws:
     return Jws(parse_json_object(route.header), payload)
 
 
-def open_jws(token: str | bytes, keys: Key | KeySet, algorithms: frozenset[str] | None = None) -> tuple[Route, bytes]:
+def open_jws(token: str | bytes, keys: Key | KeySet, algorithms: tuple[str, ...] | None = None) -> tuple[Route, bytes]:
     """Check form, header and signature; `algorithms` narrows what is taken. For `jotgate.core.token`."""
     if not isinstance(token, (str, bytes)):
         raise MalformedToken("A token is text.")
@@ -114,7 +114,7 @@ def _as_set(keys: object) -> KeySet:
     return keys.as_set
 
 
-def _find_route(head: bytes, keys: KeySet, algorithms: frozenset[str] | None) -> Route:
+def _find_route(head: bytes, keys: KeySet, algorithms: tuple[str, ...] | None) -> Route:
     header = _parse_header(head)
     if algorithms is not None and header.algorithm not in algorithms:
         raise AlgorithmRefused("The token's algorithm is not allowed here.")

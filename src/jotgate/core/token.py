@@ -37,8 +37,8 @@ def verify_token(token: str | bytes, keys: Key | KeySet, policy: Policy, now: in
     Raises a TokenError and nothing else, whatever `token` is: MalformedToken, AlgorithmRefused, UnknownKey,
     BadSignature, TokenExpired, TokenNotYetValid or ClaimRefused. Revocation is for `jotgate.Verifier`.
     """
-    route, payload = open_jws(token, keys, policy.allowed)
-    if route.typ != policy.normal_typ:
+    route, payload = open_jws(token, keys, policy.algorithms)
+    if route.typ != policy.typ:
         raise ClaimRefused("The token is of another type ('typ').", claim="typ")
     try:
         members = parse_json_object(payload)
