@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect, sync_playwright
 
 from tests.conftest import PASSWORD, Need, RunningServer
 
 # Chromium itself writes this line for each answer of 400 and above; the page asks on purpose for what is refused.
 REFUSAL_LINE = re.compile(r"Failed to load resource: the server responded with a status of 4\d\d")
 TIMES = "\N{MULTIPLICATION SIGN}"
+WITHIN_MS = 20_000  # only a failing test waits so long
 STORED = "Object.keys(localStorage).length + Object.keys(sessionStorage).length + document.cookie.length"
 
 
@@ -24,9 +25,11 @@ def browser(running_shop: RunningServer, need: Need) -> Iterator[Browser]:
     certificate = x509.load_pem_x509_certificate((running_shop.data_dir / "tls" / "cert.pem").read_bytes())
     spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     pin = base64.b64encode(hashlib.sha256(spki).digest()).decode()
+    chromium_path = need("chromium")
+    expect.set_options(timeout=WITHIN_MS)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path=need("chromium"),
+            executable_path=chromium_path,
             args=[
                 f"--ignore-certificate-errors-spki-list={pin}",
                 "--no-sandbox",
@@ -45,7 +48,7 @@ def browser(running_shop: RunningServer, need: Need) -> Iterator[Browser]:
 @pytest.fixture
 def context(browser: Browser, running_shop: RunningServer) -> Iterator[BrowserContext]:
     context = browser.new_context(base_url=running_shop.url, locale="en-GB")
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(WITHIN_MS)
     yield context
     context.close()
 
@@ -199,6 +202,37 @@ def test_a_sign_up_that_cannot_be_is_told_in_plain_words(
     expect(page.get_by_role("status")).to_have_text(sentence)
 
 
+def test_a_call_whose_token_is_refused_is_repeated_once_with_a_fresh_one(page: Page, email: str) -> None:
+    sign_up(page, email)
+    before = shown_token(page)
+
+    def spoil(route: Route) -> None:
+        route.continue_(headers={**route.request.headers, "authorization": f"Bearer {before}AAAA"})
+
+    page.route("**/api/orders", spoil, times=1)
+    order(page, "Cedar pencils", 2)
+
+    assert shown_token(page) != before
+    calls = page.get_by_role("region", name="What went over the wire").get_by_role("listitem")
+    expect(calls.filter(has_text="POST /api/orders")).to_have_count(2)
+    expect(calls.filter(has_text="POST /api/orders").last).to_contain_text("401")
+    expect(page.get_by_role("region", name="Your orders").get_by_role("listitem")).to_have_count(1)
+
+
+def test_logging_out_in_one_tab_ends_the_other_one(page: Page, context: BrowserContext, email: str) -> None:
+    sign_up(page, email)
+    other = context.new_page()
+    other.goto("/")
+    expect(other.get_by_text(email)).to_be_visible()
+
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_role("region", name="The gate is shut")).to_be_visible()
+    other.get_by_role("button", name="Order: Envelopes").click()
+
+    expect(other.get_by_role("status")).to_have_text("Your session has ended. Please log in again.")
+    expect(other.get_by_role("button", name="Log in")).to_be_visible()
+
+
 def test_somebody_who_is_not_logged_in_sees_the_shelf_and_the_apis_refusal(page: Page) -> None:
     page.get_by_role("button", name="Order: Iron-gall ink").click()
 
@@ -222,10 +256,10 @@ def test_everything_can_be_done_with_the_keyboard(page: Page, email: str) -> Non
     expect(page.get_by_role("button", name="Refresh")).to_be_focused()  # it kept the focus while it was busy
 
 
-@pytest.mark.parametrize("width", [320, 768, 1600])
-def test_nothing_sticks_out_sideways(page: Page, email: str, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 800})
+def test_nothing_sticks_out_sideways_from_320_pixels_to_wide(page: Page, email: str) -> None:
     sign_up(page, email)
     order(page, "Envelopes", 20)
 
-    assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+    for width in (320, 768, 960, 1600):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0, width

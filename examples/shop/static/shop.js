@@ -7,7 +7,7 @@ const $ = (id) => document.getElementById(id);
 /** An answer that is not a success. `code` is the stable code of the problem+json body. */
 class Refused extends Error {
   constructor(status, code, detail) {
-    super(detail);
+    super(detail || "The shop refused that.");
     this.status = status;
     this.code = code;
   }
@@ -35,11 +35,11 @@ async function call(method, path, { body, token, auth = false } = {}) {
     });
   } catch {
     note(method, path, "no answer");
-    throw new Refused(0, "unreachable", "");
+    throw new Refused(0, "unreachable");
   }
   const answer = response.status === 204 ? null : await response.json().catch(() => null);
   note(method, path, response.status, response.ok ? "" : answer?.code);
-  if (!response.ok) throw new Refused(response.status, answer?.code ?? "", answer?.detail ?? "");
+  if (!response.ok) throw new Refused(response.status, answer?.code, answer?.detail);
   return answer;
 }
 
@@ -113,6 +113,7 @@ async function leave() {
   try {
     await call("GET", "/api/orders", { token });
   } catch (refused) {
+    if (refused.status !== 401) throw refused;
     $("refusal-story").textContent =
       "Your token from before is not past its end yet. The page has just shown it to the API once more, and the API said:";
     $("refusal-answer").textContent = `GET /api/orders\n${refused.status} ${refused.code}`;
@@ -143,8 +144,6 @@ const PLAIN_WORDS = {
   email_taken: "There is an account with this address already. Log in instead.",
   session_ended: "Your session has ended. Please log in again.",
   missing_credential: "Please log in first.",
-  missing_token: "Please log in first.",
-  token_revoked: "Your session has ended. Please log in again.",
   busy: "There is a crowd at the door. Please try again in a moment.",
 };
 
@@ -162,8 +161,9 @@ async function attempt(action, control) {
     await action();
   } catch (refused) {
     if (!(refused instanceof Refused)) throw refused;
-    say(PLAIN_WORDS[refused.code] ?? (refused.detail || refused.message || "The shop refused that."), "error");
-    if (refused.status === 401 && session) shut();
+    const isOver = refused.status === 401 && session !== null; // even a refresh was refused
+    if (isOver) shut();
+    say(isOver ? PLAIN_WORDS.session_ended : (PLAIN_WORDS[refused.code] ?? refused.message), "error");
   } finally {
     if (control) control.ariaBusy = "false";
   }
