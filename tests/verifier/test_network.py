@@ -156,7 +156,7 @@ def test_a_slow_answer_ends_at_the_deadline_however_it_drips(
     issuer: FakeIssuer, start: Start, slow: Callable[[FakeIssuer], Answering], path: str
 ) -> None:
     issuer.server.answers[path] = slow(issuer)
-    assert "no complete answer within" in failure(start(timeout_s=0.5), issuer.token())
+    assert "no complete answer within" in failure(start(timeout_s=0.3), issuer.token())
 
 
 def endless(connection: ssl.SSLSocket) -> None:
@@ -392,8 +392,10 @@ async def test_await_ready_does_the_same_in_a_loop(issuer: FakeIssuer, start: St
 
 def test_wait_ready_raises_with_the_reason_when_time_is_up(issuer: FakeIssuer, start: Start) -> None:
     issuer.server.answers.pop("/jwks.json")
+    verifier = start()
+    assert "status 404" in failure(verifier, issuer.token())
     with pytest.raises(KeySourceError, match="status 404"):
-        start().wait_ready(1)
+        verifier.wait_ready(0.1)
 
 
 def test_close_ends_the_thread_and_the_next_use_starts_it_again(issuer: FakeIssuer, start: Start) -> None:

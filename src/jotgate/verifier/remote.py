@@ -52,7 +52,9 @@ class Attempt:
             self.wait(timeout_s)
 
     async def wait_async(self, timeout_s: float) -> None:
-        """Let other tasks run until the fetch ends."""
+        """Let other tasks run until the fetch ends. Under another event loop than asyncio's do not wait at all."""
+        if not in_event_loop():
+            return
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         with self._lock:
@@ -225,7 +227,7 @@ class RemoteKeys:
         if isinstance(fetched, str):
             self._schedule.failed(now)
             if fetched != self.last_error:  # said once, not with each retry
-                _log.warning("%s: the keys could not be fetched, the last good ones stay: %s", self._issuer, fetched)
+                _log.warning("%s: the keys could not be fetched, those that are known stay: %s", self._issuer, fetched)
             self.last_error = fetched
             return
         self._schedule.succeeded(now, fetched.max_age_s)

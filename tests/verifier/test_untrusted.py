@@ -1,0 +1,101 @@
+"""Whatever an issuer's address answers is understood or refused by our own error, and never by another."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jotgate import KeySet, generate_key
+from jotgate.core.algorithms import ASYMMETRIC
+from jotgate.verifier.addresses import check_https_url, metadata_urls
+from jotgate.verifier.discovery import parse_key_set, parse_max_age, parse_metadata
+from jotgate.verifier.transport import FetchError
+
+JWKS = KeySet([generate_key("ES256"), generate_key("Ed25519")]).to_jwks()
+ISSUER = "https://issuer.example"
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+members = st.sampled_from(["kty", "crv", "x", "y", "alg", "kid", "use", "key_ops", "n", "e", "d", "k", "x5c"])
+
+
+@st.composite
+def nearly_key_sets(draw: st.DrawFn) -> bytes:
+    """A good set in which some members became anything."""
+    keys: list[object] = [{**jwk, **draw(st.dictionaries(members, json_values, max_size=2))} for jwk in JWKS["keys"]]
+    return json.dumps({"keys": [*keys, *draw(st.lists(json_values, max_size=2))]}).encode()
+
+
+@settings(max_examples=150)
+@given(nearly_key_sets() | st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
+def test_a_key_set_gives_keys_or_a_fetch_error(raw: bytes) -> None:
+    with contextlib.suppress(FetchError):
+        keys = parse_key_set(raw, ASYMMETRIC)
+        assert len(keys)
+        assert not keys.symmetric
+        assert not any("d" in jwk for jwk in keys.to_jwks()["keys"])
+
+
+@settings(max_examples=150)
+@given(json_values, json_values | st.text().map("https://".__add__))
+def test_metadata_gives_an_https_address_or_a_fetch_error(named: object, uri: object) -> None:
+    document = {"issuer": named, "jwks_uri": uri}
+    with contextlib.suppress(FetchError):
+        parse_metadata(json.dumps(document).encode(), ISSUER)
+        raise AssertionError("an issuer that is not the right one")
+    with contextlib.suppress(FetchError):
+        found = parse_metadata(json.dumps(document | {"issuer": ISSUER}).encode(), ISSUER)
+        assert found == uri
+        assert found.startswith("https://")
+
+
+@settings(max_examples=150)
+@given(st.text() | st.text(alphabet="https:/[]@%\\?#.0a ", max_size=30).map("https://".__add__))
+def test_an_address_is_plain_or_a_value_error(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        check_https_url(text)
+        assert all(url.startswith("https://") for url in metadata_urls(text))
+
+
+@given(st.text())
+def test_any_cache_control_is_a_number_of_seconds_or_nothing(text: str) -> None:
+    seconds = parse_max_age(text)
+    assert seconds is None or seconds >= 0
+
+
+def test_a_set_with_a_private_key_is_refused_whole() -> None:
+    published = {"keys": [*JWKS["keys"], dict(generate_key("ES256").to_private_jwk())]}
+    with contextlib.suppress(FetchError):
+        parse_key_set(json.dumps(published).encode(), ASYMMETRIC)
+        raise AssertionError("what the network has seen signs nothing any more")
+
+
+def test_one_broken_key_does_not_cost_the_others() -> None:
+    published = {"keys": [{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}, {"kty": "new"}, *JWKS["keys"]]}
+    assert len(parse_key_set(json.dumps(published).encode(), ASYMMETRIC)) == 2
+
+
+def test_an_rsa_key_without_alg_is_for_the_one_rsa_algorithm_that_is_allowed() -> None:
+    jwk = dict(generate_key("RS256").to_jwk())
+    jwk.pop("alg")
+    (key,) = parse_key_set(json.dumps({"keys": [jwk]}).encode(), ASYMMETRIC)
+    assert key.algorithm == "RS256"
+
+
+def test_the_three_places_are_those_of_the_standards() -> None:
+    """RFC 8414 section 3.1 and OpenID Connect Discovery 1.0 section 4.1, whose slashes at the end do not count."""
+    assert metadata_urls("https://a.example/tenant/") == (
+        "https://a.example/.well-known/oauth-authorization-server/tenant",
+        "https://a.example/tenant/.well-known/openid-configuration",
+        "https://a.example/tenant/.well-known/oauth-authorization-server",
+    )
+    assert metadata_urls("https://a.example:8443") == (
+        "https://a.example:8443/.well-known/oauth-authorization-server",
+        "https://a.example:8443/.well-known/openid-configuration",
+    )
