@@ -3,6 +3,8 @@
 import base64
 import json
 import logging
+import os
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from jotgate import Issuer, Key, generate_key
 from jotgate.cli.inspecting import inspect
 from tests.cli.conftest import Jotgate
-from tests.conftest import RunningServer, log_in, sign_up
+from tests.conftest import RunningServer, jotgate_command, log_in, sign_up
 
 NOW = 1_795_000_000
 KEY = generate_key("ES256")
@@ -179,6 +181,19 @@ def test_escape_sequences_in_claims_do_not_reach_the_terminal(jotgate: Jotgate) 
         assert ran.status == 1
         assert all(char.isprintable() or char == "\n" for char in ran.out + ran.err), ran.out
     assert jotgate("inspect", text, "--json").out.isascii()
+
+
+def test_letters_that_the_locale_does_not_know_are_told_by_number() -> None:
+    ran = subprocess.run(
+        [*jotgate_command(), "inspect"],
+        input=token(claims=but(CLAIMS, sub="Zo\u00eb")),
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.stderr == ""
+    assert r'"Zo\xeb"' in ran.stdout
 
 
 def test_json_says_the_same_for_programs(jotgate: Jotgate) -> None:

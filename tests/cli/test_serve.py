@@ -61,7 +61,7 @@ def serve(folder: Path, *options: str, **environment: str) -> subprocess.Complet
 
 
 def make_certificate(folder: Path, *, last_day: int = 30) -> tuple[Path, Path]:
-    """A self-signed certificate for auth.shop.example, and its key."""
+    """A self-signed certificate for auth.shop.example, and its key, in the same two files each time."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "auth.shop.example")])
     today = dt.datetime.now(dt.UTC)
@@ -481,6 +481,60 @@ def test_a_killed_main_process_leaves_nobody_on_the_port(start_server: StartServ
     server = start_server("serve", "--workers", "2", data_dir=tmp_path / "data")
     os.kill(server.process.pid, signal.SIGKILL)
     wait_until_free(server.port)
+
+
+def served_certificate(port: int) -> bytes:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is only looked at
+    with handshake(port, context) as connection:
+        return connection.getpeercert(binary_form=True) or b""
+
+
+def test_sighup_brings_a_renewed_certificate_into_use_without_a_gap(start_server: StartServer, tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path)
+    server = start_server("serve", "--tls-cert", str(cert), "--tls-key", str(key), data_dir=tmp_path / "data")
+    make_certificate(tmp_path)
+    renewed = x509.load_pem_x509_certificate(cert.read_bytes()).public_bytes(serialization.Encoding.DER)
+    os.kill(server.process.pid, signal.SIGHUP)
+    give_up_at = time.monotonic() + ENDED_WITHIN_S
+    while served_certificate(server.port) != renewed:  # raises if nobody listens meanwhile
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
+    assert server.stop() == 0
+    assert "Traceback" not in server.output
+
+
+def test_a_closed_terminal_ends_what_was_started_in_it(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    command = [*jotgate_command(), "serve", "--data", str(tmp_path / "data"), "--port", str(free_port())]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as server:
+        assert server.stdout is not None
+        assert any(line.startswith("ready: ") for line in server.stdout)
+        os.kill(server.pid, signal.SIGHUP)
+        rest, _ = server.communicate(timeout=ENDED_WITHIN_S)
+    os.close(ours)
+    os.close(theirs)
+    assert (server.returncode, rest) == (0, "")
+
+
+def test_a_reader_that_has_gone_is_no_reason_to_stop_serving(tmp_path: Path, need: Need) -> None:
+    port = free_port()
+    command = [*jotgate_command(), "serve", "--data", str(tmp_path / "data"), "--port", str(port)]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as server:
+        assert server.stdout is not None
+        server.stdout.readline()
+        server.stdout.close()
+        give_up_at = time.monotonic() + ENDED_WITHIN_S
+        ask = [need("curl"), "-fsk", f"https://localhost:{port}/readyz"]
+        while subprocess.run(ask, capture_output=True, check=False).returncode != 0:
+            assert time.monotonic() < give_up_at
+            time.sleep(0.05)
+        server.terminate()
+    assert server.returncode == 0
 
 
 def test_a_worker_that_dies_ends_the_server_with_a_sentence(start_server: StartServer, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The ``jotgate`` command. This file alone works without the server extra: it says what is missing."""
 
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ _EXTRAS: Final = {"fastapi": "demo", "starlette": "demo", "pydantic": "demo"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0 done, 1 refused or failed, 2 wrong usage or settings."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # where the locale knows fewer characters, tell them by number
+            stream.reconfigure(errors="backslashreplace")
     _stop_without_traceback(words)
     try:
         from jotgate.cli.program import run  # noqa: PLC0415 - it needs packages that may be missing
