@@ -136,6 +136,12 @@ def test_a_malformed_key_is_refused_and_not_repeated(tmp_path: Path, text: str) 
         assert text not in str(from_variable.value) + str(from_file.value)
 
 
+def test_a_missing_file_is_an_error_where_keys_wait_for_it(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="is missing: put it back"):
+        MasterKey.load(tmp_path, None, make=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_place_that_cannot_hold_the_key_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SettingsError) as caught:

@@ -312,7 +312,5 @@ def test_the_sentence_about_an_old_key_form_tells_a_command_that_helps(tmp_path:
 def test_an_encrypted_key_is_refused_with_what_to_do(tmp_path: Path, form: serialization.PrivateFormat) -> None:
     cert, key = brought(tmp_path)
     key.write_bytes(pem(ec.generate_private_key(ec.SECP256R1()), form, b"secret"))
-    with pytest.raises(
-        SettingsError, match=r"is encrypted, .*: openssl pkcs8 -topk8 -nocrypt"
-    ):
+    with pytest.raises(SettingsError, match=r"is encrypted, .*: openssl pkcs8 -topk8 -nocrypt"):
         check_certificate(cert, key, NOW)

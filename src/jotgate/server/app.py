@@ -175,7 +175,8 @@ class AuthApp:
         settings = self.settings
         store = SqliteStore(settings.data_dir / DATABASE_NAME)
         store.open()
-        master = MasterKey.load(settings.data_dir, settings.master_key.reveal() if settings.master_key else None)
+        given = settings.master_key.reveal() if settings.master_key else None
+        master = MasterKey.load(settings.data_dir, given, make=not store.load_keys())
         keys = load_keys(store, master, self._clock(), self._random)
         public = KeySet([keys.signing.public])
         live = LiveState(public, clock=self._clock)

@@ -13,6 +13,7 @@ from typing import Final
 from jotgate.core.jwk import KeySet
 from jotgate.core.revocations import Revocations
 from jotgate.server.log import get_log, where
+from jotgate.server.records import CLOCK_MARGIN_S
 from jotgate.server.store import Store, StoreError
 from jotgate.verifier import Snapshot
 
@@ -33,9 +34,9 @@ class LiveState:
         return self._snapshot
 
     def revoke_sessions(self, entries: Iterable[tuple[str, int]]) -> None:
-        """Take in (sid, until) pairs; entries that no living token concerns any more go."""
+        """Take in (sid, until) pairs; entries go a day after the last token they concern has expired."""
         with self._writing:
-            revocations = self._snapshot.revocations.with_sessions(dict(entries), self._clock())
+            revocations = self._snapshot.revocations.with_sessions(dict(entries), self._clock() - CLOCK_MARGIN_S)
             self._snapshot = Snapshot(keys=self._snapshot.keys, revocations=revocations)
 
     async def catch_up(self, store: Store) -> None:

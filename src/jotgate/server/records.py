@@ -4,7 +4,12 @@ A record knows nothing of SQL, HTTP or the clock. Every `*_at` is Unix time in s
 it out of their `repr`, so that a log line or a traceback cannot carry it.
 """
 
+from typing import Final
+
 from msgspec import Struct
+
+# What has run out by the clock is kept this much longer: a clock that jumps ahead and back must not delete what counts.
+CLOCK_MARGIN_S: Final = 86_400
 
 
 class Account(Struct, frozen=True, kw_only=True):

@@ -33,11 +33,12 @@ class MasterKey:
         self._cipher = AESGCM(raw)
 
     @classmethod
-    def load(cls, data_dir: Path, env_value: str | None) -> "MasterKey":
+    def load(cls, data_dir: Path, env_value: str | None, *, make: bool = True) -> "MasterKey":
         """The key from `JOTGATE_MASTER_KEY` if that is set, else from `master.key`, which is made if it is not there.
 
-        Both hold the same text: 32 bytes in base64url. Raises `SettingsError` for anything else, and for a file that
-        others than its owner may read.
+        Both hold the same text: 32 bytes in base64url. Without `make` (there are keys already that only the right one
+        opens) a missing file is an error, too. Raises `SettingsError` for anything else, and for a file that others
+        than its owner may read.
         """
         if env_value is not None:
             return cls(_parse(env_value, "JOTGATE_MASTER_KEY"))
@@ -46,6 +47,9 @@ class MasterKey:
             try:
                 return cls(_parse(_read_private(path), str(path)))
             except FileNotFoundError:
+                if not make:
+                    fault = f"the master key {path} is missing: put it back, or set JOTGATE_MASTER_KEY to what it held"
+                    raise SettingsError((fault,)) from None
                 _create(path)
                 return cls(_parse(_read_private(path), str(path)))
         except OSError as error:

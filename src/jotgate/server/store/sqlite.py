@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy.dialects import sqlite
 
-from jotgate.server.records import Account, Family, Revocation, SealedKey
+from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, Revocation, SealedKey
 from jotgate.server.rules import refresh
 from jotgate.server.rules.accounts import email_identity
 from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Reused, Rotated
@@ -242,6 +242,8 @@ class SqliteStore:
             self._sql.add_revocation,
             {"seq": seq, "kind": "session", "id": ended[0], "at": now, "until": now + until_s},
         )
+        # Each entry takes a few dead ones along, so that the log stays as long as a day's worth.
+        connection.execute(self._sql.prune_revocations, {"dead_since": now - CLOCK_MARGIN_S})
         return True
 
     # The revocation log

@@ -4,7 +4,7 @@ Compiled statements are plain SQL text, run on the driver itself: building and c
 times what SQLite takes to answer it. Nothing here runs a statement or knows a driver.
 """
 
-from sqlalchemy import Dialect, bindparam, insert, literal_column, select, update
+from sqlalchemy import Dialect, bindparam, delete, insert, literal_column, select, update
 from sqlalchemy.sql import ClauseElement
 
 from jotgate.server.store.schema import accounts, families, keys, revocation_head, revocations
@@ -75,6 +75,17 @@ class Statements:
         )
         self.head = sql(select(revocation_head.c.seq))
         self.add_revocation = sql(insert(revocations))
+        self.prune_revocations = sql(
+            delete(revocations).where(
+                revocations.c.seq.in_(
+                    select(revocations.c.seq)
+                    .where(revocations.c.until <= bindparam("dead_since"))
+                    .order_by(revocations.c.seq)
+                    .limit(literal_column("8"))
+                    .offset(literal_column("0"))
+                )
+            )
+        )
         self.revocations_after = sql(
             select(revocations).where(revocations.c.seq > bindparam("after")).order_by(revocations.c.seq)
         )

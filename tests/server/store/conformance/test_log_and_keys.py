@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from jotgate.server.records import Account, Family, SealedKey
+from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, SealedKey
 from jotgate.server.store import Store
 
 NewAccount = Callable[..., Account]
@@ -48,6 +48,27 @@ async def test_the_log_is_read_from_a_cursor(store: Store, new_account: NewAccou
         await store.end_family(family.id, now=1_100, until_s=360)
     assert [entry.seq for entry in await store.revocations_after(1)] == [2, 3]
     assert await store.revocations_after(3) == []
+
+
+async def test_the_log_loses_only_what_has_been_dead_for_a_day(
+    store: Store, new_account: NewAccount, new_family: NewFamily
+) -> None:
+    """A clock that jumps ahead by hours, and back, deletes nothing that counts."""
+    account = new_account()
+    await store.add_account(account)
+
+    async def end_one(now: int) -> None:
+        family = new_family(account)
+        await store.add_family(family)
+        await store.end_family(family.id, now=now, until_s=360)
+
+    for now in (1_100, 1_101, 1_102 + CLOCK_MARGIN_S):
+        await end_one(now)
+    assert [entry.seq for entry in await store.revocations_after(0)] == [1, 2, 3]
+    await end_one(1_460 + CLOCK_MARGIN_S)
+    assert [entry.seq for entry in await store.revocations_after(0)] == [2, 3, 4]
+    await end_one(1_461 + CLOCK_MARGIN_S)
+    assert [entry.seq for entry in await store.revocations_after(0)] == [3, 4, 5]
 
 
 async def test_keys_come_back_oldest_first(store: Store) -> None:

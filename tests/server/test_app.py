@@ -1,0 +1,74 @@
+"""The app's start: keys are made once, sealed, and opened by the right master key only."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from jotgate import SettingsError
+from jotgate.core.encoding import encode_segment
+from jotgate.server import AuthApp, Settings, create_app
+from jotgate.server.secret import Secret
+from tests.server.http.support import Clock, client_of
+
+
+def started(settings: Settings) -> AuthApp:
+    app = create_app(settings, clock=Clock())
+    app.start()
+    return app
+
+
+def test_a_restart_keeps_the_signing_key(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data")
+    kids = []
+    for _ in range(2):
+        app = started(settings)
+        (key,) = app.live_snapshot().keys
+        kids.append(key.kid)
+        app.close()
+    assert kids[0] == kids[1]
+
+
+def test_private_keys_lie_in_the_database_sealed_only(tmp_path: Path) -> None:
+    app = started(Settings(data_dir=tmp_path / "data"))
+    private = app.start().issuer.keys
+    (key,) = private
+    app.close()
+    secret = key.to_private_jwk()["d"]
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "data").glob("jotgate.sqlite3*"))
+    assert b"PRIVATE KEY" not in stored
+    assert secret.encode() not in stored
+
+
+def test_a_wrong_master_key_stops_the_start_with_one_sentence(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data")
+    started(settings).close()
+    wrong = Settings(data_dir=tmp_path / "data", master_key=Secret(encode_segment(b"x" * 32)))
+    with pytest.raises(SettingsError, match="is not the one that the database was made with") as caught:
+        started(wrong)
+    assert len(caught.value.faults) == 1
+
+
+def test_a_lost_master_key_stops_the_start_and_is_not_replaced(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data")
+    started(settings).close()
+    (tmp_path / "data" / "master.key").unlink()
+    with pytest.raises(SettingsError, match="is missing"):
+        started(settings)
+    assert not (tmp_path / "data" / "master.key").exists()
+
+
+async def test_of_many_first_requests_at_once_one_starts_the_app(tmp_path: Path) -> None:
+    app = create_app(Settings(data_dir=tmp_path / "data"), clock=Clock())
+    async with client_of(app) as http:
+        answers = await asyncio.gather(*(http.get("/.well-known/jwks.json") for _ in range(10)))
+    assert len({answer.content for answer in answers}) == 1
+    app.close()
+
+
+def test_closing_twice_and_closing_what_never_started_is_fine(tmp_path: Path) -> None:
+    app = create_app(Settings(data_dir=tmp_path / "data"))
+    app.close()
+    app.start()
+    app.close()
+    app.close()
