@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -17,7 +18,7 @@ WITHIN_S = 30
 
 
 class World:
-    """The network and the clocks of one verifier. Every exchange has to be let through by the test, one by one."""
+    """The network and the clocks of one verifier. While `gate` is shut, every exchange waits."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000
@@ -25,9 +26,10 @@ class World:
         self.key = generate_key("ES256")
         self.down = False
         self.broken = False
-        self.cache_control = ""
+        self.gate = threading.Event()
+        self.gate.set()
+        self.asked = threading.Event()
         self.fetches = 0
-        self.changed = threading.Condition()
         self.verifier = Verifier(
             issuer=ISSUER,
             audience="api",
@@ -40,6 +42,8 @@ class World:
 
     def transport(self, url: str, timeout_s: float) -> Answer:
         assert 0 < timeout_s <= 5
+        self.asked.set()
+        assert self.gate.wait(WITHIN_S)
         if self.down:
             raise FetchError("the network is down")
         if self.broken:
@@ -49,10 +53,8 @@ class World:
         else:
             assert url == f"{ISSUER}/keys"
             document = KeySet([self.key]).to_jwks()
-            with self.changed:
-                self.fetches += 1
-                self.changed.notify_all()
-        return Answer(200, json.dumps(document).encode(), self.cache_control)
+            self.fetches += 1
+        return Answer(200, json.dumps(document).encode())
 
     def token(self) -> str:
         return Issuer(issuer=ISSUER, keys=self.key, clock=lambda: self.now).issue("alice", audience="api")
@@ -172,3 +174,48 @@ def test_keys_that_cannot_be_had_are_told_at_once_while_no_fetch_is_under_way(wo
     # Were this one to wait for the retry, it would wait for good: the monotonic clock stands still.
     with pytest.raises(KeySourceError, match="the network is down"):
         world.verifier.verify(world.token())
+
+
+def test_a_process_that_can_start_no_thread_says_so_and_recovers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(KeySourceError, match="can't start new thread"):
+            world.verifier.verify(world.token())
+    assert world.verifier.verify(world.token()).subject == "alice"
+
+
+def test_an_event_loop_that_ends_during_a_fetch_leaves_the_verifier_whole(world: World) -> None:
+    world.gate.clear()
+
+    async def give_up() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(world.verifier.averify(world.token()), 0.05)
+
+    asyncio.run(give_up())  # the loop is closed now, and a waiter of it is still on the list
+    world.gate.set()
+    assert world.verifier.verify(world.token()).subject == "alice"
+    assert world.fetches == 1
+
+
+def test_waiters_that_are_left_when_a_verifier_is_closed_are_woken(world: World) -> None:
+    world.gate.clear()
+    told: list[str] = []
+
+    def wait() -> None:
+        with pytest.raises(KeySourceError) as raised:
+            world.verifier.verify(world.token())
+        told.append(str(raised.value))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert world.asked.wait(WITHIN_S)
+    # Closing wakes the waiter, whose second try starts a thread anew, and the network is slow for that one too.
+    while waiting.is_alive():
+        world.verifier.close()
+        waiting.join(0.01)
+    assert told
+    world.gate.set()
+    assert world.verifier.verify(world.token()).subject == "alice"

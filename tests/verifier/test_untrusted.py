@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,9 +72,14 @@ def test_any_cache_control_is_a_number_of_seconds_or_nothing(text: str) -> None:
 
 def test_a_set_with_a_private_key_is_refused_whole() -> None:
     published = {"keys": [*JWKS["keys"], dict(generate_key("ES256").to_private_jwk())]}
-    with contextlib.suppress(FetchError):
+    with pytest.raises(FetchError, match="private"):
         parse_key_set(json.dumps(published).encode(), ASYMMETRIC)
-        raise AssertionError("what the network has seen signs nothing any more")
+
+
+def test_a_set_in_which_two_keys_have_one_name_is_refused_whole() -> None:
+    published = {"keys": [jwk | {"kid": "same"} for jwk in JWKS["keys"]]}
+    with pytest.raises(FetchError, match="same kid"):
+        parse_key_set(json.dumps(published).encode(), ASYMMETRIC)
 
 
 def test_one_broken_key_does_not_cost_the_others() -> None:
