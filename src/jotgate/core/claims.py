@@ -248,18 +248,19 @@ def check_claims(members: dict[str, Any], policy: Policy, now: int) -> Registere
     """
     registered = read_registered(members)
     for name in policy.required:
-        if members.get(name) in _NOTHING:
+        if not members.get(name) and members.get(name) in _NOTHING:
             raise ClaimRefused(f"The token has no claim {name!r}.", claim=name)
     if registered.iss != policy.issuer:
         raise ClaimRefused("The token is of another issuer.", claim="iss")
     audience = registered.aud
-    if audience != policy.audience and (isinstance(audience, (str, UnsetType)) or policy.audience not in audience):
+    if audience != policy.audience and (type(audience) is not list or policy.audience not in audience):
         raise ClaimRefused("The token is for another audience.", claim="aud")
     leeway_s = policy.leeway_s
     expires_at = int(registered.exp)
     if now >= expires_at + leeway_s:
         raise TokenExpired("The token has expired.")
-    if registered.nbf is not UNSET and now < registered.nbf - leeway_s:
+    not_before = registered.nbf
+    if not_before is not UNSET and now < not_before - leeway_s:
         raise TokenNotYetValid("The token is not valid yet.")
     issued_at = registered.iat
     if issued_at is UNSET:

@@ -124,8 +124,7 @@ def parse_json_object(raw: bytes, *, max_depth: int = MAX_JSON_DEPTH) -> dict[st
     """
     # msgspec is many times faster than the strict parser, and lax only where the text differs from how msgspec itself
     # would write the value: a text that comes out again byte for byte repeats no member, for a dict cannot.
-    flat = raw.find(b"{", 1) < 0 and raw.find(b"[") < 0
-    if flat or raw.count(b"{") + raw.count(b"[") <= max_depth:
+    if (b"[" not in raw and raw.find(b"{", 1) < 0) or raw.count(b"{") + raw.count(b"[") <= max_depth:
         try:
             value = _decode_object(raw)
             if _encode(value) == raw:

@@ -77,7 +77,7 @@ def verify_jws(token: str | bytes, keys: Key | KeySet) -> Jws:
 
 def open_jws(token: str | bytes, keys: Key | KeySet, algorithms: tuple[str, ...] | None = None) -> tuple[Route, bytes]:
     """Check form, header and signature; `algorithms` narrows what is taken. For `jotgate.core.token`."""
-    if not isinstance(token, (str, bytes)):
+    if type(token) is not str and not isinstance(token, (str, bytes)):
         raise MalformedToken("A token is text.")
     if len(token) > MAX_TOKEN_BYTES:
         raise MalformedToken(f"The token is longer than {MAX_TOKEN_BYTES} bytes.")
@@ -85,12 +85,12 @@ def open_jws(token: str | bytes, keys: Key | KeySet, algorithms: tuple[str, ...]
         text = token.encode("ascii") if isinstance(token, str) else token
     except UnicodeEncodeError:
         raise MalformedToken("The token holds other characters than a token can.") from None
-    parts = text.split(b".", 3)
-    if len(parts) != 3:
+    signed, _, tail = text.rpartition(b".")
+    head, dot, body = signed.partition(b".")
+    if not dot or b"." in body:
         if text.count(b".") == 4:
             raise MalformedToken("The token is encrypted (JWE), which is not taken.")
         raise MalformedToken("A token has three parts.")
-    head, body, tail = parts
     key_set = keys if type(keys) is KeySet else _as_set(keys)
     route = key_set._routes.get(head)  # noqa: SLF001 # the set's memo belongs to this module
     known = route is not None
@@ -99,7 +99,7 @@ def open_jws(token: str | bytes, keys: Key | KeySet, algorithms: tuple[str, ...]
     elif algorithms is not None and route.algorithm not in algorithms:
         raise AlgorithmRefused("The token's algorithm is not allowed here.")
     payload = decode_segment(body)
-    route.check(decode_segment(tail), text[: -len(tail) - 1])
+    route.check(decode_segment(tail), signed)
     if not known and len(head) <= _MAX_ROUTE_BYTES:
         routes = key_set._routes  # noqa: SLF001
         if len(routes) >= _MAX_ROUTES:
