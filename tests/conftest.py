@@ -15,7 +15,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,8 +102,6 @@ class RunningServer:
     port: int
     data_dir: Path
     output: str = ""
-    left_processes: bool = False  # whether workers outlived the main process
-    _reader: threading.Thread | None = None
     _said: threading.Condition = field(default_factory=threading.Condition)
     _silent: bool = False
 
@@ -150,43 +147,31 @@ class RunningServer:
 
     def interrupt(self) -> int:
         """Ctrl-C as a terminal does it: SIGINT for the whole process group. Returns the exit status."""
-        os.killpg(self.process.pid, signal.SIGINT)
-        return self._ended()
+        return self._end_by(signal.SIGINT, os.killpg)
 
     def stop(self) -> int:
         """SIGTERM for the main process, as a service manager does it. Returns the exit status."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        return self._ended()
+        return self._end_by(signal.SIGTERM, os.kill)
 
     def kill(self) -> None:
         """SIGKILL for every process of the group at once: no handler runs, nothing is flushed."""
-        if self.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-        self._ended()
+        self._end_by(signal.SIGKILL, os.killpg)
 
-    def _ended(self) -> int:
+    def _end_by(self, number: signal.Signals, send: Callable[[int, int], None]) -> int:
         if self.process.returncode is not None:
-            return self.process.returncode
-        try:
-            status = self.process.wait(STOPPED_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            raise AssertionError(f"the server did not stop; it said:\n{self.output}") from None
-        # Helpers such as multiprocessing's resource tracker end by themselves a moment after the main process.
+            return self.process.returncode  # its number may be another program's by now
         with contextlib.suppress(ProcessLookupError):
-            for _ in range(100):
-                os.killpg(self.process.pid, 0)
-                time.sleep(0.05)
+            send(self.process.pid, number)
+        # Each process of the group holds the pipe open for as long as it lives, so its end is the end of all of them.
+        self._reader.join(STOPPED_WITHIN_S)
+        if self._reader.is_alive():
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.left_processes = True
-        if self._reader is not None:
-            self._reader.join(STOPPED_WITHIN_S)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        return status
+            self._reader.join()
+            self.process.wait()
+            raise AssertionError(f"the server, or a process of it, did not stop; it said:\n{self.output}")
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return self.process.wait()
 
 
 class StartServer(Protocol):
@@ -236,7 +221,7 @@ def start_server() -> Iterator[StartServer]:
 def _one_for_all(command: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     server = launch([command], tmp_path_factory.mktemp(command) / "data")
     yield server
-    server.stop()
+    assert server.stop() == 0, server.output
 
 
 @pytest.fixture(scope="session")

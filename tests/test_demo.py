@@ -5,15 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import Need, RunningServer, StartServer
-
-
-@pytest.fixture
-def demo(start_server: StartServer, tmp_path: Path) -> RunningServer:
-    """A demo of its own, in a folder where nothing was before."""
-    return start_server("demo", data_dir=tmp_path / "data")
 
 
 def pasted_session(demo: RunningServer) -> str:
@@ -30,13 +22,15 @@ def printed_account(demo: RunningServer) -> dict[str, str]:
     }
 
 
-def test_the_printed_lines_work_when_pasted_into_a_shell(demo: RunningServer, need: Need, tmp_path: Path) -> None:
+def test_the_printed_lines_work_when_pasted_into_a_shell(
+    running_shop: RunningServer, need: Need, tmp_path: Path
+) -> None:
     need("curl")
     need("python3")
 
     shell = subprocess.run(
         [need("sh")],
-        input=pasted_session(demo),
+        input=pasted_session(running_shop),
         cwd=tmp_path,
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(tmp_path)},
         capture_output=True,
@@ -57,20 +51,20 @@ def test_the_printed_lines_work_when_pasted_into_a_shell(demo: RunningServer, ne
     assert json.loads(refusal[-1])["code"] == "token_revoked"
 
 
-def test_the_printed_account_logs_in_and_is_the_same_after_a_restart(
-    demo: RunningServer, start_server: StartServer
+def test_the_printed_account_logs_in(running_shop: RunningServer) -> None:
+    with running_shop.client("/auth") as client:
+        answer = client.post("/v1/login", json={**printed_account(running_shop), "delivery": "body"})
+
+    assert answer.status_code == 200
+    assert answer.json()["scope"].split() == ["account:read", "orders:read", "orders:write"]
+
+
+def test_ctrl_c_ends_it_cleanly_and_the_next_start_tells_the_same_account(
+    start_server: StartServer, tmp_path: Path
 ) -> None:
-    account = printed_account(demo)
-    demo.stop()
-    again = start_server("demo", data_dir=demo.data_dir)
+    demo = start_server("demo", data_dir=tmp_path / "data")
 
-    assert printed_account(again) == account
-    with again.client("/auth") as client:
-        assert client.post("/v1/login", json={**account, "delivery": "body"}).status_code == 200
-    assert (again.data_dir / "demo-account.json").stat().st_mode & 0o777 == 0o600
-
-
-def test_ctrl_c_ends_it_cleanly(demo: RunningServer) -> None:
-    assert demo.interrupt() == 0
+    assert demo.interrupt() == 0  # which also waits for the end of its worker
     assert "Traceback" not in demo.output
-    assert not demo.left_processes
+    again = start_server("demo", data_dir=demo.data_dir)
+    assert printed_account(again) == printed_account(demo)
