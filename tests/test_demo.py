@@ -64,7 +64,8 @@ def test_ctrl_c_ends_it_cleanly_and_the_next_start_tells_the_same_account(
 ) -> None:
     demo = start_server("demo", data_dir=tmp_path / "data")
 
-    assert demo.interrupt() == 0  # which also waits for the end of its worker
+    assert demo.interrupt() == 0
     assert "Traceback" not in demo.output
+    assert not demo.left_processes
     again = start_server("demo", data_dir=demo.data_dir)
     assert printed_account(again) == printed_account(demo)
