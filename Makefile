@@ -54,6 +54,6 @@ clean: ## remove .venv and everything built
 	@touch $@
 
 # The servers and the browser that the tests start; without root or apt the tests say what they skip.
-.venv/services: scripts/ensure-services tests/interop/package-lock.json
+.venv/services: scripts/ensure-services tests/interop/package-lock.json | .venv/tools
 	@scripts/ensure-services
 	@touch $@
