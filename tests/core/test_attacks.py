@@ -175,6 +175,16 @@ def test_ecdsa_signatures_of_zeros_are_refused(forge: Forge, keys: dict[str, Key
             verify_jws(f"{text}.{encode_segment(raw)}", keys["ES256"])
 
 
+def test_ecdsa_signatures_of_another_length_are_refused_though_their_numbers_are_right(
+    forge: Forge, keys: dict[str, Key]
+) -> None:
+    text, _, tail = forge.token("ES256").rpartition(".")
+    raw = decode_segment(tail)
+    for zeros in (1, 2, 32):
+        with pytest.raises(BadSignature):
+            verify_jws(f"{text}.{encode_segment(raw[:32] + bytes(zeros) + raw[32:])}", keys["ES256"])
+
+
 def test_ecdsa_signatures_in_der_are_refused(forge: Forge, keys: dict[str, Key]) -> None:
     text, _, tail = forge.token("ES256").rpartition(".")
     raw = decode_segment(tail)
@@ -429,6 +439,15 @@ def test_any_other_number_of_parts_is_malformed(verify: Verify, forge: Forge, al
     check_refused(verify, "." * dots, MalformedToken)
 
 
+def test_a_signed_header_without_a_payload_is_malformed(verify: Verify, forge: Forge, algorithm: str) -> None:
+    key = forge.keys[algorithm]
+    head = forge.segment(json.dumps(forge.header(algorithm)).encode())
+    for text in (head, f"{head}.", f".{head}", f".{head}."):
+        check_refused(verify, forge.sign(text, key), MalformedToken)
+    with pytest.raises(MalformedToken):
+        verify_jws(forge.sign(head, key), key)
+
+
 def test_a_jwe_is_refused_as_such(verify: Verify, forge: Forge, algorithm: str) -> None:
     header = forge.segment(b'{"alg":"dir","enc":"A256GCM","zip":"DEF"}')
     with pytest.raises(MalformedToken, match="JWE"):
@@ -489,6 +508,17 @@ def test_a_token_of_another_type_is_refused(verify: Verify, forge: Forge, algori
 @pytest.mark.parametrize("typ", ["AT+JWT", "application/at+jwt", "Application/AT+jwt"])
 def test_typ_is_a_media_type_and_compared_as_one(verify: Verify, forge: Forge, algorithm: str, typ: str) -> None:
     assert verify(forge.token(algorithm, header=forge.header(algorithm, typ=typ)))
+
+
+def test_a_media_type_of_another_tree_is_not_shortened(forge: Forge, keys: dict[str, Key]) -> None:
+    policy = Policy(issuer="https://auth.example.com", audience="api", algorithms=("ES256",), typ="text/at+jwt")
+    for typ, fits in (("text/at+jwt", True), ("Text/AT+JWT", True), ("application/text/at+jwt", False)):
+        token = forge.token(header=forge.header(typ=typ))
+        if fits:
+            assert verify_token(token, keys["ES256"], policy, forge.now)
+        else:
+            with pytest.raises(ClaimRefused):
+                verify_token(token, keys["ES256"], policy, forge.now)
 
 
 @pytest.mark.parametrize("typ", [None, 5, ["at+jwt"], "at+\u212a"])

@@ -466,8 +466,9 @@ def _check_rsa(row: Algorithm, key: Material) -> None:
         raise KeyRefused(f"An RSA key has {MIN_RSA_BITS} to {MAX_RSA_BITS} bits.")
     if numbers.n % 2 == 0:
         raise KeyRefused("An RSA modulus is odd.")
-    if numbers.e < MIN_RSA_EXPONENT or numbers.e.bit_length() > MAX_RSA_EXPONENT_BITS or numbers.e % 2 == 0:
-        raise KeyRefused(f"An RSA exponent is odd and lies between {MIN_RSA_EXPONENT} and 2^{MAX_RSA_EXPONENT_BITS}.")
+    # Even exponents are refused by `cryptography`.
+    if numbers.e < MIN_RSA_EXPONENT or numbers.e.bit_length() > MAX_RSA_EXPONENT_BITS:
+        raise KeyRefused(f"An RSA exponent lies between {MIN_RSA_EXPONENT} and 2^{MAX_RSA_EXPONENT_BITS}.")
 
 
 def _read_rsa(row: Algorithm, members: dict[str, Any]) -> tuple[Material, Material]:
