@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -29,11 +29,13 @@ class World:
         self.gate = threading.Event()
         self.gate.set()
         self.asked = threading.Event()
+        self.gave_up = False  # nobody opened the gate: somebody waited who should not have
+        self.before_answer: Callable[[], object] = lambda: None
         self.fetches = 0
         self.verifier = Verifier(
             issuer=ISSUER,
             audience="api",
-            key_wait_s=WITHIN_S,
+            key_wait_s=3 * WITHIN_S,
             clock=lambda: self.now,
             monotonic=lambda: self.monotonic,
             transport=self.transport,
@@ -43,7 +45,8 @@ class World:
     def transport(self, url: str, timeout_s: float) -> Answer:
         assert 0 < timeout_s <= 5
         self.asked.set()
-        assert self.gate.wait(WITHIN_S)
+        if not self.gate.wait(WITHIN_S):
+            self.gave_up = True
         if self.down:
             raise FetchError("the network is down")
         if self.broken:
@@ -54,6 +57,7 @@ class World:
             assert url == f"{ISSUER}/keys"
             document = KeySet([self.key]).to_jwks()
             self.fetches += 1
+            self.before_answer()
         return Answer(200, json.dumps(document).encode())
 
     def token(self) -> str:
@@ -217,5 +221,48 @@ def test_waiters_that_are_left_when_a_verifier_is_closed_are_woken(world: World)
         world.verifier.close()
         waiting.join(0.01)
     assert told
+    assert not world.gave_up
     world.gate.set()
     assert world.verifier.verify(world.token()).subject == "alice"
+
+
+def test_what_a_closed_verifiers_thread_still_brings_does_not_replace_newer_keys(world: World) -> None:
+    held, late = threading.Event(), threading.Event()
+    first: list[threading.Thread] = []
+
+    def hold_the_first_thread() -> None:
+        if not first:
+            first.append(threading.current_thread())
+            held.set()  # with the old keys in its hands
+            assert late.wait(WITHIN_S)
+
+    def close_meanwhile() -> None:
+        assert held.wait(WITHIN_S)
+        world.verifier.close()
+
+    world.before_answer = hold_the_first_thread
+    closer = threading.Thread(target=close_meanwhile)
+    closer.start()
+    with pytest.raises(KeySourceError):
+        world.verifier.verify(world.token())
+    closer.join()
+    world.key = generate_key("ES256")
+    assert world.verifier.verify(world.token()).subject == "alice"
+    late.set()
+    first[0].join(WITHIN_S)
+    assert world.verifier.status().keys == (world.key.kid,)
+
+
+async def test_verify_never_blocks_a_running_event_loop(world: World) -> None:
+    world.gate.clear()
+    with pytest.raises(KeySourceError):
+        world.verifier.verify(world.token())
+    assert not world.gave_up
+    world.gate.set()
+    assert (await world.verifier.averify(world.token())).subject == "alice"
+    world.gate.clear()
+    stranger = Issuer(issuer=ISSUER, keys=generate_key("ES256"), clock=lambda: world.now).issue("eve", audience="api")
+    with pytest.raises(UnknownKey):
+        world.verifier.verify(stranger)
+    assert not world.gave_up
+    world.gate.set()

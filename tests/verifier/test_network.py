@@ -98,6 +98,7 @@ def test_metadata_of_another_issuer_is_refused_however_similar(issuer: FakeIssue
         "https://user@localhost/jwks.json",
         "https:///jwks.json",
         "https://localhost\\@evil/jwks.json",
+        "https://localhost\\jwks.json",
         "https://localhost/jwks json",
         "https://localhost:99999/jwks.json",
         "https://[::1/jwks.json",
