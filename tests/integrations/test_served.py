@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -17,21 +19,29 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from playwright.sync_api import Browser, sync_playwright
 
 from jotgate.testing import TestAuth
+from tests.conftest import Need
 from tests.integrations.answers import REALM
 from tests.verifier.servers import WITHIN_S, make_certificates
 
 APP = """
 from pathlib import Path
 from fastapi import Depends, FastAPI, WebSocket
-from fastapi.responses import StreamingResponse
+from fastapi.responses import HTMLResponse, StreamingResponse
 from jotgate import Claims, KeySet, Verifier
 from jotgate.integrations.fastapi import Auth
 
 jwks = Path(__file__).with_name("jwks.json").read_bytes()
 verifier = Verifier(issuer="https://issuer.test", audience="api", keys=KeySet.from_jwks(jwks))
 app, auth = FastAPI(), Auth(verifier)
+
+@app.get("/", response_class=HTMLResponse)
+async def page():
+    return "<!doctype html><title>A page of the app</title>"
 
 @app.get("/me")
 async def me(claims: Claims = Depends(auth.require())):
@@ -73,6 +83,7 @@ class Told:
 class Served:
     port: int
     trust: ssl.SSLContext
+    certificate: Path
 
     def ask(self, method: str, path: str, headers: dict[str, str]) -> Told:
         connection = http.client.HTTPSConnection("localhost", self.port, context=self.trust, timeout=WITHIN_S)
@@ -107,7 +118,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         )
     try:
         _wait_listening(port, process, log)
-        yield Served(port, ssl.create_default_context(cafile=str(certificates.ca)))
+        yield Served(port, ssl.create_default_context(cafile=str(certificates.ca)), certificates.chain)
         # What the server logged while all this went on, tokens came in headers, cookies and subprotocols.
         assert "eyJ" not in log.read_text()
     finally:
@@ -163,3 +174,57 @@ def test_an_event_stream_opens_by_the_cookie(served: Served) -> None:
     asked = {"Cookie": cookie, "Accept": "text/event-stream", "Sec-Fetch-Site": "same-origin"}
     assert served.ask("GET", "/stream", asked).body == b"data: alice\n\n"
     assert served.ask("GET", "/me", asked).status == 401
+
+
+@pytest.fixture(scope="module")
+def chromium(served: Served, need: Need) -> Iterator[Browser]:
+    """Chromium that takes the server's own certificate, known by its public key, and no other unknown one."""
+    public = x509.load_pem_x509_certificate(served.certificate.read_bytes()).public_key()
+    spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    pin = base64.b64encode(hashlib.sha256(spki).digest()).decode()
+    path = need("chromium")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=[*flags, f"--ignore-certificate-errors-spki-list={pin}"]
+        )
+        yield browser
+        browser.close()
+
+
+WEBSOCKET = """([url, token]) => new Promise((resolve) => {
+    const socket = new WebSocket(url, ["jotgate.bearer", token]);
+    socket.onmessage = (event) => resolve([event.data, socket.protocol]);
+    socket.onerror = () => resolve(["refused", ""]);
+})"""
+POST_STREAM = """([token]) => fetch("/stream", {
+    method: "POST", headers: {Authorization: `Bearer ${token}`},
+}).then((answer) => answer.status)"""
+EVENT_SOURCE = """([url]) => new Promise((resolve) => {
+    const source = new EventSource(url, {withCredentials: true});
+    source.onmessage = (event) => { source.close(); resolve(event.data); };
+    source.onerror = () => { source.close(); resolve("refused"); };
+})"""
+
+
+def test_a_browser_uses_websockets_and_event_sources_with_its_own_means(served: Served, chromium: Browser) -> None:
+    kit = TestAuth()
+    token = kit.token("alice")
+    context = chromium.new_context()
+    page = context.new_page()
+    origin = f"https://localhost:{served.port}"
+    page.goto(origin)
+    chat = f"wss://localhost:{served.port}/chat"
+    assert page.evaluate(WEBSOCKET, [chat, token]) == ["alice", "jotgate.bearer"]
+    assert page.evaluate(WEBSOCKET, [chat, kit.token("alice", expired=True)]) == ["refused", ""]
+    assert page.evaluate(EVENT_SOURCE, [f"{origin}/stream"]) == "refused"
+    assert page.evaluate(POST_STREAM, [token]) == 204
+    assert page.evaluate(EVENT_SOURCE, [f"{origin}/stream"]) == "alice"
+    (cookie,) = context.cookies()
+    assert cookie["httpOnly"]
+    assert cookie["secure"]
+    assert page.evaluate("document.cookie") == ""
+    # Another host is another site, whose pages the same browser's cookie does not serve.
+    page.goto(f"https://127.0.0.1:{served.port}")
+    assert page.evaluate(EVENT_SOURCE, [f"{origin}/stream"]) == "refused"
+    context.close()

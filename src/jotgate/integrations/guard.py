@@ -221,10 +221,13 @@ class Guard:
         return Credential(values[0].decode("latin-1"), "cookie")
 
     def _check_confidential(self, scope: Scope) -> None:
+        scheme = scope.get("scheme", "http")
+        if scheme in ("https", "wss") and not self._proxies:
+            return  # what most requests are; the addresses behind need no reading
         client = scope.get("client")
         sender = resolve_sender(
             client[0] if client else None,
-            scope.get("scheme", "http"),
+            scheme,
             forwarded=_texts(scope, b"forwarded"),
             forwarded_for=_texts(scope, b"x-forwarded-for"),
             forwarded_proto=_texts(scope, b"x-forwarded-proto"),
