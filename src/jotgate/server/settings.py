@@ -261,6 +261,6 @@ def _origin_faults(settings: Settings, origin: str) -> Iterator[str]:
         if _site(own) != _site(other):
             yield (
                 f"allowed_origins: {origin} is not on the same site as {settings.origin}, so browsers would withhold "
-                f"the session cookie there. Give the API a subdomain of the front end's site (auth.{_site(other)}), or let "
-                "the front end's server pass a path such as /auth through to jotgate."
+                f"the session cookie there. Give the API a subdomain of the front end's site (auth.{_site(other)}), or "
+                "let the front end's server pass a path such as /auth through to jotgate."
             )

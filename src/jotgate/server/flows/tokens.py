@@ -53,7 +53,7 @@ async def make_pair(
             claims=own_claims,
         )
     except ClaimRefused as error:
-        deps.log.error("own_claims_refused", claim=error.claim, reason=str(error))
+        deps.log.error("own_claims_refused", claim=error.claim, reason=str(error))  # noqa: TRY400 - no traces
         raise OwnClaimsFailed("The operator's claims_for returned claims that cannot be issued.") from error
     return TokenPair(
         access_token=Secret(access_token),
@@ -72,5 +72,5 @@ async def _own_claims(deps: Deps, account: Account) -> dict[str, object]:
         return dict(await claims if inspect.isawaitable(claims) else claims)
     except Exception as error:
         # The hook is the operator's code: its message may hold anything, its place helps to mend it.
-        deps.log.error("claims_for_failed", error=type(error).__name__, at=where(error))
+        deps.log.error("claims_for_failed", error=type(error).__name__, at=where(error))  # noqa: TRY400 - no traces
         raise OwnClaimsFailed("The operator's claims_for failed.") from error

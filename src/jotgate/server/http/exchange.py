@@ -22,7 +22,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
-class ClientGone(Exception):  # noqa: N818 - not an error of anybody's: the client closed the connection
+class ClientGone(Exception):
     """The client went away before the request was whole: there is nobody to answer."""
 
 

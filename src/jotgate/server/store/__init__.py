@@ -24,13 +24,13 @@ class StoreError(JotgateError):
     code = "store_failed"
 
 
-class StoreBusy(StoreError):  # noqa: N818  named like the rest of the error tree
+class StoreBusy(StoreError):
     """Too much is waiting, or another process held the database for too long: try again shortly."""
 
     code = "busy"
 
 
-class StoreClosed(StoreError):  # noqa: N818  named like the rest of the error tree
+class StoreClosed(StoreError):
     """The store was not opened, or is closed already."""
 
     code = "store_closed"
