@@ -425,9 +425,10 @@ async def test_the_lifespan_passes_untouched(kit: TestAuth) -> None:
     assert inner.scopes[0] == given == {"type": "lifespan"}
 
 
-def test_a_scope_with_a_space_is_a_fault_of_the_program(kit: TestAuth) -> None:
-    with pytest.raises(ValueError, match="not the name of one scope"):
-        BearerMiddleware(Inner(), kit.verifier, scopes=["orders:read orders:write"])
+@pytest.mark.parametrize("scopes", [["orders:read orders:write"], [""], ["a\n"], ["ä"], [["a"]], "orders:read"])
+def test_required_scopes_that_no_token_could_have_are_a_fault_of_the_program(kit: TestAuth, scopes: list[str]) -> None:
+    with pytest.raises(ValueError, match="scope"):
+        BearerMiddleware(Inner(), kit.verifier, scopes=scopes)
 
 
 # WebSockets

@@ -4,7 +4,7 @@ It must not know any framework. What a refusal says is RFC 6750 section 3 and RF
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, MutableMapping, Sequence
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
 
@@ -256,15 +256,16 @@ class Guard:
         return Refused(status, code, detail, challenge=challenge)
 
 
-def check_scopes(scopes: Sequence[str]) -> None:
+def check_scopes(scopes: Iterable[object]) -> None:
     """Refuse required scopes that no token could ever have.
 
     Raises:
-        ValueError: not a name of RFC 6749 section 3.3; two names in one text, for instance.
+        ValueError: not names of RFC 6749 section 3.3; two names in one text, for instance, or a text instead of names.
     """
-    for scope in scopes:
-        if not scope or not _SCOPE_CHARACTERS.issuperset(scope):
-            raise ValueError(f"{scope!r} is not the name of one scope")
+    for scope in [scopes] if isinstance(scopes, str) else scopes:
+        named = isinstance(scope, str) and scope != "" and _SCOPE_CHARACTERS.issuperset(scope)
+        if not named or scope is scopes:
+            raise ValueError(f"{scope!r} is not the name of one scope, in a list of scopes")
 
 
 def came_by_subprotocol(scope: Scope) -> bool:

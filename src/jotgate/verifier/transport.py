@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -136,13 +136,13 @@ class _Connection(http.client.HTTPConnection):
         raw = _connect(self.host, self.port, self._deadline)
         raw.settimeout(_seconds_until(self._deadline))  # of the whole handshake
         try:
-            secure = self._context.wrap_socket(raw, server_hostname=self.host, suppress_ragged_eofs=False)
+            wrapped = self._context.wrap_socket(raw, server_hostname=self.host, suppress_ragged_eofs=False)
         except BaseException:
             raw.close()
             raise
-        if isinstance(secure, _LimitedSocket):
-            secure.deadline = self._deadline
-        self.sock = secure
+        limited = cast("_LimitedSocket", wrapped)  # as the context says
+        limited.deadline = self._deadline
+        self.sock = limited
 
 
 def _connect(host: str, port: int, deadline: float) -> socket.socket:
