@@ -31,16 +31,21 @@ class World:
         self.asked = threading.Event()
         self.gave_up = False  # nobody opened the gate: somebody waited who should not have
         self.before_answer: Callable[[], object] = lambda: None
+        self.before_judging: Callable[[], object] = lambda: None
         self.fetches = 0
         self.verifier = Verifier(
             issuer=ISSUER,
             audience="api",
             key_wait_s=3 * WITHIN_S,
-            clock=lambda: self.now,
+            clock=self.clock,
             monotonic=lambda: self.monotonic,
             transport=self.transport,
             jitter=lambda: 0.0,
         )
+
+    def clock(self) -> int:
+        self.before_judging()
+        return self.now
 
     def transport(self, url: str, timeout_s: float) -> Answer:
         assert 0 < timeout_s <= 5
@@ -266,3 +271,20 @@ async def test_verify_never_blocks_a_running_event_loop(world: World) -> None:
         world.verifier.verify(stranger)
     assert not world.gave_up
     world.gate.set()
+
+
+def test_keys_that_others_fetched_while_a_token_was_judged_by_older_ones_count_for_it_too(world: World) -> None:
+    world.verifier.verify(world.token())
+    world.key = generate_key("ES256")
+    token = world.token()
+    others: list[threading.Thread] = []
+
+    def let_another_thread_fetch() -> None:
+        if not others:
+            others.append(threading.Thread(target=world.verifier.verify, args=(token,)))
+            others[0].start()
+            others[0].join(WITHIN_S)
+
+    world.before_judging = let_another_thread_fetch  # the keys are in this thread's hands already, and the clock is not
+    assert world.verifier.verify(token).subject == "alice"
+    assert world.fetches == 2

@@ -133,37 +133,42 @@ class RemoteKeys:
             return self._settle()
         return good.snapshot
 
+    def _usable(self) -> Snapshot | None:
+        good = self.good
+        return good.snapshot if good is not None and self._monotonic() < good.stale_at else None
+
     def _settle(self) -> Snapshot:
         fault = self._start()
-        good = self.good
-        if good is not None and self._monotonic() < good.stale_at:
-            return good.snapshot
-        state = "are not known yet" if good is None else "were last fetched too long ago"
+        usable = self._usable()
+        if usable is not None:
+            return usable
+        state = "are not known yet" if self.good is None else "were last fetched too long ago"
         reason = fault or self.last_error
         raise KeySourceError(f"The keys of {self._issuer} {state}" + (f": {reason}." if reason else "."))
-
-    def in_flight(self) -> Attempt | None:
-        """Return the fetch that is under way now: what a caller without keys may wait for."""
-        attempt = self._next
-        return attempt if attempt.in_flight else None
 
     def coming(self) -> Attempt:
         """Return the fetch that ends next, be it under way or only planned."""
         return self._next
 
-    def ask(self) -> Attempt | None:
-        """Ask for a fetch because a token names a key that is not known.
+    def attempt_after(self, seen: Snapshot | None) -> Attempt | None:
+        """Return the fetch whose end may change a refusal by `seen`; None when there is nothing to wait for.
 
-        However many such tokens come, one fetch in each cooldown is made for them: the others share it while it is
-        under way, and get None afterwards.
+        `seen` is None where there were no keys to judge by: then a fetch under way is worth waiting for, and a retry
+        that is only planned is not. Otherwise a token named a key that `seen` does not have: however many such tokens
+        come, one fetch in each cooldown is made for them, which the others share while it is under way.
         """
         with self._changed:
-            if not self._next.in_flight:
-                if self._thread is None or not self._schedule.ask(self._monotonic()):
-                    return None
-                # Taken for under way from now on, or the next caller would find neither a fetch nor a free cooldown.
-                self._next.in_flight = True
-                self._changed.notify_all()
+            if self._usable() is not seen:
+                over = Attempt()  # a fetch has ended since: judge again at once
+                over.end()
+                return over
+            if self._next.in_flight:
+                return self._next
+            if seen is None or self._thread is None or not self._schedule.ask(self._monotonic()):
+                return None
+            # Taken for under way from now on, or the next caller would find neither a fetch nor a free cooldown.
+            self._next.in_flight = True
+            self._changed.notify_all()
             return self._next
 
     def close(self) -> None:

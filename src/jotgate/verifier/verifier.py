@@ -192,25 +192,29 @@ class Verifier:
             TokenError: one of its subclasses says why the token is refused (HTTP 401).
             KeySourceError: no keys to judge by (HTTP 503).
         """
+        seen: Snapshot | None = None
         try:
-            return self._verify_now(token)
-        except (KeySourceError, UnknownKey) as refusal:
-            attempt = self._attempt_after(refusal)
+            seen = self._source.snapshot()
+            return self._judge(token, seen)
+        except (KeySourceError, UnknownKey):
+            attempt = self._remote.attempt_after(seen) if self._remote is not None else None
             if attempt is None:
                 raise
         attempt.wait_outside_loop(self._key_wait_s)
-        return self._verify_now(token)
+        return self._judge(token, self._source.snapshot())
 
     async def averify(self, token: str | bytes) -> Claims:
         """Do the same as `verify` without ever blocking the event loop: where keys are fetched, other tasks go on."""
+        seen: Snapshot | None = None
         try:
-            return self._verify_now(token)
-        except (KeySourceError, UnknownKey) as refusal:
-            attempt = self._attempt_after(refusal)
+            seen = self._source.snapshot()
+            return self._judge(token, seen)
+        except (KeySourceError, UnknownKey):
+            attempt = self._remote.attempt_after(seen) if self._remote is not None else None
             if attempt is None:
                 raise
         await attempt.wait_async(self._key_wait_s)
-        return self._verify_now(token)
+        return self._judge(token, self._source.snapshot())
 
     def wait_ready(self, timeout_s: float) -> None:
         """Block until tokens can be judged, through as many failed fetches as fit into `timeout_s`.
@@ -265,17 +269,10 @@ class Verifier:
     def __repr__(self) -> str:
         return f"<Verifier issuer={self.issuer!r} audience={self.audience!r} mode={self._mode}>"
 
-    def _verify_now(self, token: str | bytes) -> Claims:
-        snapshot = self._source.snapshot()
+    def _judge(self, token: str | bytes, snapshot: Snapshot) -> Claims:
         claims = verify_token(token, snapshot.keys, self._policy, self._clock())
         snapshot.revocations.check_revoked(claims)
         return claims
-
-    def _attempt_after(self, refusal: KeySourceError | UnknownKey) -> "Attempt | None":
-        """Return the fetch whose end may change a refusal."""
-        if self._remote is None:
-            return None
-        return self._remote.ask() if isinstance(refusal, UnknownKey) else self._remote.in_flight()
 
     def _attempt_before(self, deadline: float) -> "Attempt | None":
         """Return the fetch to wait for while there are no keys; None when there are."""
