@@ -288,3 +288,12 @@ def test_keys_that_others_fetched_while_a_token_was_judged_by_older_ones_count_f
     world.before_judging = let_another_thread_fetch  # the keys are in this thread's hands already, and the clock is not
     assert world.verifier.verify(token).subject == "alice"
     assert world.fetches == 2
+
+
+def test_the_first_refusal_tells_the_reason_however_fast_the_fetch_failed() -> None:
+    for _ in range(50):
+        world = World()
+        world.down = True
+        with pytest.raises(KeySourceError, match="the network is down"):
+            world.verifier.verify(world.token())
+        world.verifier.close()

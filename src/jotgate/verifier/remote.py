@@ -75,6 +75,12 @@ class Attempt:
                 continue
 
 
+def _over() -> Attempt:
+    attempt = Attempt()
+    attempt.end()
+    return attempt
+
+
 def _finish(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
@@ -151,7 +157,7 @@ class RemoteKeys:
         return self._next
 
     def attempt_after(self, seen: Snapshot | None) -> Attempt | None:
-        """Return the fetch whose end may change a refusal by `seen`; None when there is nothing to wait for.
+        """Return the fetch after whose end to judge again; None when a refusal by `seen` stands.
 
         `seen` is None where there were no keys to judge by: then a fetch under way is worth waiting for, and a retry
         that is only planned is not. Otherwise a token named a key that `seen` does not have: however many such tokens
@@ -159,12 +165,12 @@ class RemoteKeys:
         """
         with self._changed:
             if self._usable() is not seen:
-                over = Attempt()  # a fetch has ended since: judge again at once
-                over.end()
-                return over
+                return _over()  # a fetch has ended meanwhile
             if self._next.in_flight:
                 return self._next
-            if seen is None or self._thread is None or not self._schedule.ask(self._monotonic()):
+            if seen is None:
+                return _over()  # the next try tells the reason that is known by now
+            if self._thread is None or not self._schedule.ask(self._monotonic()):
                 return None
             # Taken for under way from now on, or the next caller would find neither a fetch nor a free cooldown.
             self._next.in_flight = True
