@@ -10,7 +10,8 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,6 @@ from jotgate.cli.process import check_can_listen, resolve_host
 from jotgate.cli.serving import ServeOptions, tls_faults
 from jotgate.core.errors import SettingsError
 from jotgate.server.settings import Settings
-from tests.cli.conftest import Jotgate
 from tests.conftest import (
     PASSWORD,
     Need,
@@ -82,6 +82,21 @@ def make_certificate(folder: Path, *, last_day: int = 30) -> tuple[Path, Path]:
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return cert_file, key_file
+
+
+@contextmanager
+def program(
+    command: Sequence[str], *, stdin: int | None = None, stderr: int = subprocess.STDOUT
+) -> Iterator[subprocess.Popen[str]]:
+    """A program of its own process group, which is gone at the end, also when a test fails."""
+    with subprocess.Popen(
+        command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
+    ) as running:
+        try:
+            yield running
+        finally:
+            if running.poll() is None:
+                os.killpg(running.pid, signal.SIGKILL)
 
 
 def handshake(port: int, context: ssl.SSLContext, name: str = "localhost") -> ssl.SSLSocket:
@@ -236,16 +251,16 @@ def test_settings_come_from_the_environment_and_options_win(start_server: StartS
 
 
 @pytest.fixture
-def refused(jotgate: Jotgate, tmp_path: Path) -> Callable[..., str]:
-    """What `jotgate serve` says when it refuses its options: no process needs to be started for that."""
+def refused(tmp_path: Path) -> Callable[..., str]:
+    """What `jotgate serve` says when it refuses to start before it makes anything."""
 
-    def serve(*options: str) -> str:
-        ran = jotgate("serve", "--data", str(tmp_path / "data"), "--port", str(free_port()), *options)
-        assert (ran.status, ran.out) == (2, "")
+    def refusal(*options: str, **environment: str) -> str:
+        ended = serve(tmp_path, *options, **environment)
+        assert (ended.returncode, ended.stdout) == (2, "")
         assert not (tmp_path / "data").exists()
-        return ran.err
+        return ended.stderr
 
-    return serve
+    return refusal
 
 
 def assert_one_sentence(ended: subprocess.CompletedProcess[str], status: int, sentence: str) -> None:
@@ -288,13 +303,9 @@ def test_options_that_cannot_be_are_refused_in_one_sentence(
     assert is_one_sentence(refused(*options), sentence)
 
 
-def test_clear_text_from_the_environment_is_refused_alike(
-    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JOTGATE_HTTP", "true")
-    assert is_one_sentence(
-        refused("--host", EVERYWHERE), "would send passwords and tokens over the network unencrypted"
-    )
+def test_clear_text_from_the_environment_is_refused_alike(refused: Callable[..., str]) -> None:
+    told = refused("--host", EVERYWHERE, JOTGATE_HTTP="true")
+    assert is_one_sentence(told, "would send passwords and tokens over the network")
 
 
 @pytest.mark.parametrize("proxies", [("10.0.0.0/8",), 1])
@@ -333,12 +344,14 @@ def test_a_key_in_an_old_form_is_refused_with_the_command_that_converts_it(
 
 
 def test_all_wrong_settings_are_told_at_once_and_nothing_is_made(
-    refused: Callable[..., str], running_server: RunningServer, monkeypatch: pytest.MonkeyPatch
+    refused: Callable[..., str], running_server: RunningServer
 ) -> None:
-    monkeypatch.setenv("JOTGATE_AUDIENC", "shop")
-    monkeypatch.setenv("JOTGATE_ACCESS_TOKEN_TTL_S", "9999")
-    monkeypatch.setenv("JOTGATE_TRUSTED_PROXIES", "nonsense")
-    told = refused("--port", str(running_server.port), "--tls-cert", "missing.pem")
+    told = refused(
+        *("--port", str(running_server.port), "--tls-cert", "missing.pem"),
+        JOTGATE_AUDIENC="shop",
+        JOTGATE_ACCESS_TOKEN_TTL_S="9999",
+        JOTGATE_TRUSTED_PROXIES="nonsense",
+    )
     assert told.count("\n") == 5
     for part in ("JOTGATE_AUDIENC is not", "access_token_ttl_s must be", "trusted_proxies", "in use", "belong"):
         assert len(re.findall(rf"^error: .*{part}", told, re.MULTILINE)) == 1, told
@@ -448,8 +461,8 @@ def test_a_login_under_way_is_answered_before_the_end(start_server: StartServer,
 MAIN = """
 import sys
 from jotgate import cli
-set_handlers = cli._stop_without_traceback
-cli._stop_without_traceback = lambda words: (set_handlers(words), print("begun", flush=True))
+set_handlers = cli._stop_at_once
+cli._stop_at_once = lambda: (set_handlers(), print("begun", flush=True))
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -466,9 +479,7 @@ sys.exit(cli.main(sys.argv[1:]))
 )
 def test_a_stop_in_the_middle_of_the_start_is_as_clean(tmp_path: Path, number: signal.Signals, after: str) -> None:
     command = [sys.executable, "-c", MAIN, "serve", "--data", str(tmp_path / "data"), "--port", str(free_port())]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as starting:
+    with program(command) as starting:
         assert starting.stdout is not None
         assert any(line.startswith(after) for line in starting.stdout)
         os.killpg(starting.pid, number)
@@ -507,9 +518,7 @@ def test_sighup_brings_a_renewed_certificate_into_use_without_a_gap(start_server
 def test_a_closed_terminal_ends_what_was_started_in_it(tmp_path: Path) -> None:
     ours, theirs = os.openpty()
     command = [*jotgate_command(), "serve", "--data", str(tmp_path / "data"), "--port", str(free_port())]
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as server:
+    with program(command, stdin=theirs) as server:
         assert server.stdout is not None
         assert any(line.startswith("ready: ") for line in server.stdout)
         os.kill(server.pid, signal.SIGHUP)
@@ -522,9 +531,7 @@ def test_a_closed_terminal_ends_what_was_started_in_it(tmp_path: Path) -> None:
 def test_a_reader_that_has_gone_is_no_reason_to_stop_serving(tmp_path: Path, need: Need) -> None:
     port = free_port()
     command = [*jotgate_command(), "serve", "--data", str(tmp_path / "data"), "--port", str(port)]
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as server:
+    with program(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         assert server.stdout is not None
         server.stdout.readline()
         server.stdout.close()
@@ -534,7 +541,7 @@ def test_a_reader_that_has_gone_is_no_reason_to_stop_serving(tmp_path: Path, nee
             assert time.monotonic() < give_up_at
             time.sleep(0.05)
         server.terminate()
-    assert server.returncode == 0
+        assert server.wait(ENDED_WITHIN_S) == 0
 
 
 def test_a_worker_that_dies_ends_the_server_with_a_sentence(start_server: StartServer, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The local authority and its certificate as OpenSSL sees them, and the checks on certificates that people bring."""
 
+import contextlib
 import datetime as dt
 import ipaddress
 import shlex
@@ -132,6 +133,13 @@ def test_a_certificate_of_the_local_certificate_is_refused(tmp_path: Path, need:
     assert verify(need("openssl"), local.cert, local.cert, "-check_ss_sig").returncode != 0
 
 
+def test_the_local_authority_makes_no_further_authorities(tmp_path: Path) -> None:
+    ca = load(ensure_local_certificate(tmp_path / "tls", NOW).ca)
+    basic = ca.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert (basic.critical, basic.value) == (True, x509.BasicConstraints(ca=True, path_length=0))
+    assert ca.extensions.get_extension_for_class(x509.NameConstraints).critical
+
+
 def test_keys_and_their_folder_are_for_their_owner_alone(tmp_path: Path) -> None:
     local = ensure_local_certificate(tmp_path / "data" / "tls", NOW)
     assert mode(tmp_path / "data") == mode(tmp_path / "data" / "tls") == 0o700
@@ -239,16 +247,35 @@ def test_a_folder_that_cannot_be_is_told_in_a_sentence(tmp_path: Path) -> None:
         ensure_local_certificate(tmp_path / "data" / "tls", NOW)
 
 
+def test_a_certificate_of_another_authority_is_made_anew(tmp_path: Path) -> None:
+    ensure_local_certificate(tmp_path / "a", NOW)
+    ensure_local_certificate(tmp_path / "b", NOW)
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / "b" / name).replace(tmp_path / "a" / name)
+    local = ensure_local_certificate(tmp_path / "a", NOW)
+    load(local.cert).verify_directly_issued_by(load(local.ca))
+
+
 def test_servers_that_start_at_once_agree_on_one_certificate(tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib; from jotgate.server.tls import ensure_local_certificate; sys.stdin.readline(); "
-        f"ensure_local_certificate(pathlib.Path(sys.argv[1]), {NOW})"
+        "import sys, pathlib; from jotgate.server.tls import ensure_local_certificate; print(flush=True); "
+        f"sys.stdin.readline(); print(ensure_local_certificate(pathlib.Path(sys.argv[1]), {NOW}).ca.read_text())"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "tls")]
-    starters = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(4)]
-    for starter in starters:
-        starter.communicate(b"go\n")
-        assert starter.returncode == 0
+    with contextlib.ExitStack() as stack:
+        starters = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            for _ in range(5)
+        ]
+        for starter in starters:
+            assert starter.stdout is not None
+            starter.stdout.readline()  # it has loaded everything and waits for the word
+        for starter in starters:
+            assert starter.stdin is not None
+            starter.stdin.write(b"go\n")
+            starter.stdin.flush()
+        authorities = {starter.communicate()[0].strip() for starter in starters}
+    assert len(authorities) == 1  # whoever came second saw the first one's
     local = ensure_local_certificate(tmp_path / "tls", NOW)
     check_certificate(local.cert, local.key, NOW)
     load(local.cert).verify_directly_issued_by(load(local.ca))

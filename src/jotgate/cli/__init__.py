@@ -1,6 +1,7 @@
 """The ``jotgate`` command. This file alone works without the server extra: it says what is missing."""
 
 import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,23 +19,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # where the locale knows fewer characters, tell them by number
             stream.reconfigure(errors="backslashreplace")
-    _stop_without_traceback(words)
+    if _SERVING.intersection(words[:1]):
+        _stop_at_once()
     try:
         from jotgate.cli.program import run  # noqa: PLC0415 - it needs packages that may be missing
-    except ModuleNotFoundError as error:
-        return _say_what_to_install(error)
-    try:
+
         return run(words)
     except ModuleNotFoundError as error:
         return _say_what_to_install(error)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
-def _stop_without_traceback(words: Sequence[str]) -> None:
-    """A server that is stopped while it still starts has done what it was told; other commands were interrupted."""
-    serving = bool(_SERVING.intersection(words[:1]))
+def _stop_at_once() -> None:
+    """A server that is stopped while it still starts has done what it was told.
 
-    def leave(number: int, _: FrameType | None) -> None:
-        raise SystemExit(0 if serving else 128 + number)
+    The process ends on the spot: an exception out of a signal handler would surface in whatever module is just being
+    imported, and not every one lets it through. Nothing that starting writes is left half written by that.
+    """
+
+    def leave(_: int, __: FrameType | None) -> None:
+        os._exit(0)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)

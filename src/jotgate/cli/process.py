@@ -52,6 +52,8 @@ _PING_ANSWERED_WITHIN_S: Final = 20
 # What requests under way get to finish after a stop; then their connections are cut.
 _STOP_WITHIN_S: Final = 10
 _POLL_S: Final = 0.02
+# The event loop turns again when Granian serves; what it did before the application was started takes much less.
+_SERVES_AFTER_S: Final = 0.01
 _TELL_AFTER_S: Final = 10
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -140,8 +142,8 @@ def run(load_app: Callable[[], App], listening: Listening, ready_path: str, on_r
     os.register_at_fork(after_in_parent=forked.set, after_in_child=_obey_main_process)
     try:
         server.serve(target_loader=functools.partial(_load_in_worker, load_app, tell), wrap_loader=False)
-    except SystemExit as ended:
-        if not ended.code:
+    except SystemExit:
+        if server.interrupt_signal:  # a worker may have heard it first, if the signal was for the whole group
             return 0
         if refusals.poll():
             status, sentence = refusals.recv()
@@ -263,8 +265,11 @@ def _end_with_parent() -> None:
 
 def _in_worker(app: App, tell: Connection) -> App:
     async def lifespan(scope: _Message, receive: _Receive, send: _Send) -> None:
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)  # Granian has just added one
+        loop = asyncio.get_running_loop()
+        loop.remove_signal_handler(signal.SIGINT)  # Granian has just added one
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Granian does not notice a stop that comes before it serves: until then, SIGTERM goes on just ending us.
+        stop_serving = signal.signal(signal.SIGTERM, signal.SIG_DFL)
         started, why_not = False, ""
 
         async def observed(message: _Message) -> None:
@@ -272,7 +277,9 @@ def _in_worker(app: App, tell: Connection) -> App:
             if message["type"] == "lifespan.startup.failed":  # told below, and by the main process
                 why_not = message.get("message", "")
                 return
-            started = started or message["type"] == "lifespan.startup.complete"
+            if message["type"] == "lifespan.startup.complete":
+                started = True
+                loop.call_later(_SERVES_AFTER_S, signal.signal, signal.SIGTERM, stop_serving)
             await send(message)
 
         try:
