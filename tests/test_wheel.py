@@ -1,8 +1,11 @@
 """What is published: the wheel holds what it needs, and installs into an environment that has nothing else."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from collections.abc import Sequence
@@ -74,6 +77,46 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     required = [line.split(";")[0].strip() for line in metadata.get_all("Requires-Dist") or [] if "extra" not in line]
     assert sorted(name.split(">")[0] for name in required) == ["cryptography", "msgspec"]
+
+
+# Which files each extra is for: whoever installs it has everything that they import.
+ROOMS = {
+    "": ["__init__.py", "issuer.py", "keygen.py", "core", "verifier", "integrations/asgi.py", "integrations/guard.py"],
+    "server": ["server", "cli"],
+    "starlette": ["integrations/starlette.py"],
+    "fastapi": ["integrations/fastapi.py"],
+    "testing": ["testing"],
+    "demo": ["examples/shop"],
+}
+COME_ALONG = {"fastapi": {"starlette", "pydantic"}}
+MODULE_OF = {"argon2-cffi": "argon2", "email-validator": "email_validator"}
+
+
+@pytest.mark.parametrize("extra", ROOMS)
+def test_an_extra_brings_all_that_its_files_import(extra: str) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+
+    def brought_by(name: str) -> set[str]:
+        lines = project["dependencies"] if not name else project["optional-dependencies"][name]
+        names = {re.split(r"[>\[]", line)[0] for line in lines}
+        inner = [part for line in lines if line.startswith("jotgate[") for part in line[8:-1].split(",")]
+        modules = {MODULE_OF.get(package, package) for package in names}
+        return modules.union(
+            *(brought_by(part) for part in inner), *(COME_ALONG.get(package, set()) for package in names)
+        )
+
+    package = Path(str(jotgate.__file__)).parent
+    imported: set[str] = set()
+    for room in ROOMS[extra]:
+        path = package / room if (package / room).exists() else REPOSITORY / room
+        for file in [path] if path.suffix else path.rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    imported.add((node.module or "").partition(".")[0])
+    foreign = imported - set(sys.stdlib_module_names) - {"jotgate", "_typeshed"}  # for type checkers alone
+    assert foreign <= brought_by("") | brought_by(extra)
 
 
 def test_without_extras_it_needs_cryptography_and_msgspec_alone(wheel: Path, tmp_path: Path) -> None:
