@@ -1,16 +1,18 @@
 """What a token says and what a verifier demands of it (RFC 7519 §4, RFC 9068 §2.2); knows no key and no signature."""
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, TypeAlias, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import force_setattr
 
+from jotgate.core import presets
 from jotgate.core.algorithms import ALGORITHMS, ASYMMETRIC
 from jotgate.core.errors import ClaimRefused, SettingsError, TokenExpired, TokenNotYetValid
 from jotgate.core.jws import normal_typ
+from jotgate.core.presets import ABSENT, Absent
 
 JsonValue: TypeAlias = Any
 """What JSON can say; the reader of a claim knows which."""
@@ -64,16 +66,48 @@ def read_registered(members: dict[str, Any]) -> Registered:
         raise ClaimRefused(f"The claim {claim!r} is not {_TYPES.get(claim, 'text')}.", claim=claim) from None
 
 
+_Values: TypeAlias = tuple[tuple[str, frozenset[str]], ...]
+
+
 class Policy(msgspec.Struct, frozen=True):
     """What a verifier demands of a token. There are no off-switches: issuer, audience, type and end are always checked.
 
-    - `issuer`, `audience`: compared exactly with `iss` and with one member of `aud`.
+    - `issuer`: compared exactly with `iss`. `issuer_aliases`: other spellings of the same issuer's name.
+    - `audience`: the name of this service, compared exactly with one member of `aud`. `audience_aliases`: its other
+      names. `audience_claim`: the claim in which an issuer without `aud` puts it instead, as one text.
     - `algorithms`: the names that are taken, all of them key pairs or all of them HMAC.
-    - `typ`: the header's type, compared as RFC 7515 §4.1.9 says.
+    - `typ`: the header's type, compared as RFC 7515 §4.1.9 says; or several, with `ABSENT` among them for the headers
+      of an issuer that sends none. Any other type is refused.
     - `leeway_s`: 0 to 60 seconds of forgiveness for clocks that differ.
-    - `required`: claims that must be there besides `iss`, `aud` and `exp`, and not be empty text.
+    - `required`: claims that must be there besides issuer, audience and `exp`, and not be empty text.
+    - `forbidden`: claims that must not be there.
+    - `claim_values`: claims that must be there with that value, or with one of those: `{"token_use": "access"}`.
+    - `scope_claim`: the claim that `Claims.scopes` reads.
     - `claims_type`: a msgspec Struct that the claims are read into besides: `claims.custom`.
     - `max_lifetime_s`: the longest `exp - iat` (`exp - now` where a policy does not require `iat`).
+
+    The issuer's public keys may lack `alg` (Entra's do): `KeySet.from_jwks(jwks, algorithms=policy.algorithms)`.
+
+    Own claims come back checked in a type of one's own:
+
+    >>> import msgspec
+    >>> from jotgate import Policy, generate_key, issue_token, verify_token
+    >>> class Tenant(msgspec.Struct, frozen=True):
+    ...     tenant: str
+    ...     seats: int = 1
+    >>> policy = Policy(issuer="https://auth.example.com", audience="api", claims_type=Tenant)
+    >>> key = generate_key("ES256")
+    >>> claims = {"iss": "https://auth.example.com", "aud": "api", "sub": "ada", "iat": 1000, "exp": 1300}
+    >>> token = issue_token({**claims, "tenant": "acme", "seats": 3}, key)
+    >>> verify_token(token, key.public, policy, now=1000).custom
+    Tenant(tenant='acme', seats=3)
+    >>> token = issue_token({**claims, "tenant": "acme", "seats": "three"}, key)
+    >>> verify_token(token, key.public, policy, now=1000)
+    Traceback (most recent call last):
+    jotgate.core.errors.ClaimRefused: The claim 'seats' is not of the type that is demanded here.
+
+    A Struct with `forbid_unknown_fields=True` refuses own claims that it does not name; registered ones (RFC 7519
+    §4.1 and those of RFC 9068 §2.2) are never unknown.
 
     Raises SettingsError, which lists all faults.
     """
@@ -81,18 +115,27 @@ class Policy(msgspec.Struct, frozen=True):
     issuer: str
     audience: str
     algorithms: tuple[str, ...] = ASYMMETRIC
-    typ: str = "at+jwt"
+    typ: str | Absent | Iterable[str | Absent] = "at+jwt"
     leeway_s: int = 5
     required: tuple[str, ...] = ("sub", "iat")
     claims_type: type[msgspec.Struct] | None = None
     max_lifetime_s: int = MAX_LIFETIME_S
+    issuer_aliases: tuple[str, ...] = ()
+    audience_aliases: tuple[str, ...] = ()
+    audience_claim: str = "aud"
+    forbidden: tuple[str, ...] = ()
+    claim_values: Mapping[str, str | Iterable[str]] | _Values = ()
+    scope_claim: str = "scope"
 
     def __post_init__(self) -> None:
         faults = [
             f"{name} must be a text that is not empty."
-            for name in ("issuer", "audience", "typ")
+            for name in ("issuer", "audience", "audience_claim", "scope_claim")
             if not is_text(getattr(self, name))
         ]
+        typ = _types(self.typ)
+        if typ is None:
+            faults.append("typ must be a text that is not empty, ABSENT, or several of them.")
         algorithms, required = _names(self.algorithms), _names(self.required)
         if not algorithms or not all(name in ALGORITHMS for name in algorithms):
             faults.append(f"algorithms must list some of {', '.join(ALGORITHMS)}.")
@@ -100,19 +143,170 @@ class Policy(msgspec.Struct, frozen=True):
             faults.append("algorithms must not mix HMAC with key pairs.")
         if required is None:
             faults.append("required must list names of claims.")
+        issuers, audiences = _names(self.issuer_aliases), _names(self.audience_aliases)
+        for name, aliases in (("issuer_aliases", issuers), ("audience_aliases", audiences)):
+            if aliases is None or not all(aliases):
+                faults.append(f"{name} must list texts that are not empty.")
+        forbidden, claim_values = _names(self.forbidden), _values(self.claim_values)
+        if forbidden is None:
+            faults.append("forbidden must list names of claims.")
+        if claim_values is None:
+            faults.append("claim_values must map names of claims to a text that is not empty, or several.")
         if type(self.leeway_s) is not int or not 0 <= self.leeway_s <= MAX_LEEWAY_S:
             faults.append(f"leeway_s must be 0 to {MAX_LEEWAY_S} seconds.")
         if type(self.max_lifetime_s) is not int or self.max_lifetime_s <= 0:
             faults.append("max_lifetime_s must be a positive number of seconds.")
-        claims_type: object = self.claims_type
-        if claims_type is not None and not (isinstance(claims_type, type) and issubclass(claims_type, msgspec.Struct)):
-            faults.append("claims_type must be a msgspec Struct.")
+        faults += _type_faults(self.claims_type)
         if faults:
             raise SettingsError(faults)
         # Settled here once, so that a check need not: lists become tuples, a type its form for comparing.
-        force_setattr(self, "algorithms", algorithms)
-        force_setattr(self, "required", required)
-        force_setattr(self, "typ", normal_typ(self.typ))
+        for name, value in (
+            ("typ", typ),
+            ("algorithms", algorithms),
+            ("required", required),
+            ("issuer_aliases", issuers),
+            ("audience_aliases", audiences),
+            ("forbidden", forbidden),
+            ("claim_values", claim_values),
+        ):
+            force_setattr(self, name, value)
+
+    def takes_typ(self, typ: str | None) -> bool:
+        """Say whether a header of this type (None: without one) is demanded, in the form of `normal_typ`."""
+        if isinstance(self.typ, str):
+            return typ == self.typ
+        return (ABSENT if typ is None else typ) in self.typ  # type: ignore[operator] # a frozenset once it is settled
+
+    @classmethod
+    def auth0(
+        cls,
+        *,
+        domain: str,
+        audience: str | Iterable[str],
+        algorithms: tuple[str, ...] = presets.RS256,
+        leeway_s: int = 5,
+        claims_type: type[msgspec.Struct] | None = None,
+        max_lifetime_s: int = presets.DAY_S,
+    ) -> "Policy":
+        """Access tokens of an Auth0 tenant for the API with the identifier `audience`.
+
+        `domain` is the tenant's or the custom domain, as it stands in `iss`. Both token profiles are taken. They live
+        24 hours unless the API's settings say otherwise (30 days at most). An ID token names a client as its audience,
+        so never register an API under a client's id. Sources: "Access Token Profiles",
+        https://auth0.com/docs/secure/tokens/access-tokens/access-token-profiles, and "Update Access Token Lifetime",
+        https://auth0.com/docs/secure/tokens/access-tokens/update-access-token-lifetime.
+        """
+        shape = presets.auth0(domain=domain, audience=audience, algorithms=algorithms, max_lifetime_s=max_lifetime_s)
+        return cls(**shape, leeway_s=leeway_s, claims_type=claims_type)
+
+    @classmethod
+    def cognito(
+        cls,
+        *,
+        region: str,
+        user_pool_id: str,
+        client_id: str | Iterable[str],
+        token_use: str = "access",  # noqa: S107 # not a password
+        audience: str | Iterable[str] | None = None,
+        leeway_s: int = 5,
+        claims_type: type[msgspec.Struct] | None = None,
+        max_lifetime_s: int = presets.DAY_S,
+    ) -> "Policy":
+        """Tokens of an Amazon Cognito user pool for one app client, or several.
+
+        Access tokens have no `aud`: the client stands in `client_id`. Where the app asks for tokens bound to a
+        resource they do have one, which `audience` must name then; without `audience` such tokens are for another API
+        and refused. With `token_use="id"` ID tokens are taken, and only those. Headers have no `typ`. Tokens live 5
+        minutes to 1 day. Sources: "Understanding the access token" and "Verifying JSON web tokens",
+        https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-the-access-token.html
+        and …/amazon-cognito-user-pools-using-tokens-verifying-a-jwt.html.
+        """
+        shape = presets.cognito(
+            region=region,
+            user_pool_id=user_pool_id,
+            client_id=client_id,
+            token_use=token_use,
+            audience=audience,
+            max_lifetime_s=max_lifetime_s,
+        )
+        return cls(**shape, leeway_s=leeway_s, claims_type=claims_type)
+
+    @classmethod
+    def entra(
+        cls,
+        *,
+        tenant_id: str,
+        audience: str | Iterable[str],
+        version: str = "2.0",
+        leeway_s: int = 5,
+        claims_type: type[msgspec.Struct] | None = None,
+        max_lifetime_s: int = 5_700,
+    ) -> "Policy":
+        """Access tokens of one Microsoft Entra tenant for the API whose client id is `audience`.
+
+        In version 1.0 `audience` may also be the API's URI: whatever its clients ask with. `version` is what the API's
+        registration says (`requestedAccessTokenVersion`), whatever endpoint a client uses. `Claims.scopes` are those in
+        `scp`; app roles are in `claims["roles"]`. ID tokens are refused also where client and API share a registration.
+        Tokens live 60 to 90 minutes and are dated 5 minutes back; with Continuous Access Evaluation up to 28 hours,
+        which `max_lifetime_s` may then allow. The keys have no `alg`. National clouds have other issuers: make a
+        `Policy` for them. Sources: "Access tokens in the Microsoft identity platform",
+        https://learn.microsoft.com/entra/identity-platform/access-tokens, and "Access token claims reference",
+        https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference.
+        """
+        shape = presets.entra(tenant_id=tenant_id, audience=audience, version=version, max_lifetime_s=max_lifetime_s)
+        return cls(**shape, leeway_s=leeway_s, claims_type=claims_type)
+
+    @classmethod
+    def keycloak(
+        cls,
+        *,
+        base_url: str,
+        realm: str,
+        audience: str | Iterable[str],
+        client_id: str | Iterable[str] | None = None,
+        algorithms: tuple[str, ...] = presets.RS256,
+        leeway_s: int = 5,
+        claims_type: type[msgspec.Struct] | None = None,
+        max_lifetime_s: int = MAX_LIFETIME_S,
+    ) -> "Policy":
+        """Bearer access tokens of a Keycloak realm for the API that its audience mapper calls `audience`.
+
+        Without such a mapper (or a client role) Keycloak sends no `aud`, or only `account`; never bind to `azp`
+        instead, which names the client that a token was given to: `client_id` demands that besides, if given.
+        Keycloak's other tokens (ID, refresh, logout, DPoP-bound) say so in a claim `typ` and are refused. `base_url`
+        is all of the issuer before `/realms`. Tokens live 5 minutes unless the realm says otherwise. Sources:
+        "Keycloak Audience: Get the aud Claim Right", https://phasetwo.io/tutorials/clients/audience/, "Get a Keycloak
+        Token and Read Every Claim", https://phasetwo.io/tutorials/getting-started/your-first-token/, and on the
+        header's type https://github.com/keycloak/keycloak/pull/37573.
+        """
+        shape = presets.keycloak(
+            base_url=base_url,
+            realm=realm,
+            audience=audience,
+            client_id=client_id,
+            algorithms=algorithms,
+            max_lifetime_s=max_lifetime_s,
+        )
+        return cls(**shape, leeway_s=leeway_s, claims_type=claims_type)
+
+    @classmethod
+    def google(
+        cls,
+        *,
+        client_id: str | Iterable[str],
+        hosted_domain: str | None = None,
+        leeway_s: int = 5,
+        claims_type: type[msgspec.Struct] | None = None,
+    ) -> "Policy":
+        """Google's ID tokens for one OAuth client, or several of one project; its access tokens are no JWTs.
+
+        `hosted_domain` takes accounts of that Workspace domain only (`hd`). Google's name has two spellings, with and
+        without `https://`. Sources: "Google OpenID Connect API Reference",
+        https://developers.google.com/identity/openid-connect/reference, and "Verify the Google ID token on your server
+        side", https://developers.google.com/identity/gsi/web/guides/verify-google-id-token.
+        """
+        shape = presets.google(client_id=client_id, hosted_domain=hosted_domain)
+        return cls(**shape, leeway_s=leeway_s, claims_type=claims_type)
 
 
 def is_text(value: object) -> bool:
@@ -125,6 +319,50 @@ def _names(value: object) -> tuple[str, ...] | None:
         return None
     names = tuple(value)
     return names if all(isinstance(name, str) for name in names) else None
+
+
+def _types(value: object) -> str | frozenset[str | Absent] | None:
+    """Settle what a header's type may be; one text stays a text, which is compared faster."""
+    types: list[str | Absent] = []
+    for typ in (value,) if isinstance(value, str) or not isinstance(value, Iterable) else value:
+        if isinstance(typ, str) and typ != "":
+            types.append(normal_typ(typ))
+        elif typ is ABSENT:
+            types.append(ABSENT)
+        else:
+            return None
+    if len(types) == 1 and isinstance(types[0], str):
+        return types[0]
+    return frozenset(types) or None
+
+
+def _values(value: object) -> _Values | None:
+    settled: list[tuple[str, frozenset[str]]] = []
+    for name, texts in value.items() if isinstance(value, Mapping) else _pairs(value):
+        values = (texts,) if isinstance(texts, str) else _names(texts)
+        if not isinstance(name, str) or name == "" or not values or not all(values):
+            return None
+        settled.append((name, frozenset(values)))
+    return tuple(settled)
+
+
+def _pairs(value: object) -> Iterable[tuple[object, object]]:
+    """Give the pairs of a policy that is made from another, whose values are settled already."""
+    return value if isinstance(value, tuple) else ((None, None),)
+
+
+def _type_faults(claims_type: object) -> list[str]:
+    if claims_type is None:
+        return []
+    if not (isinstance(claims_type, type) and issubclass(claims_type, msgspec.Struct)):
+        return ["claims_type must be a msgspec Struct."]
+    try:
+        msgspec.convert({}, claims_type)
+    except msgspec.ValidationError:
+        pass  # a claim is missing, of course
+    except (TypeError, NameError):
+        return ["claims_type has a field of a type that msgspec cannot read."]
+    return []
 
 
 class Claims:
@@ -250,11 +488,13 @@ def check_claims(members: dict[str, Any], policy: Policy, now: int) -> Registere
     for name in policy.required:
         if not members.get(name) and members.get(name) in _NOTHING:
             raise ClaimRefused(f"The token has no claim {name!r}.", claim=name)
-    if registered.iss != policy.issuer:
+    if registered.iss != policy.issuer and registered.iss not in policy.issuer_aliases:
         raise ClaimRefused("The token is of another issuer.", claim="iss")
-    audience = registered.aud
-    if audience != policy.audience and (type(audience) is not list or policy.audience not in audience):
-        raise ClaimRefused("The token is for another audience.", claim="aud")
+    audience = registered.aud if policy.audience_claim == "aud" else members.get(policy.audience_claim)
+    if audience != policy.audience and not _is_for(audience, policy):
+        raise ClaimRefused("The token is for another audience.", claim=policy.audience_claim)
+    if policy.forbidden or policy.claim_values or policy.scope_claim != "scope":
+        _check_shape(members, registered, policy)
     leeway_s = policy.leeway_s
     expires_at = int(registered.exp)
     if now >= expires_at + leeway_s:
@@ -273,3 +513,56 @@ def check_claims(members: dict[str, Any], policy: Policy, now: int) -> Registere
 
 
 _NOTHING = (None, "")
+
+
+def _is_for(audience: object, policy: Policy) -> bool:
+    """Say whether one of the audience's names is one of the policy's. Only `aud` itself may be a list."""
+    names = audience if type(audience) is list and policy.audience_claim == "aud" else (audience,)
+    return policy.audience in names or any(name in names for name in policy.audience_aliases)
+
+
+def _check_shape(members: dict[str, Any], registered: Registered, policy: Policy) -> None:
+    """Check what tells one issuer's kinds of tokens apart."""
+    for name in policy.forbidden:
+        if name in members:
+            raise ClaimRefused(f"The token has a claim {name!r}, which the tokens for here do not have.", claim=name)
+    for name, values in cast("_Values", policy.claim_values):
+        value = members.get(name)
+        if type(value) is not str or value not in values:
+            raise ClaimRefused(f"The claim {name!r} has not the value that is demanded here.", claim=name)
+    if policy.scope_claim != "scope":
+        scope = members.get(policy.scope_claim, UNSET)
+        if scope is not UNSET and type(scope) is not str:
+            raise ClaimRefused(f"The claim {policy.scope_claim!r} is not text.", claim=policy.scope_claim)
+        force_setattr(registered, "scope", scope)
+
+
+def read_custom(members: dict[str, Any], claims_type: type[msgspec.Struct]) -> msgspec.Struct:
+    """Read the claims into a policy's `claims_type`. Raises ClaimRefused, which names the claim and no value."""
+    config = claims_type.__struct_config__
+    known = claims_type.__struct_encode_fields__
+    if config.forbid_unknown_fields:
+        members = {name: value for name, value in members.items() if name not in REGISTERED or name in known}
+    try:
+        return msgspec.convert(members, claims_type)
+    except msgspec.ValidationError:
+        # msgspec's own sentence may quote the value, so the claim at fault is looked for instead.
+        raise _own_fault(members, claims_type) from None
+
+
+def _own_fault(members: dict[str, Any], claims_type: type[msgspec.Struct]) -> ClaimRefused:
+    for field in msgspec.structs.fields(claims_type):
+        name = field.encode_name
+        if name not in members:
+            if field.required:
+                return ClaimRefused(f"The token has no claim {name!r}.", claim=name)
+            continue
+        try:
+            msgspec.convert(members[name], field.type)
+        except msgspec.ValidationError:
+            return ClaimRefused(f"The claim {name!r} is not of the type that is demanded here.", claim=name)
+    if claims_type.__struct_config__.forbid_unknown_fields:
+        for name in members:
+            if name not in claims_type.__struct_encode_fields__:
+                return ClaimRefused(f"The claim {name!r} is not one that is known here.", claim=name)
+    return ClaimRefused("The token's claims are not of the type that is demanded here.", claim="")

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from jotgate.core.claims import Claims, Policy, check_claims, read_registered
+from jotgate.core.claims import Claims, Policy, check_claims, read_custom, read_registered
 from jotgate.core.encoding import JsonRefused, encode_json_object, parse_json_object
 from jotgate.core.errors import ClaimRefused, MalformedToken
 from jotgate.core.jwk import Key, KeySet
@@ -38,7 +36,7 @@ def verify_token(token: str | bytes, keys: Key | KeySet, policy: Policy, now: in
     BadSignature, TokenExpired, TokenNotYetValid or ClaimRefused. Revocation is for `jotgate.Verifier`.
     """
     route, payload = open_jws(token, keys, policy.algorithms)
-    if route.typ != policy.typ:
+    if route.typ != policy.typ and not policy.takes_typ(route.typ):
         raise ClaimRefused("The token is of another type ('typ').", claim="typ")
     try:
         members = parse_json_object(payload)
@@ -47,8 +45,4 @@ def verify_token(token: str | bytes, keys: Key | KeySet, policy: Policy, now: in
     registered = check_claims(members, policy, now)
     if policy.claims_type is None:
         return Claims(members, registered)
-    try:
-        custom = msgspec.convert(members, policy.claims_type)
-    except msgspec.ValidationError:
-        raise ClaimRefused("The token's claims are not of the type that is demanded here.", claim="") from None
-    return Claims(members, registered, custom)
+    return Claims(members, registered, read_custom(members, policy.claims_type))
