@@ -9,6 +9,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -88,13 +89,16 @@ def make_certificate(folder: Path, *, last_day: int = 30) -> tuple[Path, Path]:
 def program(
     command: Sequence[str], *, stdin: int | None = None, stderr: int = subprocess.STDOUT
 ) -> Iterator[subprocess.Popen[str]]:
-    """A program of its own process group, which is gone at the end, also when a test fails."""
+    """A program of its own process group, which is gone at the end, or after a while, also when a test fails."""
     with subprocess.Popen(
         command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
     ) as running:
+        too_long = threading.Timer(ENDED_WITHIN_S, os.killpg, (running.pid, signal.SIGKILL))
+        too_long.start()
         try:
             yield running
         finally:
+            too_long.cancel()
             if running.poll() is None:
                 os.killpg(running.pid, signal.SIGKILL)
 
@@ -421,7 +425,13 @@ def test_a_port_below_1024_is_refused_to_those_who_may_not(monkeypatch: pytest.M
 # How it ends
 
 
-@pytest.mark.parametrize("end", [RunningServer.interrupt, RunningServer.stop], ids=["ctrl-c", "sigterm"])
+def stop_group(server: RunningServer) -> int:
+    """SIGTERM for all processes at once, as systemd does it."""
+    os.killpg(server.process.pid, signal.SIGTERM)
+    return server.stop()
+
+
+@pytest.mark.parametrize("end", [RunningServer.interrupt, RunningServer.stop, stop_group])
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_stop_is_clean(
     start_server: StartServer, tmp_path: Path, end: Callable[[RunningServer], int], workers: str
