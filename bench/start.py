@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.report import Report, Row, Target, pinned, publish, run_options, usable_cores
@@ -32,26 +32,24 @@ _MEASURED, _MEASURING = _CORES[-1:], _CORES[:1]
 _SERVE = "import sys; from jotgate.cli import main; sys.exit(main())"
 
 
-def measure_starts(report: Report, count: int) -> None:
+def measure_starts(report: Report, count: int, folder: Path) -> None:
     """Start the server on new and on used data folders, turn by turn."""
     fresh: list[float] = []
     existing: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="jotgate-bench-") as folder:
-        used = Path(folder) / "used"
-        seconds_until_ready(used)  # makes the folder's content, and Python's caches
-        for number in range(count):
-            fresh.append(seconds_until_ready(Path(folder) / f"new{number}"))
-            existing.append(seconds_until_ready(used))
+    environment = _environment(folder)
+    seconds_until_ready(folder / "used", environment)  # makes the folder's content, and Python's caches
+    for number in range(count):
+        fresh.append(seconds_until_ready(folder / f"new{number}", environment))
+        existing.append(seconds_until_ready(folder / "used", environment))
     report.rows.append(Row.of("jotgate serve, new data folder: start to ready", fresh, "s"))
     report.rows.append(Row.of("jotgate serve, used data folder: start to ready", existing, "s"))
     slower = max(statistics.median(fresh), statistics.median(existing))
     report.targets.append(Target("jotgate serve ready, s after its start", READY_WITHIN_S, slower))
 
 
-def seconds_until_ready(data_dir: Path) -> float:
+def seconds_until_ready(data_dir: Path, environment: Mapping[str, str]) -> float:
     """Start a server, wait for it, stop it; how long the waiting took."""
     command = [sys.executable, "-c", _SERVE, "serve", "--data", str(data_dir), "--port", str(_free_port())]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("JOTGATE_")}
     with pinned(_MEASURED):
         began = time.perf_counter()
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -71,40 +69,42 @@ def seconds_until_ready(data_dir: Path) -> float:
     return took
 
 
-def measure_import(report: Report, count: int) -> None:
+def measure_import(report: Report, count: int, folder: Path) -> None:
     """Import jotgate, and its dependencies alone, in new interpreters turn by turn."""
-    names = _output(_DEPENDENCIES).split()
-    dependencies = "import " + ", ".join(names)
-    with_jotgate: list[float] = []
-    without: list[float] = []
-    for statement, samples in 2 * ((dependencies, without), ("import jotgate", with_jotgate)):
-        _milliseconds(statement)  # whatever is cached is cached now
-        samples.clear()
-    for _ in range(count):
-        without.append(_milliseconds(dependencies))
-        with_jotgate.append(_milliseconds("import jotgate"))
-    added = [both - alone for both, alone in zip(with_jotgate, without, strict=True)]
-    report.rows.append(Row.of("new interpreter, import of the dependencies' parts", without, "ms"))
-    report.rows.append(Row.of("new interpreter, import jotgate", with_jotgate, "ms"))
+    environment = _environment(folder)
+    modules = subprocess.run(
+        [sys.executable, "-c", _DEPENDENCIES], check=True, stdout=subprocess.PIPE, text=True, env=environment
+    ).stdout.split()
+    dependencies = "import " + ", ".join(modules)
+    samples: dict[str, list[float]] = {dependencies: [], "import jotgate": []}
+    for number in range(-1, count):  # the first pair only fills the caches
+        for statement in sorted(samples, reverse=bool(number % 2)):
+            took = milliseconds_of(statement, environment)
+            if number >= 0:
+                samples[statement].append(took)
+    alone, both = samples[dependencies], samples["import jotgate"]
+    added = [more - less for more, less in zip(both, alone, strict=True)]
+    report.rows.append(Row.of("new interpreter, import of the dependencies' parts", alone, "ms"))
+    report.rows.append(Row.of("new interpreter, import jotgate", both, "ms"))
     report.rows.append(Row.of("import jotgate over those parts, by pairs", added, "ms"))
     report.targets.append(
         Target("import jotgate over its dependencies' parts, ms", IMPORT_ADDS_MS, statistics.median(added))
     )
 
 
-def _milliseconds(statement: str) -> float:
+def milliseconds_of(statement: str, environment: Mapping[str, str]) -> float:
+    """Run a statement in a new interpreter; how long that took from its start to its end."""
     with pinned(_MEASURED):
         began = time.perf_counter()
-        subprocess.run(_python(statement), check=True)
+        subprocess.run([sys.executable, "-c", statement], check=True, env=environment)
         return (time.perf_counter() - began) * 1000
 
 
-def _output(statement: str) -> str:
-    return subprocess.run(_python(statement), check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def _python(statement: str) -> Sequence[str]:
-    return (sys.executable, "-c", statement)
+def _environment(folder: Path) -> dict[str, str]:
+    """Compiled modules are kept, as pip keeps them when it installs, but not beside anybody's source."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("JOTGATE_")}
+    inherited.pop("PYTHONDONTWRITEBYTECODE", None)
+    return inherited | {"PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
 
 
 def _free_port() -> int:
@@ -118,9 +118,9 @@ def main() -> None:
     """Measure, and print."""
     options = run_options("Start to ready, and the cost of import jotgate.", starts=10, imports=40)
     report = Report("start", PACKAGES)
-    with pinned(_MEASURING):
-        measure_starts(report, options.starts)
-        measure_import(report, options.imports)
+    with pinned(_MEASURING), tempfile.TemporaryDirectory(prefix="jotgate-bench-") as folder:
+        measure_starts(report, options.starts, Path(folder))
+        measure_import(report, options.imports, Path(folder))
     publish(report, options.json)
 
 
