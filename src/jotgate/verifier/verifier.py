@@ -19,6 +19,7 @@ from jotgate.core.jwk import Key, KeySet
 from jotgate.core.revocations import Revocations
 from jotgate.core.token import verify_token
 from jotgate.verifier.addresses import check_https_url
+from jotgate.verifier.cache import CacheStatus, TokenCache
 from jotgate.verifier.snapshot import KeySource, Snapshot
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Status(Struct, frozen=True):
     """Unix time of the last successful fetch; None without a network or before the first."""
     last_error: str | None
     """Why the last fetch failed; None after one that succeeded."""
+    cache: CacheStatus | None = None
+    """The cache of verified tokens; None where there is none."""
 
 
 class _FixedKeys:
@@ -81,6 +84,9 @@ class Verifier:
             when a token names an unknown one. `verify` inside a running event loop waits 0.
         cooldown_s: tokens with unknown keys cause one fetch in this time at most.
         max_key_age_offline_s: how long the last good keys are used when no fetch succeeds any more.
+        cache_entries: how many verified tokens are remembered at most, so that their signatures are not checked at
+            each use; 0 for none. Time and revocations are checked at each use all the same.
+        cache_bytes: how much memory they take at most, by an estimate that is rather too high.
         clock: Unix time in whole seconds.
         monotonic: seconds of a clock that is never set.
         transport: one HTTPS GET; for tests and unusual networks.
@@ -106,6 +112,8 @@ class Verifier:
         key_wait_s: float = 2,
         cooldown_s: float = 30,
         max_key_age_offline_s: float = 3600,
+        cache_entries: int = 4096,
+        cache_bytes: int = 8 * 1024 * 1024,
         clock: Callable[[], int] = wall_clock,
         monotonic: Callable[[], float] = time.monotonic,
         transport: "Transport | None" = None,
@@ -120,6 +128,11 @@ class Verifier:
             faults.append("keys and source exclude each other.")
         if keys is not None and not keys.as_set:
             faults.append("keys holds no key.")
+        faults += [
+            f"{name} must be a whole number that is not negative."
+            for name, value in (("cache_entries", cache_entries), ("cache_bytes", cache_bytes))
+            if type(value) is not int or value < 0
+        ]
         self._clock = clock
         self._monotonic = monotonic
         self._key_wait_s = key_wait_s
@@ -143,6 +156,7 @@ class Verifier:
                 faults.append("max_key_age_offline_s must be more than refresh_s.")
         if faults:
             raise SettingsError(faults)
+        self._cache = TokenCache(cache_entries, cache_bytes) if cache_entries else None
         if keys is not None or source is not None:
             return
 
@@ -237,6 +251,7 @@ class Verifier:
     def status(self) -> Status:
         """Tell what this verifier decides by. Starts nothing and waits for nothing."""
         remote = self._remote
+        cache = self._cache.status() if self._cache is not None else None
         if remote is not None:
             good = remote.good
             return Status(
@@ -246,12 +261,13 @@ class Verifier:
                 ready=good is not None and self._monotonic() < good.stale_at,
                 fetched_at=good.fetched_at if good else None,
                 last_error=remote.last_error,
+                cache=cache,
             )
         try:
             keys, fault = _kids(self._source.snapshot()), None
         except KeySourceError as refusal:
             keys, fault = (), str(refusal)
-        return Status(self._mode, self.issuer, keys, ready=fault is None, fetched_at=None, last_error=fault)
+        return Status(self._mode, self.issuer, keys, fault is None, None, last_error=fault, cache=cache)
 
     def close(self) -> None:
         """End the background thread, if there is one. Using the verifier again starts it again."""
@@ -270,8 +286,14 @@ class Verifier:
         return f"<Verifier issuer={self.issuer!r} audience={self.audience!r} mode={self._mode}>"
 
     def _judge(self, token: str | bytes, snapshot: Snapshot) -> Claims:
-        claims = verify_token(token, snapshot.keys, self._policy, self._clock())
+        keys, now, cache = snapshot.keys, self._clock(), self._cache
+        if cache is not None and (known := cache.find(token, keys, now)) is not None:
+            snapshot.revocations.check_revoked(known)
+            return known
+        claims = verify_token(token, keys, self._policy, now)
         snapshot.revocations.check_revoked(claims)
+        if cache is not None:
+            cache.add(token, keys, claims, now, self._policy.leeway_s)
         return claims
 
     def _attempt_before(self, deadline: float) -> "Attempt | None":
