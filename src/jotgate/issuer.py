@@ -9,7 +9,8 @@ from jotgate.core.claims import MAX_LIFETIME_S, REGISTERED, is_text
 from jotgate.core.encoding import encode_segment
 from jotgate.core.errors import ClaimRefused, KeyRefused, SettingsError
 from jotgate.core.jwk import Key, KeySet
-from jotgate.core.token import issue_token
+from jotgate.core.lint import LintRules
+from jotgate.core.token import DEFAULT_LINT, issue_token
 
 Clock = Callable[[], int]
 """The wall clock in whole Unix seconds."""
@@ -27,7 +28,8 @@ class Issuer:
     """Signs access tokens in one issuer's name. Holds no state besides its settings; any thread may use it.
 
     `keys` is a private key, or a set whose first key that can sign is used. `ttl_s` is at most 3600 seconds. Raises
-    SettingsError for settings, KeyRefused for keys that cannot sign.
+    SettingsError for settings, KeyRefused for keys that cannot sign. `lint` says what own claims are refused or warned
+    of, because whoever holds a token can read it.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Issuer:
         ttl_s: int = 300,
         clock: Clock = _now,
         token_id: Callable[[], str] = _new_token_id,
+        lint: LintRules = DEFAULT_LINT,
     ) -> None:
         faults = [
             f"{name} must be a text that is not empty."
@@ -55,7 +58,7 @@ class Issuer:
             raise KeyRefused("An issuer needs a private key that may sign.")
         self._signing = signing
         self._issuer, self._client_id, self._ttl_s = issuer, client_id, ttl_s
-        self._clock, self._token_id = clock, token_id
+        self._clock, self._token_id, self._lint = clock, token_id, lint
 
     @property
     def keys(self) -> KeySet:
@@ -111,7 +114,7 @@ class Issuer:
             if name in REGISTERED or name in members:
                 raise ClaimRefused(f"The claim {name!r} is the issuer's to set.", claim=name)
             members[name] = value
-        return issue_token(members, self._signing)
+        return issue_token(members, self._signing, lint=self._lint, stacklevel=2)
 
     def __repr__(self) -> str:
         return f"<Issuer {self._issuer!r} {self._signing!r}>"

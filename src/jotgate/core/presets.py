@@ -32,11 +32,11 @@ DAY_S = 86_400
 # What OpenID Connect Core §2 and §3.3.2.11 put into ID tokens alone: no access token has any of them.
 _ID_TOKEN_CLAIMS = ("nonce", "at_hash", "c_hash")
 
-_HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+")
-_GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_BASE_URL = re.compile(r"https://[^\s/?#@\\]+(?:/[^\s/?#@\\]+)*")
-_REALM = re.compile(r"[^\s/?#\\%]+")
-_REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d+")
+_HOST = r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+"
+_GUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_BASE_URL = r"https://[^\s/?#@\\]+(?:/[^\s/?#@\\]+)*"
+_REALM = r"[^\s/?#\\%]+"
+_REGION = r"[a-z]{2}(?:-[a-z]+)+-\d+"
 
 
 def auth0(
@@ -73,7 +73,7 @@ def cognito(
         "cognito",
         (region_fits, "region must be one of AWS's, such as eu-central-1."),
         (
-            not region_fits or _fits(re.compile(f"{region}_[0-9A-Za-z]+"), user_pool_id),
+            not region_fits or _fits(f"{region}_[0-9A-Za-z]+", user_pool_id),
             "user_pool_id must begin with the region, such as eu-central-1_Ab12cd34E.",
         ),
         (token_use in ("access", "id"), "token_use must be 'access' or 'id'."),
@@ -182,8 +182,8 @@ def _audience(names: object) -> dict[str, Any]:
     return {"audience": first, "audience_aliases": others}
 
 
-def _fits(pattern: re.Pattern[str], value: object) -> bool:
-    return isinstance(value, str) and pattern.fullmatch(value) is not None
+def _fits(pattern: str, value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
 def _bounded(asked_s: object, most_s: int) -> tuple[bool, str]:

@@ -1,5 +1,6 @@
 """JSON Web Tokens (RFC 7519): claims in, token out; token in, claims that may be believed out. Time is an argument."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,14 +9,21 @@ from jotgate.core.encoding import JsonRefused, encode_json_object, parse_json_ob
 from jotgate.core.errors import ClaimRefused, MalformedToken
 from jotgate.core.jwk import Key, KeySet
 from jotgate.core.jws import MAX_TOKEN_BYTES, open_jws, sign_jws
+from jotgate.core.lint import LintRules, lint_claims
+
+DEFAULT_LINT = LintRules()
+"""The rules that apply unless others are given."""
 
 
-def issue_token(claims: Mapping[str, Any], key: Key, *, typ: str = "at+jwt") -> str:
+def issue_token(
+    claims: Mapping[str, Any], key: Key, *, typ: str = "at+jwt", lint: LintRules = DEFAULT_LINT, stacklevel: int = 1
+) -> str:
     """Sign `claims` as a JWT.
 
-    `exp` must be there, and registered claims must have their types: what no strict verifier takes is not signed.
-    Raises ClaimRefused for claims that are not JSON, not well typed or too large, KeyRefused for a key that cannot
-    sign.
+    `exp` must be there, and registered claims must have their types: what no strict verifier takes is not signed. Nor
+    is what `lint` refuses; what it warns of becomes a `ClaimsWarning`, whose place in the code `stacklevel` moves up
+    the stack as that of `warnings.warn` does. Raises ClaimRefused for claims that are not JSON, not well typed, too
+    large or not fit for a token, KeyRefused for a key that cannot sign.
     """
     members = dict(claims)
     try:
@@ -23,6 +31,8 @@ def issue_token(claims: Mapping[str, Any], key: Key, *, typ: str = "at+jwt") -> 
     except JsonRefused as refused:
         raise ClaimRefused(f"The claims cannot be written as JSON: {refused}", claim=refused.member or "") from None
     read_registered(members)
+    for warning in lint_claims(members, len(payload), lint):
+        warnings.warn(warning, stacklevel=stacklevel + 1)
     token = sign_jws(payload, key, typ=typ)
     if len(token) > MAX_TOKEN_BYTES:
         raise ClaimRefused(f"The token would be longer than {MAX_TOKEN_BYTES} bytes.", claim="")
