@@ -230,6 +230,10 @@ class Own(msgspec.Struct, rename={"site": "https://shop.example/site"}):
 class Closed(msgspec.Struct, forbid_unknown_fields=True):
     tenant: str
 
+    def __post_init__(self) -> None:
+        if self.tenant == "nobody":
+            raise ValueError(self.tenant)
+
 
 class Ordered(msgspec.Struct):
     low: int
@@ -278,6 +282,7 @@ def test_a_closed_type_refuses_own_claims_that_it_does_not_know_and_no_registere
     assert verify(forge, forge.token(tenant="acme"), demanded).custom == Closed("acme")
     assert refusal(forge, forge.token(tenant="acme", admin=True), demanded) == "admin"
     assert refusal(forge, forge.token(tenant=5, admin=True), demanded) == "tenant"
+    assert refusal(forge, forge.token(tenant="nobody"), demanded) == ""
 
 
 def test_what_a_types_own_check_refuses_is_refused_without_its_words(forge: Forge) -> None:

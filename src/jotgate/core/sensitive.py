@@ -33,15 +33,16 @@ def find_sensitive(claims: dict[str, Any], refused: tuple[str, ...], allowed: tu
 _Names: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
 
 
-def _in_member(name: str, value: object, parent: str, levels: int, names: _Names) -> Iterator[Finding]:
-    label = f"{parent}.{name}" if parent else name
+def _in_member(name: str, value: Any, parent: str, levels: int, names: _Names) -> Iterator[Finding]:
+    shown = name
+    faults: tuple[tuple[Kind, str], ...] = ()
     if len(name) >= _SHORTEST_SECRET or not name.isidentifier():
-        faults = list(_faults(name, ""))
-        if faults:
-            # The name is data itself, as in {"ada@example.com": "admin"}: so it is not repeated either.
-            label = f"{parent}.*" if parent else "*"
-        for kind, what in faults:
-            yield Finding(kind, label, f"The claim {label!r} has a name with {what}.")
+        faults = tuple(_faults(name, ""))
+        if faults or len(name) > _LONGEST_SHOWN:
+            shown = "*"  # the name is data itself, as in {"ada@example.com": "admin"}: so it is not repeated either
+    label = f"{parent}.{shown}" if parent else shown
+    for kind, what in faults:
+        yield Finding(kind, label, f"The claim {label!r} has a name with {what}.")
     refused, allowed = names
     if refused or _HINTS.search(name.lower()):
         words = words_of(name)
@@ -51,7 +52,7 @@ def _in_member(name: str, value: object, parent: str, levels: int, names: _Names
     yield from _in_value(name, value, label, levels, names)
 
 
-def _in_value(name: str, value: object, label: str, levels: int, names: _Names) -> Iterator[Finding]:
+def _in_value(name: str, value: Any, label: str, levels: int, names: _Names) -> Iterator[Finding]:
     if isinstance(value, str):
         if len(value) >= _SHORTEST_EMAIL:
             for kind, what in _faults(value, name):
@@ -68,7 +69,7 @@ def _in_value(name: str, value: object, label: str, levels: int, names: _Names) 
             yield Finding("secret", label, f"The claim {label!r} holds a private key.")
         for inner, member in value.items():
             yield from _in_member(inner, member, label, levels - 1, names)
-    elif isinstance(value, (list, tuple)):
+    else:
         for position, member in enumerate(value):
             yield from _in_value(name, member, f"{label}[{position}]", levels - 1, names)
 
@@ -99,6 +100,7 @@ def _faults(text: str, name: str) -> Iterator[tuple[Kind, str]]:
 
 # Names
 
+_LONGEST_SHOWN = 64
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
 
 
