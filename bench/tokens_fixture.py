@@ -55,22 +55,22 @@ class Keys:
 
     def token(self, claims: Mapping[str, Any], *, alg: str, typ: str = TYP) -> str:
         """Sign a token whose header names the algorithm `alg`."""
-        return ".".join(self._parts(claims, alg=alg, typ=typ)[:3])
+        message = self.message(claims, alg=alg, typ=typ)
+        signature = self.sign(message)
+        if self.algorithm == "ES256":
+            r, s = decode_dss_signature(signature)
+            signature = r.to_bytes(32) + s.to_bytes(32)
+        return f"{message.decode('ascii')}.{encode(signature)}"
 
     def signed(self, claims: Mapping[str, Any]) -> Signed:
-        """What the bare primitive is given for a token of these claims."""
-        head, body, _, raw = self._parts(claims, alg=self.algorithm, typ=TYP)
-        return f"{head}.{body}".encode("ascii"), raw
+        """What the bare primitive checks for a token of these claims."""
+        message = self.message(claims)
+        return message, self.sign(message)
 
-    def _parts(self, claims: Mapping[str, Any], *, alg: str, typ: str) -> tuple[str, str, str, Any]:
-        head = encode(as_json({"alg": alg, "kid": KID, "typ": typ}))
-        body = encode(as_json(claims))
-        raw = self.sign(f"{head}.{body}".encode("ascii"))
-        jws_form = raw
-        if self.algorithm == "ES256":
-            r, s = decode_dss_signature(raw)
-            jws_form = r.to_bytes(32) + s.to_bytes(32)
-        return head, body, encode(jws_form), raw
+    def message(self, claims: Mapping[str, Any], *, alg: str | None = None, typ: str = TYP) -> bytes:
+        """What is signed for a token of these claims."""
+        head = as_json({"alg": alg or self.algorithm, "kid": KID, "typ": typ})
+        return f"{encode(head)}.{encode(as_json(claims))}".encode("ascii")
 
 
 def make_claims(**others: object) -> Claims:
@@ -93,6 +93,11 @@ def make_claims(**others: object) -> Claims:
 def make_keys(algorithm: str) -> Keys:
     """Make a new key. Raises UnsupportedAlgorithm where the installed `cryptography` lacks the algorithm."""
     return _MAKERS[algorithm]()
+
+
+def untimed(calls: int) -> int:
+    """How many of so many calls come first and are not timed."""
+    return max(1, calls // 10)
 
 
 def encode(raw: bytes) -> str:
