@@ -23,6 +23,7 @@ from jotgate import (
     verify_token,
 )
 from jotgate.core.encoding import encode_segment
+from jotgate.core.sensitive import find_sensitive
 
 Json: TypeAlias = Any
 ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -55,7 +56,11 @@ def test_what_is_issued_is_accepted(keys: dict[str, Key], algorithm: str) -> Non
 
 
 NAMES = st.text(min_size=1, max_size=8).filter(
-    lambda name: name not in CLAIMS and name not in ("nbf", "auth_time", "sid", "client_id", "scope")
+    lambda name: (
+        name not in CLAIMS
+        and name not in ("nbf", "auth_time", "sid", "client_id", "scope")
+        and not any(find_sensitive({name: None}, (), ()))  # Hypothesis knows to try "IBAN": it reads the source
+    )
 )
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from jotgate.core.encoding import MAX_JSON_DEPTH, decode_segment
 from jotgate.core.errors import MalformedToken
 
+JsonValue: TypeAlias = Any
 Kind: TypeAlias = Literal["secret", "card_numbers", "ibans", "email_addresses", "phone_numbers"]
 
 
@@ -33,7 +34,7 @@ def find_sensitive(claims: dict[str, Any], refused: tuple[str, ...], allowed: tu
 _Names: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
 
 
-def _in_member(name: str, value: Any, parent: str, levels: int, names: _Names) -> Iterator[Finding]:
+def _in_member(name: str, value: JsonValue, parent: str, levels: int, names: _Names) -> Iterator[Finding]:
     shown = name
     faults: tuple[tuple[Kind, str], ...] = ()
     if len(name) >= _SHORTEST_SECRET or not name.isidentifier():
@@ -52,7 +53,7 @@ def _in_member(name: str, value: Any, parent: str, levels: int, names: _Names) -
     yield from _in_value(name, value, label, levels, names)
 
 
-def _in_value(name: str, value: Any, label: str, levels: int, names: _Names) -> Iterator[Finding]:
+def _in_value(name: str, value: JsonValue, label: str, levels: int, names: _Names) -> Iterator[Finding]:
     if isinstance(value, str):
         if len(value) >= _SHORTEST_EMAIL:
             for kind, what in _faults(value, name):
