@@ -34,17 +34,25 @@ async def _seed(auth: AuthApp) -> DemoAccount:
     async with auth.lifespan():
         deps = auth.start()
         file = deps.settings.data_dir / FILE_NAME
-        if file.exists():
-            account = DemoAccount(**json.loads(file.read_text(encoding="utf-8")))
-        else:
+        account = _read(file)
+        if account is None:
             groups = deps.settings.password_min_length // 5 + 2
             account = DemoAccount(EMAIL, "-".join(_group() for _ in range(groups)))
-            if await deps.store.account_by_email(EMAIL):  # the file was removed, and with it the password
+            if await deps.store.account_by_email(EMAIL):  # the file is gone, and with it the password
                 account = replace(account, email=f"{_group()}-{EMAIL}")
             _write_private(file, json.dumps(asdict(account)))
         if await deps.store.account_by_email(account.email) is None:
             await signup(deps, account.email, Secret(account.password), deps.clock())
     return account
+
+
+def _read(file: Path) -> DemoAccount | None:
+    """The account that the file tells, None where it tells none."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        return DemoAccount(str(told["email"]), str(told["password"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _group() -> str:
@@ -56,4 +64,6 @@ def _write_private(file: Path, text: str) -> None:
     draft = file.with_suffix(f".{secrets.token_hex(8)}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
         opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
     draft.replace(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,6 +97,8 @@ class OrderBook:
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         # One connection per call: opening a local file costs little, and no connection is ever shared by two threads.
+        if not self._path.exists():
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600))  # for nobody else to read
         db = sqlite3.connect(self._path, timeout=5, isolation_level=None)
         try:
             db.execute("PRAGMA synchronous=FULL")  # a confirmed order survives a power cut

@@ -458,11 +458,13 @@ def test_a_login_under_way_is_answered_before_the_end(start_server: StartServer,
     body = f'{{"email": "a@shop.example", "password": "{PASSWORD}", "delivery": "body"}}'.encode()
     head = (
         f"POST /v1/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        "\r\nExpect: 100-continue"
     )
     with handshake(server.port, server.trust()) as connection:
-        connection.sendall(head.encode() + b"\r\n\r\n" + body[:-1])
+        connection.sendall(head.encode() + b"\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")  # the request is under way: its body is asked for
         os.kill(server.process.pid, signal.SIGTERM)
-        connection.sendall(body[-1:])
+        connection.sendall(body)
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
     assert server.stop() == 0
 
@@ -523,6 +525,64 @@ def test_sighup_brings_a_renewed_certificate_into_use_without_a_gap(start_server
         time.sleep(0.05)
     assert server.stop() == 0
     assert "Traceback" not in server.output
+
+
+def test_sighup_in_the_middle_of_a_renewal_keeps_what_serves(start_server: StartServer, tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path)
+    server = start_server("serve", "--tls-cert", str(cert), "--tls-key", str(key), data_dir=tmp_path / "data")
+    before = served_certificate(server.port)
+    (tmp_path / "new").mkdir()
+    new_cert, new_key = make_certificate(tmp_path / "new")
+    cert.write_bytes(new_cert.read_bytes())
+    os.kill(server.process.pid, signal.SIGHUP)
+    server.wait_for(".*does not belong to the certificate.*")
+    assert served_certificate(server.port) == before
+    key.write_bytes(new_key.read_bytes())
+    os.kill(server.process.pid, signal.SIGHUP)
+    give_up_at = time.monotonic() + ENDED_WITHIN_S
+    while served_certificate(server.port) == before:
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"JOTGATE_ISSUER": "https://localhost:9/auth"}, "JOTGATE_ISSUER: the demo is at"),
+        ({"JOTGATE_ISSUER": "https://localhost:{port}/elsewhere"}, "JOTGATE_ISSUER: the demo is at"),
+        ({"JOTGATE_HTTP": "1"}, "JOTGATE_HTTP: the demo shows HTTPS"),
+        ({"JOTGATE_MASTER_KEY": "short", "JOTGATE_FOO": "1"}, "JOTGATE_FOO is not a setting"),
+    ],
+)
+def test_the_demo_refuses_settings_that_its_session_could_not_work_with(
+    tmp_path: Path, environment: dict[str, str], told: str
+) -> None:
+    port = free_port()
+    command = [*jotgate_command(), "demo", "--data", str(tmp_path / "data"), "--port", str(port)]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("JOTGATE_")}
+    given = {name: value.format(port=port) for name, value in environment.items()}
+    ended = subprocess.run(
+        command, env=clean | given, capture_output=True, text=True, timeout=ENDED_WITHIN_S, check=False
+    )
+    assert ended.returncode == 2
+    assert told in ended.stderr
+    assert ended.stderr.count("error: ") == len(environment)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_closed_standard_output_is_no_reason_not_to_serve(tmp_path: Path, need: Need) -> None:
+    port = free_port()
+    command = [*jotgate_command(), "serve", "--data", str(tmp_path / "data"), "--port", str(port)]
+    with program(["sh", "-c", 'exec "$@" >&-', "sh", *command], stderr=subprocess.STDOUT) as server:
+        give_up_at = time.monotonic() + ENDED_WITHIN_S
+        ask = [need("curl"), "-fsk", f"https://localhost:{port}/readyz"]
+        while subprocess.run(ask, capture_output=True, check=False).returncode != 0:
+            assert time.monotonic() < give_up_at
+            assert server.poll() is None
+            time.sleep(0.05)
+        server.terminate()
+        assert server.wait(ENDED_WITHIN_S) == 0
 
 
 def test_a_closed_terminal_ends_what_was_started_in_it(tmp_path: Path) -> None:

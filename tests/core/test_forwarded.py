@@ -29,21 +29,49 @@ def test_the_rightmost_address_that_is_not_ours_is_the_sender() -> None:
 
 def test_a_count_of_proxies_takes_that_many_from_the_right() -> None:
     header = ["9.9.9.9, 198.51.100.1, 203.0.113.9"]
-    for count, address in ((1, "203.0.113.9"), (2, "198.51.100.1"), (3, "9.9.9.9"), (4, "9.9.9.9")):
+    for count, address in ((1, "203.0.113.9"), (2, "198.51.100.1"), (3, "9.9.9.9")):
         sender = resolve_sender("192.0.2.1", "http", forwarded_for=header, proxies=TrustedProxies.parse(count))
         assert str(sender.address) == address
 
 
-def test_forwarded_wins_over_the_older_headers() -> None:
-    sender = resolve_sender(
+def test_whoever_goes_around_the_counted_proxies_is_not_believed() -> None:
+    two = TrustedProxies.parse(2)
+    bare = resolve_sender(CLIENT, "http", proxies=two)
+    assert (str(bare.address), bare.secure) == (CLIENT, False)
+    forged = resolve_sender(CLIENT, "http", forwarded_for=["127.0.0.1"], forwarded_proto=["https"], proxies=two)
+    assert (forged.address, forged.confidential) == (None, False)
+
+
+def test_forwarded_is_read_with_its_ports_and_quotes() -> None:
+    sender = resolve_sender("10.0.0.1", "http", forwarded=[f'for="{CLIENT}:4711";proto=https;by=10.0.0.1'], proxies=ONE)
+    assert (str(sender.address), sender.secure) == (CLIENT, True)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_header_that_the_proxy_passes_through_adds_nothing_to_what_it_says_itself(scheme: str) -> None:
+    """A proxy writes Forwarded or X-Forwarded-*, and its client writes the other."""
+    real = {"forwarded_for": [CLIENT], "forwarded_proto": [scheme]}
+    forged = resolve_sender("10.0.0.1", "http", forwarded=["for=127.0.0.1;proto=https"], **real, proxies=ONE)
+    assert (forged.address, forged.secure) == (None, scheme == "https")
+    real_forwarded = [f"for={CLIENT};proto={scheme}"]
+    forged = resolve_sender(
         "10.0.0.1",
         "http",
-        forwarded=[f'for="{CLIENT}:4711";proto=https;by=10.0.0.1'],
+        forwarded=real_forwarded,
         forwarded_for=["127.0.0.1"],
-        forwarded_proto=["http"],
+        forwarded_proto=["https"],
         proxies=ONE,
     )
-    assert (str(sender.address), sender.secure) == (CLIENT, True)
+    assert (forged.address, forged.secure) == (None, scheme == "https")
+
+
+def test_a_chain_longer_than_any_is_cut_where_it_is_nearest() -> None:
+    line = ",".join(["10.0.0.9"] * 30_000 + [CLIENT, "10.0.0.2"])
+    assert str(resolve_sender("10.0.0.1", "http", forwarded_for=[line], proxies=ONE).address) == CLIENT
+    trusted = ",".join([CLIENT] + ["10.0.0.2"] * 30_000)
+    assert str(resolve_sender("10.0.0.1", "http", forwarded_for=[trusted], proxies=ONE).address) == "10.0.0.2"
+    elements = ",".join([f"for={CLIENT}"] + ["for=10.0.0.2"] * 5_000)
+    assert str(resolve_sender("10.0.0.1", "http", forwarded=[elements], proxies=ONE).address) == "10.0.0.2"
 
 
 @pytest.mark.parametrize(

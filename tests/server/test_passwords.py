@@ -22,11 +22,21 @@ async def test_hashes_are_argon2id_with_owasps_parameters_and_a_salt_of_their_ow
     passwords.close()
 
 
-async def test_an_unknown_account_costs_a_hash_with_the_same_parameters() -> None:
+async def test_an_unknown_account_costs_a_hash_with_the_same_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     passwords = Passwords(1)
     known = await passwords.hash("a long enough password")
-    assert extract_parameters(passwords._decoy) == extract_parameters(known)
+    checked: list[str] = []
+    verify = passwords._verify
+
+    def watched(password_hash: str, password: str) -> bool:
+        checked.append(password_hash)
+        return verify(password_hash, password)
+
+    monkeypatch.setattr(passwords, "_verify", watched)
+    assert not await passwords.verify(known, "wrong")
     assert not await passwords.verify(None, "wrong")
+    assert [extract_parameters(each) for each in checked] == [extract_parameters(known)] * 2
+    assert len(checked[0]) == len(checked[1])
     passwords.close()
 
 

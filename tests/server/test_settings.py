@@ -7,8 +7,11 @@ import pytest
 from msgspec.structs import fields
 
 from jotgate import SettingsError
+from jotgate.core.encoding import encode_segment
 from jotgate.server import Settings, create_app
 from jotgate.server.secret import Secret
+
+MASTER_KEY = encode_segment(b"k" * 32)
 
 
 def faults(**values: Any) -> tuple[str, ...]:  # noqa: ANN401 - values of any setting, wrong ones too
@@ -29,7 +32,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "JOTGATE_ISSUER": "https://auth.example.com/a",
         "JOTGATE_AUDIENCE": "shop",
         "JOTGATE_DATA_DIR": "elsewhere",
-        "JOTGATE_MASTER_KEY": "k" * 43,
+        "JOTGATE_MASTER_KEY": MASTER_KEY,
         "JOTGATE_DEFAULT_SCOPES": "account:read, orders:read orders:write",
         "JOTGATE_ACCESS_TOKEN_TTL_S": "60",
         "JOTGATE_SESSION_IDLE_S": "3600",
@@ -47,7 +50,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
         issuer="https://auth.example.com/a",
         audience="shop",
         data_dir=Path("elsewhere"),
-        master_key=Secret("k" * 43),
+        master_key=Secret(MASTER_KEY),
         default_scopes=("account:read", "orders:read", "orders:write"),
         access_token_ttl_s=60,
         session_idle_s=3600,
@@ -89,7 +92,9 @@ def test_all_faults_are_told_at_once_and_unknown_names_are_faults() -> None:
 @pytest.mark.parametrize(
     "issuer",
     ["", "auth.example.com", "http://localhost:8443", "https://", "https://host/", "https://host/path/", "https://h?x=1",
-     "https://h#f", "https://user@host", "https://localhost@evil.example", "https://h o", "https://h:99999", "https://h\n"],
+     "https://h#f", "https://user@host", "HTTPS://localhost", "https://LocalHost", 'https://loc"alhost', "https://h/{id}",
+     "https://h/../x", "https://h//x", "https://h/%61", "https://localhost@evil.example",
+     "https://h o", "https://h:99999", "https://h\n"],
 )  # fmt: skip
 def test_an_issuer_is_an_exact_https_url(issuer: str) -> None:
     (fault,) = faults(issuer=issuer)
@@ -143,8 +148,14 @@ def test_an_allowed_origin_is_exactly_an_origin(origin: str) -> None:
     assert faults(issuer="https://auth.example.com", allowed_origins=(origin,))[0].startswith("allowed_origins")
 
 
+def test_a_master_key_of_another_length_is_a_fault_that_does_not_repeat_it() -> None:
+    (fault,) = faults(master_key=Secret("too-short"))
+    assert "JOTGATE_MASTER_KEY must hold 32 bytes" in fault
+    assert "too-short" not in fault
+
+
 def test_the_master_key_never_shows() -> None:
-    settings = Settings(master_key=Secret("s3cr3t" * 7))
+    settings = Settings(master_key=Secret("s3cr3t" * 7 + "A"))
     for text in (repr(settings), str(settings), f"{settings.master_key}", repr(settings.master_key)):
         assert "s3cr3t" not in text
 

@@ -50,3 +50,10 @@ async def test_it_logs_in_also_after_half_of_it_was_lost(settings: Settings, los
     account = await asyncio.to_thread(seed, create_app(settings))
 
     assert await can_log_in(settings, account)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "not json", '{"email": "demo@jotgate.test"}', ""])
+def test_a_file_that_tells_no_account_is_made_anew(settings: Settings, text: str) -> None:
+    settings.data_dir.mkdir(parents=True)
+    (settings.data_dir / FILE_NAME).write_text(text)
+    assert seed(create_app(settings)) == seed(create_app(settings))

@@ -10,6 +10,7 @@ import types
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import jotgate
 from jotgate.cli.process import App, Listening, check_can_listen, resolve_host, run
@@ -29,13 +30,27 @@ def demo(data: Path | None, host: str, port: int, log_level: str) -> int:
     Raises:
         SettingsError: the shop is not there, or cannot listen.
     """
-    address = resolve_host(host)
-    check_can_listen(address, port)
     # The shop reads its settings where any server does, in the worker too: options win over what is there already.
-    os.environ.setdefault("JOTGATE_ISSUER", origin("https", "localhost", port) + "/auth")
+    issuer = os.environ.setdefault("JOTGATE_ISSUER", origin("https", "localhost", port) + "/auth")
     if data is not None or "JOTGATE_DATA_DIR" not in os.environ:
         os.environ["JOTGATE_DATA_DIR"] = str(data or _DATA_DIR)
-    settings = _import("shop").load_settings(os.environ)
+    faults: list[str] = []
+    address, settings = host, None
+    try:
+        address = resolve_host(host)
+        check_can_listen(address, port)
+    except SettingsError as error:
+        faults += error.faults
+    try:
+        settings = _import("shop").load_settings(os.environ)
+    except SettingsError as error:
+        faults += error.faults
+    if settings is not None and (settings.issuer_path != "/auth" or (urlsplit(issuer).port or 443) != port):
+        faults.append(f"JOTGATE_ISSUER: the demo is at {origin('https', 'localhost', port)}/auth; leave it unset")
+    if settings is not None and settings.http:
+        faults.append("JOTGATE_HTTP: the demo shows HTTPS; leave it unset")
+    if faults or settings is None:
+        raise SettingsError(faults)
     tls = local_tls(settings.data_dir)
     account = _import("demo_account").seed(create_app(settings))
     listening = Listening(address, port, tls, 1, log_level)

@@ -118,13 +118,20 @@ def _why_not(error: OSError, host: str, port: int) -> str:
             return f"cannot listen on {host}, port {port}: {error.strerror}"
 
 
-def run(load_app: Callable[[], App], listening: Listening, ready_path: str, on_ready: Callable[[], None]) -> int:
+def run(
+    load_app: Callable[[], App],
+    listening: Listening,
+    ready_path: str,
+    on_ready: Callable[[], None],
+    check: Callable[[], object] = lambda: None,
+) -> int:
     """Serve until SIGINT or SIGTERM, and return the exit status: 0 after these, else 1 or 2 with a sentence on stderr.
 
     Args:
         load_app: makes the application; called in each worker process.
         ready_path: the path that answers 200 once requests are welcome.
         on_ready: called once, in a thread, when it has.
+        check: raises SettingsError while new workers could not start; asked before SIGHUP replaces the old ones.
     """
     refusals, tell = multiprocessing.Pipe(duplex=False)
     server, forked, stopping = _granian(listening), threading.Event(), threading.Event()
@@ -132,10 +139,20 @@ def run(load_app: Callable[[], App], listening: Listening, ready_path: str, on_r
         target=_announce, args=(listening, ready_path, on_ready, forked, stopping), name="jotgate-ready", daemon=True
     )
 
+    def reload(*_: object) -> None:
+        try:
+            check()
+        except SettingsError as error:
+            # A certificate that is half renewed, say: what serves now serves on.
+            faults = "".join(f"\n  {fault}" for fault in error.faults)
+            sys.stderr.write(f"error: the workers are not replaced:{faults}\n")
+            return
+        server.signal_handler_reload()  # type: ignore[no-untyped-call]
+
     def started() -> None:
-        if sys.stdin is not None and sys.stdin.isatty():
-            # A closed terminal ends what was started in it; without one, SIGHUP makes Granian replace its workers.
-            signal.signal(signal.SIGHUP, server.signal_handler_interrupt)
+        # A closed terminal ends what was started in it; without one, SIGHUP makes Granian replace its workers.
+        in_terminal = sys.stdin is not None and sys.stdin.isatty()
+        signal.signal(signal.SIGHUP, server.signal_handler_interrupt if in_terminal else reload)
         watch.start()
 
     server.on_startup(started)

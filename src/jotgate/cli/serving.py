@@ -14,6 +14,7 @@ from msgspec import Struct
 from jotgate.cli.process import App, Listening, TlsFiles, check_can_listen, resolve_host, run
 from jotgate.cli.text import version
 from jotgate.core.errors import SettingsError
+from jotgate.server.sealing import MasterKey
 from jotgate.server.settings import Settings
 from jotgate.server.tls import check_certificate, ensure_local_certificate
 
@@ -66,7 +67,25 @@ def serve(options: ServeOptions) -> int:
     listening = Listening(host, options.port, tls, options.workers, options.log_level)
     introduce(listening, settings, own_certificate=options.tls_cert is not None)
     on_ready = partial(say, f"\nready: {settings.issuer}  (Ctrl-C stops it)")
-    return run(partial(_load, settings), listening, f"{settings.issuer_path}/readyz", on_ready)
+    return run(
+        partial(_load, settings), listening, f"{settings.issuer_path}/readyz", on_ready, partial(_check, tls, settings)
+    )
+
+
+def _check(tls: TlsFiles | None, settings: Settings) -> None:
+    """Refuse what new workers could not start with."""
+    faults: list[str] = []
+    try:
+        if tls is not None:
+            check_certificate(tls.cert, tls.key, int(time.time()))
+    except SettingsError as error:
+        faults += error.faults
+    try:
+        MasterKey.load(settings.data_dir, settings.master_key.reveal() if settings.master_key else None, make=False)
+    except SettingsError as error:
+        faults += error.faults
+    if faults:
+        raise SettingsError(faults)
 
 
 def _load(settings: Settings) -> App:
@@ -168,6 +187,8 @@ def _trust(ca: str, issuer: str) -> list[tuple[str, str]]:
 
 def say(line: str) -> None:
     """Print one line now, even into a pipe; a reader that has gone is no reason to stop serving."""
+    if sys.stdout is None:  # started with it closed
+        return
     try:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Hop = tuple[_Address | None, str | None]
+# More than any chain of proxies; what lies before that, the sender made up, and reading it would cost us.
+_MAX_HOPS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,32 +96,44 @@ def resolve_sender(
         peer: the address of the connection.
         scheme: ``http`` or ``https`` (``ws``, ``wss``), of the connection.
         forwarded: values of the ``Forwarded`` header lines, in order.
-        forwarded_for: values of ``X-Forwarded-For``; used only where there is no ``Forwarded``.
-        forwarded_proto: values of ``X-Forwarded-Proto``; used only where there is no ``Forwarded``.
+        forwarded_for: values of ``X-Forwarded-For``.
+        forwarded_proto: values of ``X-Forwarded-Proto``.
         proxies: who is trusted. Nobody trusted: the headers are not looked at.
     """
     direct = Sender(parse_address(peer), scheme in ("https", "wss"))
     if not (proxies.count or proxies.holds(direct.address)):
         return direct
-    hops = _forwarded_hops(forwarded) if forwarded else _x_forwarded_hops(forwarded_for, forwarded_proto)
-    if not hops:
-        # The proxy says nothing about its client: naming it as trusted is the operator's word that it speaks TLS.
-        return Sender(direct.address, secure=True)
-    address, proto = _outermost(hops, proxies)
-    return Sender(address, secure=proto in (None, "https", "wss"))
+    told = [
+        _sender(hops, proxies)
+        for hops in (_forwarded_hops(forwarded), _x_forwarded_hops(forwarded_for, forwarded_proto))
+        if hops
+    ]
+    if len(told) == 2:
+        # A proxy writes one family and passes the other through as its client sent it. Which one is its own we
+        # cannot know, so that only what both say counts.
+        return Sender(told[0].address if told[0].address == told[1].address else None, all(one.secure for one in told))
+    if told:
+        return told[0]
+    # A named proxy that says nothing: naming it is the operator's word that it speaks TLS. A count of proxies that
+    # left no trace says that they were not passed at all.
+    return direct if proxies.count else Sender(direct.address, secure=True)
 
 
-def _outermost(hops: Sequence[_Hop], proxies: TrustedProxies) -> _Hop:
+def _sender(hops: Sequence[_Hop], proxies: TrustedProxies) -> Sender:
     """Return the hop nearest to the client that our own proxies vouch for."""
+    if proxies.count > len(hops):
+        return Sender(None, secure=False)  # fewer proxies than there always are: somebody goes around them
     if proxies.count:
-        return hops[min(proxies.count, len(hops)) - 1]
-    return next((hop for hop in hops if not proxies.holds(hop[0])), hops[-1])
+        address, proto = hops[proxies.count - 1]
+    else:
+        address, proto = next((hop for hop in hops if not proxies.holds(hop[0])), hops[-1])
+    return Sender(address, secure=proto in (None, "https", "wss"))
 
 
 def _forwarded_hops(lines: Sequence[str]) -> list[_Hop]:
     """Return (for, proto) of each element, nearest proxy first (RFC 7239 section 4)."""
     hops: list[_Hop] = []
-    for element in reversed(_split_quoted(",".join(lines), ",")):
+    for element in _split_quoted(",".join(lines), ",")[: -_MAX_HOPS - 1 : -1]:
         pairs = dict(_pair(part) for part in _split_quoted(element, ";"))
         hops.append((parse_address(pairs.get("for")), pairs.get("proto", "").strip('"').lower() or None))
     return hops
@@ -135,11 +149,16 @@ def _split_quoted(text: str, separator: str) -> list[str]:
 
 
 def _x_forwarded_hops(forwarded_for: Sequence[str], forwarded_proto: Sequence[str]) -> list[_Hop]:
-    addresses = [part for part in ",".join(forwarded_for).split(",") if part.strip()][::-1]
-    protos = [part.strip().lower() for part in ",".join(forwarded_proto).split(",") if part.strip()][::-1]
+    addresses = _last_parts(forwarded_for)
+    protos = [part.lower() for part in _last_parts(forwarded_proto)]
     hops: list[_Hop] = []
     for index in range(max(len(addresses), len(protos))):
         # Proxies append addresses, but most set a single protocol: the last known one is the client's.
         proto = protos[min(index, len(protos) - 1)] if protos else None
         hops.append((parse_address(addresses[index]) if index < len(addresses) else None, proto))
     return hops
+
+
+def _last_parts(lines: Sequence[str]) -> list[str]:
+    parts = ",".join(lines).rsplit(",", _MAX_HOPS)[-_MAX_HOPS:]
+    return [part.strip() for part in reversed(parts) if part.strip()]

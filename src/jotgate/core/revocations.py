@@ -14,7 +14,14 @@ class Revocations:
 
     def __init__(self, sessions: Mapping[str, int] | None = None) -> None:
         """`sessions` maps a session id (`sid`) to the Unix second from which no token of it can be alive."""
-        self._sessions = dict(sessions or {})
+        self._sessions: Mapping[str, int] = dict(sessions or {})
+
+    @classmethod
+    def view(cls, sessions: Mapping[str, int]) -> "Revocations":
+        """Give what `sessions` says at any moment: its owner may add to it, and nothing is copied."""
+        revocations = cls()
+        revocations._sessions = sessions
+        return revocations
 
     @property
     def sessions(self) -> Mapping[str, int]:

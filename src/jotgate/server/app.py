@@ -23,7 +23,7 @@ from jotgate.issuer import Issuer
 from jotgate.server.flows.deps import CLIENT_ID, ClaimsFor, Deps
 from jotgate.server.http.dispatch import Api
 from jotgate.server.http.documents import METADATA_PATH
-from jotgate.server.http.exchange import ClientGone, Receive, Scope, Send, read_head, send_response
+from jotgate.server.http.exchange import Receive, Scope, Send, read_head, send_response
 from jotgate.server.http.problems import problem
 from jotgate.server.keys import load_keys
 from jotgate.server.live import Follower, LiveState
@@ -165,8 +165,6 @@ class AuthApp:
         try:
             running = await self._start_off_loop()
             response = await running.api.answer(request, receive)
-        except ClientGone:
-            return
         except JotgateError as error:  # the app could not start
             response = problem(error, self._log)
         await send_response(response, send, with_body=request.method != "HEAD")
@@ -253,8 +251,9 @@ def _import_hook(name: str) -> ClaimsFor:
     module, _, attribute = name.partition(":")
     try:
         hook: ClaimsFor = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError):
-        raise SettingsError([f"claims_for: {name} cannot be imported"]) from None
+    except Exception as error:
+        # Whatever the operator's module does while it is imported, it ends in a sentence.
+        raise SettingsError([f"claims_for: {name} cannot be imported ({type(error).__name__})"]) from error
     if not callable(hook):
         raise SettingsError([f"claims_for: {name} is not a function"])
     return hook

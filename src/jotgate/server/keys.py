@@ -7,14 +7,13 @@ from typing import Final
 from jotgate.core.jwk import Key
 from jotgate.keygen import generate_key
 from jotgate.server.records import SealedKey
-from jotgate.server.refresh_tokens import RefreshTokens, new_mac_kid
+from jotgate.server.refresh_tokens import MAC_KEY_BYTES, RefreshTokens, new_mac_kid
 from jotgate.server.sealing import MasterKey
 from jotgate.server.store import Store
 
 SIGNING_ALGORITHM: Final = "ES256"
 _ACCESS: Final = "access"
 _REFRESH: Final = "refresh"
-_MAC_KEY_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +51,5 @@ def _new_signing_key(master: MasterKey, now: int) -> SealedKey:
 
 def _new_mac_key(master: MasterKey, now: int, random: Callable[[int], bytes]) -> SealedKey:
     kid = new_mac_kid(random)
-    sealed = master.seal(random(_MAC_KEY_BYTES), purpose=_REFRESH, kid=kid)
+    sealed = master.seal(random(MAC_KEY_BYTES), purpose=_REFRESH, kid=kid)
     return SealedKey(kid=kid, purpose=_REFRESH, algorithm="HS256", sealed=sealed, created_at=now)

@@ -7,6 +7,7 @@ process (a second worker, the command line) counts as soon as the log has been r
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -18,26 +19,41 @@ from jotgate.server.store import Store, StoreError
 from jotgate.verifier import Snapshot
 
 POLL_S: Final = 0.25
+_TIDY_EVERY_S: Final = 600.0
 
 
 class LiveState:
-    """Keys and recent revocations, as one immutable snapshot that is replaced whole."""
+    """Keys and recent revocations. A logout adds one entry in place, however many there are.
+
+    Adding to a dictionary and looking into it are each one step for every thread; what has run out is dropped by
+    putting a new dictionary in the place of the old one.
+    """
 
     def __init__(self, keys: KeySet, *, clock: Callable[[], int]) -> None:
-        self._snapshot = Snapshot(keys=keys, revocations=Revocations())
+        self._keys = keys
         self._clock = clock
         self._writing = threading.Lock()
         self._cursor = 0
+        self._show({})
 
     def snapshot(self) -> Snapshot:
         """Return what is known now."""
         return self._snapshot
 
     def revoke_sessions(self, entries: Iterable[tuple[str, int]]) -> None:
-        """Take in (sid, until) pairs; entries go a day after the last token they concern has expired."""
+        """Take in (sid, until) pairs."""
         with self._writing:
-            revocations = self._snapshot.revocations.with_sessions(dict(entries), self._clock() - CLOCK_MARGIN_S)
-            self._snapshot = Snapshot(keys=self._snapshot.keys, revocations=revocations)
+            self._sessions.update(entries)
+
+    def tidy(self) -> None:
+        """Drop entries a day after the last token they concern has expired."""
+        with self._writing:
+            dead_since = self._clock() - CLOCK_MARGIN_S
+            self._show({sid: until for sid, until in self._sessions.items() if until > dead_since})
+
+    def _show(self, sessions: dict[str, int]) -> None:
+        self._sessions = sessions
+        self._snapshot = Snapshot(keys=self._keys, revocations=Revocations.view(sessions))
 
     async def catch_up(self, store: Store) -> None:
         """Take in what the log holds beyond the last reading.
@@ -53,6 +69,7 @@ class LiveState:
     async def follow(self, store: Store) -> None:
         """Keep catching up until cancelled. A database that does not answer is told once, and asked again."""
         silent = False
+        tidied_at = time.monotonic()
         while True:
             try:
                 await self.catch_up(store)
@@ -61,6 +78,9 @@ class LiveState:
                 if not silent:
                     get_log().error("revocations_unread", error=type(error).__name__, at=where(error))
                 silent = True
+            if time.monotonic() - tidied_at > _TIDY_EVERY_S:
+                self.tidy()
+                tidied_at = time.monotonic()
             await asyncio.sleep(POLL_S)
 
 

@@ -3,8 +3,6 @@
 ``http.problems`` alone renders them. A message tells the person what to do and never repeats what they sent.
 """
 
-from typing import ClassVar
-
 from jotgate.core.errors import RequestRefused
 
 
@@ -22,6 +20,13 @@ class BodyTimeout(RequestRefused):
     status = 408
 
 
+class BodyIncomplete(RequestRefused):
+    """The connection or its framing broke before the body was whole."""
+
+    code = "body_incomplete"
+    status = 400
+
+
 class UnsupportedMediaType(RequestRefused):
     """The body is not of the content type that the endpoint takes."""
 
@@ -33,15 +38,6 @@ class BodyRefused(RequestRefused):
     """The body is not the strict JSON that is asked for; the code says in which way."""
 
     status = 400
-    CODES: ClassVar = (
-        "invalid_utf8",
-        "invalid_json",
-        "duplicate_member",
-        "nesting_too_deep",
-        "number_out_of_range",
-        "not_an_object",
-        "nul_in_text",
-    )
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -52,7 +48,6 @@ class MemberRefused(RequestRefused):
     """A member of the body is unknown, missing or of the wrong type; the code says which."""
 
     status = 422
-    CODES: ClassVar = ("unknown_member", "missing_member", "wrong_type")
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -102,13 +97,6 @@ class BrowserDeliveryRefused(RequestRefused):
     """A browser must not hold the refresh token where scripts can read it."""
 
     code = "browser_delivery_refused"
-    status = 400
-
-
-class AmbiguousCredential(RequestRefused):
-    """Two credentials at once."""
-
-    code = "ambiguous_credential"
     status = 400
 
 
@@ -172,8 +160,6 @@ class Busy(RequestRefused):
 
 class GrantRefused(RequestRefused):
     """The token endpoint's refusal in the form of RFC 6749 section 5.2; ``code`` is its ``error``."""
-
-    CODES: ClassVar = ("invalid_request", "invalid_client", "invalid_grant", "unsupported_grant_type", "invalid_scope")
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

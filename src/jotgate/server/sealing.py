@@ -41,7 +41,7 @@ class MasterKey:
         than its owner may read.
         """
         if env_value is not None:
-            return cls(_parse(env_value, "JOTGATE_MASTER_KEY"))
+            return cls.from_text(env_value, "JOTGATE_MASTER_KEY")
         path = data_dir / FILE_NAME
         try:
             try:
@@ -54,6 +54,11 @@ class MasterKey:
                 return cls(_parse(_read_private(path), str(path)))
         except OSError as error:
             raise SettingsError((f"the master key {path} cannot be used: {error.strerror}",)) from None
+
+    @classmethod
+    def from_text(cls, text: str, where: str) -> "MasterKey":
+        """The key from its text, 32 bytes in base64url. Raises `SettingsError` that names `where` it stood."""
+        return cls(_parse(text, where))
 
     def seal(self, raw: bytes, *, purpose: str, kid: str) -> bytes:
         """Encrypt a key, bound to what it is for: moved to another row of the database, it does not open."""
@@ -94,7 +99,7 @@ def _read_private(path: Path) -> str:
     with path.open("rb") as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         if os.name == "posix" and mode & 0o077:
-            fault = f"others may read the master key {path} (its mode is {mode:04o}): chmod 600 it, or make a new one"
+            fault = f"others may read the master key {path} (its mode is {mode:04o}): chmod 600 it"
             raise SettingsError((fault,))
         return file.read(1024).decode("ascii", "replace")
 

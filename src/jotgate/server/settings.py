@@ -18,12 +18,17 @@ from publicsuffixlist import PublicSuffixList
 from jotgate.core.errors import SettingsError
 from jotgate.core.forwarded import TrustedProxies
 from jotgate.server.rules.accounts import is_scope_token
+from jotgate.server.sealing import MasterKey
 from jotgate.server.secret import Secret
 
 MAX_ACCESS_TOKEN_TTL_S: Final = 3600
 _PREFIX: Final = "JOTGATE_"
 # Where the test suite finds its public vectors; a developer's shell may have it while a server starts.
 _NOT_SETTINGS: Final = frozenset({"JOTGATE_VECTORS"})
+
+
+# What survives every client's way of tidying up URLs, so that an exact comparison stays one.
+_PLAIN_ISSUER: Final = re.compile(r"https://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]+)?(?:/[A-Za-z0-9._~-]+)*")
 
 
 def _usable_cores() -> int:
@@ -175,6 +180,8 @@ def _faults(settings: Settings) -> Iterator[str]:
     if list(_type_faults(settings)):
         return  # the checks below rely on the types
     yield from _issuer_faults(settings)
+    if settings.master_key is not None:
+        yield from _master_key_faults(settings.master_key)
     if not settings.audience:
         yield "audience must name your API, for example 'shop'"
     elif settings.audience == settings.issuer:
@@ -224,6 +231,13 @@ def _type_faults(settings: Settings) -> Iterator[str]:
             yield f"{each.name} must hold strings only"
 
 
+def _master_key_faults(master_key: Secret) -> Iterator[str]:
+    try:
+        MasterKey.from_text(master_key.reveal(), "JOTGATE_MASTER_KEY")
+    except SettingsError as error:
+        yield from error.faults
+
+
 def _url_fault(url: str) -> str | None:
     try:
         parts = urlsplit(url)
@@ -244,6 +258,8 @@ def _issuer_faults(settings: Settings) -> Iterator[str]:
         yield f"issuer {fault}, for example https://auth.example.com"
     elif settings.issuer.endswith("/"):
         yield "issuer must not end with a slash: verifiers compare it letter by letter"
+    elif not _PLAIN_ISSUER.fullmatch(settings.issuer) or "/." in settings.issuer:
+        yield "issuer must be written plainly: lower-case host, and a path of letters, digits and - . _ ~ only"
 
 
 def _site(host: str) -> str:

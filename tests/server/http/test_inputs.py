@@ -87,6 +87,8 @@ async def test_refusals_never_repeat_what_was_sent(api: Api) -> None:
     bodies = [
         {canary: 1},
         {"email": canary, "password": PASSWORD},
+        {"email": f"<{canary}>\\@x y", "password": PASSWORD},
+        {"email": f"a@{canary}", "password": PASSWORD},
         {"email": EMAIL, "password": canary},
         {"email": [canary], "password": PASSWORD},
         {"email": EMAIL, "password": PASSWORD, "delivery": canary},

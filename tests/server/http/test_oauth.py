@@ -3,7 +3,7 @@
 import httpx2
 import pytest
 
-from tests.server.http.support import EMAIL, Api
+from tests.server.http.support import EMAIL, Api, code
 
 
 async def token_request(api: Api, **form: str) -> httpx2.Response:
@@ -97,3 +97,27 @@ async def test_malformed_requests_are_invalid_requests(api: Api, body: bytes, me
 async def test_client_authentication_is_refused_for_the_public_client(api: Api) -> None:
     answer = await api.http.post("/oauth/token", data={"grant_type": "refresh_token"}, auth=("web", "secret"))
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+
+
+@pytest.mark.parametrize("scope", ["admin", "account:read", "account:read  account:read"])
+async def test_a_reused_token_ends_the_session_whatever_it_asks_for(api: Api, scope: str) -> None:
+    await api.signup()
+    stolen = await api.login()
+    current = (await api.refresh(stolen["refresh_token"])).json()
+    current = (await api.refresh(current["refresh_token"])).json()
+    api.clock.now += 11
+    refused = await token_request(
+        api, grant_type="refresh_token", refresh_token=stolen["refresh_token"], scope=scope, client_id="web"
+    )
+    assert (refused.status_code, refused.json()["error"]) == (400, "invalid_grant")
+    assert code(await api.refresh(current["refresh_token"])) == (401, "session_ended")
+
+
+async def test_a_scope_that_is_repeated_counts_once(api: Api) -> None:
+    await api.signup()
+    tokens = await api.login()
+    answer = await token_request(
+        api, grant_type="refresh_token", refresh_token=tokens["refresh_token"], scope=" ".join(["account:read"] * 1200)
+    )
+    assert (answer.status_code, answer.json()["scope"]) == (200, "account:read")
+    assert api.app.verifier().verify(answer.json()["access_token"])["scope"] == "account:read"

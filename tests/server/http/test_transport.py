@@ -94,12 +94,14 @@ async def test_a_body_that_never_ends_is_given_up(api: Api, monkeypatch: pytest.
     assert b"body_timeout" in sent[1]["body"]
 
 
-async def test_a_client_that_goes_away_is_not_answered(api: Api) -> None:
+async def test_a_body_that_breaks_off_is_refused_with_a_code(api: Api) -> None:
     events: list[dict[str, Any]] = [
         {"type": "http.request", "body": b"{", "more_body": True},
         {"type": "http.disconnect"},
     ]
-    assert await _call(api.app, events) == []
+    sent = await _call(api.app, events)
+    assert sent[0]["status"] == 400
+    assert b"body_incomplete" in sent[1]["body"]
 
 
 async def test_an_app_that_cannot_start_says_so_without_a_stack_trace(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """A session lives on, is proved, or ends: refresh, the session credential, logout."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from jotgate.server.flows.deps import REVOCATION_LIFE_S, Deps
 from jotgate.server.flows.tokens import TokenPair, make_pair
 from jotgate.server.records import Account, Family
-from jotgate.server.refresh_tokens import RefreshToken
 from jotgate.server.refusals import GrantRefused, RefreshReused, SessionEnded
 from jotgate.server.rules.refresh import LOST_ANSWER_GRACE_S, Replayed, Reused, Rotated, Standing, judge
 from jotgate.server.secret import Secret
@@ -27,8 +27,6 @@ async def refresh(
         GrantRefused: ``invalid_scope`` or ``invalid_grant``: nothing was used up.
     """
     token = deps.refresh_tokens.decode(presented.reveal())
-    if client_id is not None or scopes is not None:
-        await _check_grant(deps, token, client_id, scopes)
     outcome, family, account = await deps.store.rotate(
         token.family_id,
         token.generation,
@@ -36,6 +34,7 @@ async def refresh(
         mac_kid=deps.refresh_tokens.active,
         idle_s=deps.settings.session_idle_s,
         until_s=REVOCATION_LIFE_S,
+        approve=partial(_check_grant, client_id, scopes),
     )
     match outcome:
         case Rotated(family=family) | Replayed(family=family) if account is not None:
@@ -90,12 +89,8 @@ async def logout(deps: Deps, presented: Secret, now: int) -> None:
         deps.log.info("logout", account=family.account_id, sid=family.sid)
 
 
-async def _check_grant(deps: Deps, token: RefreshToken, client_id: str | None, scopes: Sequence[str] | None) -> None:
-    """Refuse what the grant does not cover before anything is used up (RFC 6749 section 6)."""
-    family = await deps.store.family_by_id(token.family_id)
-    account = await deps.store.account_by_id(family.account_id) if family else None
-    if family is None or account is None:
-        raise _ended()
+def _check_grant(client_id: str | None, scopes: Sequence[str] | None, family: Family, account: Account) -> None:
+    """Refuse what the grant does not cover (RFC 6749 section 6)."""
     if client_id not in (None, family.client_id):
         raise GrantRefused("invalid_grant", "The refresh token belongs to another client.")
     if scopes is not None and not set(scopes) <= set(account.scopes):

@@ -15,7 +15,7 @@ from jotgate.server.http.documents import (
     metadata,
     openapi,
 )
-from jotgate.server.http.exchange import ClientGone, Headers, Receive, Request, Response, read_body
+from jotgate.server.http.exchange import Headers, Receive, Request, Response, read_body
 from jotgate.server.http.problems import oauth_error, problem
 from jotgate.server.http.routes import ROUTES, Route
 from jotgate.server.refusals import ClearTextRefused, MethodNotAllowed, NotFound
@@ -56,19 +56,13 @@ class Api:
         return self._finish(request, self._documents[METADATA_PATH].response(request), _ANY_ORIGIN)
 
     async def answer(self, request: Request, receive: Receive) -> Response:
-        """Return the response to a request whose body has not been read yet.
-
-        Raises:
-            ClientGone: there is nobody to answer. Every other error is an answer.
-        """
+        """Return the response to a request whose body has not been read yet. Every error is an answer."""
         routes = _ROUTES.get(request.path, {})
         render = oauth_error if any(route.form for route in routes.values()) else problem
         is_open = request.path in self._documents or any(route.public for route in routes.values())
         cors: Headers = _ANY_ORIGIN if is_open else cors_headers(request, self._settings)
         try:
             response = await self._dispatch(request, routes, receive)
-        except ClientGone:
-            raise
         except Exception as error:  # noqa: BLE001 - the mapper turns every error into an answer
             response = render(error, self._deps.log)
         return self._finish(request, response, cors)

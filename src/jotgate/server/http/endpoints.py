@@ -34,6 +34,7 @@ from jotgate.server.http.inputs import parse_form_body, parse_json_body
 from jotgate.server.records import Account
 from jotgate.server.refusals import GrantRefused, InvalidRefreshToken
 from jotgate.server.secret import Secret
+from jotgate.server.store import StoreError
 
 _JSON: Final = (b"content-type", b"application/json")
 _NO_STORE: Final = (b"cache-control", b"no-store")
@@ -56,9 +57,9 @@ async def post_login(deps: Deps, request: Request) -> Response:
         check_no_browser(request, deps.settings)
     else:
         check_own_page(request, deps.settings)
+    replaced = read_cookie(request, deps.settings.issuer)
     now = deps.clock()
     pair = await login(deps, form.email, form.password, now)
-    replaced = read_cookie(request, deps.settings.issuer)
     if replaced is not None:
         await _end_replaced(deps, replaced, now)
     return _token_response(deps, pair, in_body=in_body)
@@ -107,7 +108,7 @@ async def post_token(deps: Deps, request: Request) -> Response:
         Secret(form["refresh_token"]),
         deps.clock(),
         client_id=form.get("client_id"),
-        scopes=form["scope"].split(" ") if "scope" in form else None,
+        scopes=tuple(dict.fromkeys(form["scope"].split(" "))) if "scope" in form else None,
     )
     return _token_response(deps, pair, in_body=True)
 
@@ -129,6 +130,9 @@ async def _end_replaced(deps: Deps, replaced: Secret, now: int) -> None:
         await logout(deps, replaced, now)
     except InvalidRefreshToken:
         return
+    except StoreError as error:
+        # The new session is committed, and its holder must get it; the old one comes to its idle end.
+        deps.log.warning("replaced_session_not_ended", code=error.code)
 
 
 def _account_answer(account: Account) -> AccountAnswer:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from jotgate.core.forwarded import Sender, TrustedProxies, resolve_sender
-from jotgate.server.refusals import BodyTimeout, BodyTooLarge, HeaderRefused
+from jotgate.server.refusals import BodyIncomplete, BodyTimeout, BodyTooLarge, HeaderRefused
 
 MAX_BODY_BYTES: Final = 65_536
 BODY_TIMEOUT_S: Final = 10.0
@@ -20,10 +20,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = tuple[tuple[bytes, bytes], ...]
-
-
-class ClientGone(Exception):
-    """The client went away before the request was whole: there is nobody to answer."""
 
 
 class Request(Struct, frozen=True):
@@ -107,7 +103,7 @@ async def read_body(head: Request, receive: Receive) -> Request:
     Raises:
         BodyTooLarge: over 64 KiB, announced or sent.
         BodyTimeout: not whole after 10 seconds.
-        ClientGone: the client closed the connection.
+        BodyIncomplete: the connection, or its framing, broke.
     """
     announced = head.one(b"content-length")
     if announced is not None and not re.fullmatch(r"[0-9]{1,18}", announced):
@@ -121,7 +117,7 @@ async def read_body(head: Request, receive: Receive) -> Request:
             while True:
                 event = await receive()
                 if event["type"] == "http.disconnect":
-                    raise ClientGone
+                    raise BodyIncomplete("The body broke off before its end.")
                 chunks.append(event.get("body", b""))
                 size += len(chunks[-1])
                 if size > MAX_BODY_BYTES:

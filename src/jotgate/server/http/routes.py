@@ -15,6 +15,7 @@ Credential = Literal["none", "session", "session or bearer"]
 _BODY: Final = (
     "body_too_large",
     "body_timeout",
+    "body_incomplete",
     "unsupported_media_type",
     "invalid_utf8",
     "invalid_json",

@@ -82,17 +82,18 @@ def normalise_email(raw: str) -> str:
         raise InvalidEmail("The e-mail address is too long.")
     try:
         return validate_email(raw, check_deliverability=False, test_environment=True, strict=True).normalized
-    except EmailNotValidError as error:
-        raise InvalidEmail(f"This is not a valid e-mail address. {error}") from None
+    except EmailNotValidError:
+        # The library's reason may repeat what was typed, and that may have been a password.
+        raise InvalidEmail("This is not a valid e-mail address.") from None
 
 
 def email_identity(email: str) -> str:
-    """What two addresses share if they are the same account: the whole address without its case.
+    """What two addresses share if they are the same account: the whole address in NFKC, without its case.
 
-    Wider than mail itself (`straße` equals `strasse`), on purpose: an address that looks like another person's must
-    not become another account.
+    Wider than mail itself (`straße` equals `strasse`, and full-width letters equal plain ones), on purpose: another
+    way of writing somebody's address must not become another account.
     """
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", email).casefold())
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", email).casefold())
 
 
 def normalise_password(raw: str) -> str:

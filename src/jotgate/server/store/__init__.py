@@ -4,6 +4,7 @@ A store knows SQL, transactions, threads and migrations. It knows no HTTP, no to
 the rules for every decision. Each method that writes has committed durably when it returns.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from jotgate.core.errors import JotgateError, RequestRefused
@@ -34,6 +35,10 @@ class StoreClosed(StoreError):
     """The store was not opened, or is closed already."""
 
     code = "store_closed"
+
+
+Approve = Callable[[Family, Account], None]
+"""Raises when the family's client or account may not have what is asked for."""
 
 
 class Store(Protocol):
@@ -85,9 +90,19 @@ class Store(Protocol):
         """Note that the holder presented `generation`: if it is still current, its predecessor's long grace is over."""
 
     async def rotate(
-        self, family_id: bytes, presented_generation: int, *, now: int, mac_kid: str, idle_s: int, until_s: int
+        self,
+        family_id: bytes,
+        presented_generation: int,
+        *,
+        now: int,
+        mac_kid: str,
+        idle_s: int,
+        until_s: int,
+        approve: Approve | None = None,
     ) -> tuple[Outcome, Family | None, Account | None]:
         """Let `rules.refresh.rotate` decide inside the writing transaction, and do what it says.
+
+        What `approve` raises for a token that is good leaves everything as it was; for a reused one it is not asked.
 
         Returns the outcome with the family as it is now and its account; both are None when the family is unknown,
         which is `Ended`. `Reused` has ended the family and logged a revocation that holds for `until_s` seconds.

@@ -127,7 +127,7 @@ class Lane:
             if self._connection is None:
                 self._connection = self._connect()
             self._run(self._connection, batch)
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001  the lane must outlive it, or every later request would wait in vain
             # What the batch did is rolled back with its connection: nobody may believe it happened.
             self._disconnect()
             for asked in batch:

@@ -18,7 +18,7 @@ from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, Revocation, 
 from jotgate.server.rules import refresh
 from jotgate.server.rules.accounts import email_identity
 from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Reused, Rotated
-from jotgate.server.store import EmailTaken, StoreBusy, StoreClosed, StoreError
+from jotgate.server.store import Approve, EmailTaken, StoreBusy, StoreClosed, StoreError
 from jotgate.server.store.lanes import Job, Lane, WriterLane, as_store_error, no_fork_meanwhile
 from jotgate.server.store.sqlite_schema import connect, prepare_database
 from jotgate.server.store.statements import Statements
@@ -163,7 +163,14 @@ class SqliteStore:
         row = msgspec.structs.asdict(family)
         row["scopes"] = " ".join(family.scopes)
         row["retired"] = _encode_retired(family.retired)
-        await self._write(_execute(self._sql.add_family, row))
+        dead = {"account_id": family.account_id, "dead_since": family.created_at - CLOCK_MARGIN_S}
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(self._sql.add_family, row)
+            # Each login takes a few of the account's dead sessions along: what an account leaves behind stays bounded.
+            connection.execute(self._sql.prune_families, dead)
+
+        await self._write(job)
 
     async def family_by_sid(self, sid: str) -> Family | None:
         """See `Store.family_by_sid`."""
@@ -189,7 +196,15 @@ class SqliteStore:
         await self._write(_execute(self._sql.confirm_family, presented))
 
     async def rotate(
-        self, family_id: bytes, presented_generation: int, *, now: int, mac_kid: str, idle_s: int, until_s: int
+        self,
+        family_id: bytes,
+        presented_generation: int,
+        *,
+        now: int,
+        mac_kid: str,
+        idle_s: int,
+        until_s: int,
+        approve: Approve | None = None,
     ) -> tuple[Outcome, Family | None, Account | None]:
         """See `Store.rotate`."""
 
@@ -199,6 +214,8 @@ class SqliteStore:
                 return Ended(), None, None
             family, account = _family(row[:_FAMILY_COLUMNS]), _account(row[_FAMILY_COLUMNS:])
             outcome = refresh.rotate(family, presented_generation, now=now, mac_kid=mac_kid, idle_s=idle_s)
+            if approve is not None and isinstance(outcome, Rotated | Replayed):
+                approve(family, account)
             match outcome:
                 case Rotated(successor):
                     self._advance(connection, family, successor)

@@ -4,7 +4,7 @@ Compiled statements are plain SQL text, run on the driver itself: building and c
 times what SQLite takes to answer it. Nothing here runs a statement or knows a driver.
 """
 
-from sqlalchemy import Dialect, bindparam, delete, insert, literal_column, select, update
+from sqlalchemy import Dialect, bindparam, delete, insert, literal_column, or_, select, update
 from sqlalchemy.sql import ClauseElement
 
 from jotgate.server.store.schema import accounts, families, keys, revocation_head, revocations
@@ -39,6 +39,22 @@ class Statements:
         )
 
         self.add_family = sql(insert(families))
+        self.prune_families = sql(
+            delete(families).where(
+                families.c.id.in_(
+                    select(families.c.id)
+                    .where(
+                        families.c.account_id == bindparam("account_id"),
+                        or_(
+                            families.c.ended_at <= bindparam("dead_since"),
+                            families.c.idle_ends_at <= bindparam("dead_since"),
+                        ),
+                    )
+                    .limit(literal_column("8"))
+                    .offset(literal_column("0"))
+                )
+            )
+        )
         self.family_by_id = sql(select(families).where(_THIS_FAMILY))
         self.family_by_sid = sql(select(families).where(families.c.sid == bindparam("sid")))
         self.family_with_account = sql(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jotgate.server.records import Account, Family
+from jotgate.server.records import CLOCK_MARGIN_S, Account, Family
 from jotgate.server.rules import refresh
 from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Reused, Rotated
 from jotgate.server.store import Store
@@ -232,3 +232,30 @@ def test_any_life_of_a_session_is_kept_as_the_rules_tell_it(
         assert len(await store.revocations_after(0)) == log_length + (family.ended_at is not None)
 
     asyncio.run(live())
+
+
+async def test_a_login_takes_dead_sessions_of_the_account_along_a_day_later(
+    store: Store, new_account: NewAccount, new_family: NewFamily
+) -> None:
+    account, other = new_account(), new_account()
+    for each in (account, other):
+        await store.add_account(each)
+    ended, idle, alive = (new_family(account) for _ in range(3))
+    ended_of_other = new_family(other)
+    idle = msgspec.structs.replace(idle, idle_ends_at=idle.created_at + 60)
+    for family in (ended, idle, alive, ended_of_other):
+        await store.add_family(family)
+    now = ended.created_at + 60
+    for family in (ended, ended_of_other):
+        await store.end_family(family.id, now=now, until_s=360)
+
+    async def log_in(at: int) -> None:
+        await store.add_family(msgspec.structs.replace(new_family(account), created_at=at))
+
+    async def there(*families: Family) -> list[bool]:
+        return [await store.family_by_id(family.id) is not None for family in families]
+
+    await log_in(now + CLOCK_MARGIN_S - 1)
+    assert await there(ended, idle, alive, ended_of_other) == [True, True, True, True]
+    await log_in(now + CLOCK_MARGIN_S)
+    assert await there(ended, idle, alive, ended_of_other) == [False, False, True, True]
