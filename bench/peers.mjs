@@ -5,10 +5,10 @@
 //
 //   {"do":"versions"} → {"node", "fast-jwt", "jsonwebtoken", "jose"}
 //   {"do":"key", "alg", "jwk", "public", "demands"} → {"offered": [library…]}
-//   {"do":"verify", "alg", "library", "tokens", "untimed"} → {"ns"}, or {"refused": message}
-//   {"do":"sign", "alg", "library", "claims", "untimed"} → {"ns", "token": the last}
+//   {"do":"verify", "alg", "library", "tokens", "untimed", "together"} → {"us"}, or {"refused": message}
+//   {"do":"sign", "alg", "library", "claims", "untimed", "together"} → {"us", "token": the last}
 //
-// "ns" is the time of all calls but the first ones, whose number is "untimed".
+// "us" lists microseconds for one call, of "together" calls that were timed as one, save the first "untimed" ones.
 import { createPrivateKey, createPublicKey, createSecretKey } from 'node:crypto'
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
@@ -116,43 +116,38 @@ const actions = {
     return { offered }
   },
 
-  verify: async ({ alg, library, tokens, untimed }) => {
-    const { verify } = sides.get(`${alg} ${library}`)
+  verify: async order => {
+    const { verify } = sides.get(`${order.alg} ${order.library}`)
     try {
-      const { ns } = await timed(library, verify, tokens, untimed)
-      return { ns }
+      const { us } = await time(verify, order.tokens, order)
+      return { us }
     } catch (error) {
       return { refused: String(error.message) }
     }
   },
 
-  sign: async ({ alg, library, claims, untimed }) => {
-    const { sign } = sides.get(`${alg} ${library}`)
-    const { ns, last } = await timed(library, sign, claims, untimed)
-    return { ns, token: last }
+  sign: async order => {
+    const { sign } = sides.get(`${order.alg} ${order.library}`)
+    const { us, last } = await time(sign, order.claims, order)
+    return { us, token: last }
   }
 }
 
-function timed(library, work, inputs, untimed) {
-  return library === 'jose' ? timeAwaited(work, inputs, untimed) : time(work, inputs, untimed)
-}
-
-function time(work, inputs, untimed) {
+async function time(work, inputs, { library, untimed, together }) {
+  const us = []
   let last
-  for (const input of inputs.slice(0, untimed)) last = work(input)
-  const rest = inputs.slice(untimed)
-  const began = process.hrtime.bigint()
-  for (const input of rest) last = work(input)
-  return { ns: Number(process.hrtime.bigint() - began), last }
-}
-
-async function timeAwaited(work, inputs, untimed) {
-  let last
-  for (const input of inputs.slice(0, untimed)) last = await work(input)
-  const rest = inputs.slice(untimed)
-  const began = process.hrtime.bigint()
-  for (const input of rest) last = await work(input)
-  return { ns: Number(process.hrtime.bigint() - began), last }
+  for (let start = 0, end = untimed || together; start < inputs.length; start = end, end += together) {
+    const few = inputs.slice(start, end)
+    const began = process.hrtime.bigint()
+    if (library === 'jose') {
+      for (const input of few) last = await work(input)
+    } else {
+      for (const input of few) last = work(input)
+    }
+    const took = Number(process.hrtime.bigint() - began)
+    if (start >= untimed) us.push(took / few.length / 1000)
+  }
+  return { us, last }
 }
 
 for await (const line of createInterface({ input: process.stdin })) {

@@ -2,7 +2,8 @@
 
 ``python -m bench.tokens [--json FILE] [--rounds N]``. All runs on one core. Each round signs new tokens and gives the
 same ones to every library in another order, each as a text that nobody has seen before. A batch begins with some
-calls that are not timed: they bring code back into the processor's caches, for everyone alike. The interpreter's
+calls that are not timed: they bring code back into the processor's caches, for everyone alike. Of the others the
+median counts, so that a call from which the core was taken away does not. The interpreter's
 garbage collector works as it does by default.
 
 "Verify" is verify-with-claims: signature, issuer, audience, times, required claims and type. The "bare primitive" is
@@ -46,7 +47,10 @@ _VERIFY_BATCH = {"HS256": 100}
 _SIGN_BATCH = {"HS256": 100, "RS256": 8}
 _BATCH = 12
 _LINT_BATCH = 100
-_HIT_BATCH = 200
+_HIT_BATCH = 240
+# Where calls are so short that reading the clock each time would show, some are timed together.
+_TOGETHER = {"HS256": 10}
+_LINTS_TOGETHER, _HITS_TOGETHER = 10, 24
 _REVOKED_SESSIONS = 1000
 _WARM_UP = 0.2  # of the rounds, besides: Node compiles
 # "Over the primitive" is a small difference of two large times. It is taken of single calls, of which only few are
@@ -96,13 +100,13 @@ class Samples:
 
     def __init__(self) -> None:
         self.rounds: dict[tuple[str, str], list[float]] = {}
-        """The mean of each round's batch."""
+        """The median of each round's batch."""
         self._calls: dict[tuple[str, str], list[float]] = {}
-        """Each call where each was timed, else the same means."""
+        """All that was timed, in order."""
 
     def add(self, what: str, who: str, took: Sequence[float]) -> None:
-        """Note one round: the mean of a batch, or each of its calls."""
-        self.rounds.setdefault((what, who), []).append(statistics.fmean(took))
+        """Note what was timed in one round."""
+        self.rounds.setdefault((what, who), []).append(statistics.median(took))
         self._calls.setdefault((what, who), []).extend(took)
 
     def ratios(self, what: str, who: str, other: str) -> list[float] | None:
@@ -135,28 +139,20 @@ def _percentile(calls: Sequence[float], percentile: int) -> float:
     return sorted(calls)[(len(calls) - 1) * percentile // 100]
 
 
-def time_batch(work: Callable[[Item], object], items: Sequence[Item]) -> list[float]:
-    """Do the work for each item; the mean microseconds of all but the first ones."""
+def time_calls(work: Callable[[Item], object], items: Sequence[Item], together: int) -> list[float]:
+    """Do the work for each item; microseconds for one, of so many timed together each, save the untimed first."""
     clock = time.perf_counter_ns
     first = untimed(len(items))
     for item in items[:first]:
         work(item)
-    rest = items[first:]
-    began = clock()
-    for item in rest:
-        work(item)
-    return [(clock() - began) / len(rest) / 1000]
-
-
-def time_each(work: Callable[[Item], object], items: Sequence[Item]) -> list[float]:
-    """Do the work for each item; the microseconds of each but the first ones."""
-    clock = time.perf_counter_ns
     took: list[float] = []
-    for item in items:
+    for start in range(first, len(items), together):
+        few = items[start : start + together]
         began = clock()
-        work(item)
-        took.append((clock() - began) / 1000)
-    return took[untimed(len(items)) :]
+        for item in few:
+            work(item)
+        took.append((clock() - began) / len(few) / 1000)
+    return took
 
 
 def fresh(texts: Sequence[bytes]) -> list[str]:
@@ -182,6 +178,7 @@ class AlgorithmBench:
     def __init__(self, algorithm: str, node: NodePeers | None, report: TokensReport) -> None:
         """Raises UnsupportedAlgorithm where not even the primitive is there."""
         self._algorithm = algorithm
+        self._together = _TOGETHER.get(algorithm, 1)
         self._keys = make_keys(algorithm)
         sides, absent = make_sides(self._keys)
         gaps = {side.name: unchecked(self._keys, side) for side in sides}
@@ -221,21 +218,20 @@ class AlgorithmBench:
         return self._verified, BARE, self._timed(self._keys.check, signed)
 
     def _verify(self, side: Side, this: Round) -> tuple[str, str, list[float]]:
-        timed = self._timed if side.name == "jotgate" else time_batch
-        return self._verified, side.name, timed(side.verify, fresh(this.tokens[side.alg]))
+        return self._verified, side.name, self._timed(side.verify, fresh(this.tokens[side.alg]))
 
     def _verify_on_node(self, node: NodePeers, library: str, this: Round) -> tuple[str, str, list[float]]:
         tokens = fresh(this.tokens[node.header_alg(library, self._algorithm)])
-        return self._verified, on_node(library), [node.verify_us(library, self._algorithm, tokens)]
+        return self._verified, on_node(library), node.verify_us(library, self._algorithm, tokens, self._together)
 
     def _sign_bare(self, this: Round) -> tuple[str, str, list[float]]:
         return self._signed, BARE, self._timed(self._keys.sign, [self._keys.message(each) for each in this.claims])
 
     def _sign(self, side: Side, this: Round) -> tuple[str, str, list[float]]:
-        return self._signed, side.name, time_batch(side.sign, [dict(claims) for claims in this.claims])
+        return self._signed, side.name, self._timed(side.sign, [dict(claims) for claims in this.claims])
 
     def _sign_on_node(self, node: NodePeers, library: str, this: Round) -> tuple[str, str, list[float]]:
-        return self._signed, on_node(library), [node.sign_us(library, self._algorithm, this.claims)]
+        return self._signed, on_node(library), node.sign_us(library, self._algorithm, this.claims, self._together)
 
     def _sign_jws(self, key: jotgate.Key, this: Round) -> tuple[str, str, list[float]]:
         sign_jws = jotgate.sign_jws
@@ -243,8 +239,7 @@ class AlgorithmBench:
         return self._signed, SIGN_JWS, self._timed(partial(sign_jws, key=key, typ=TYP), payloads)
 
     def _timed(self, work: Callable[[Item], object], items: Sequence[Item]) -> list[float]:
-        # HS256 is so fast that reading the clock each time would show; its differences are taken between batches.
-        return (time_batch if self._algorithm == "HS256" else time_each)(work, items)
+        return time_calls(work, items, self._together)
 
     @property
     def _verified(self) -> str:
@@ -283,10 +278,11 @@ class VerifierBench:
         few = [self._keys.token(make_claims(), alg="ES256").encode("ascii") for _ in range(_BATCH)]
         turns = [("Verifier without cache", self._without), ("Verifier, cache miss", self._with)]
         for who, verifier in chance.sample(turns, len(turns)):
-            samples.add("ES256 verify", who, time_batch(verifier.verify, fresh(few)))
+            samples.add("ES256 verify", who, time_calls(verifier.verify, fresh(few), 1))
         hits = self._hits()
         again = fresh(few * (_HIT_BATCH // len(few)))
-        samples.add("cache hit", "Verifier with revocation check", time_batch(self._with.verify, again))
+        took = time_calls(self._with.verify, again, _HITS_TOGETHER)
+        samples.add("cache hit", "Verifier with revocation check", took)
         if self._hits() - hits != len(again):
             raise RuntimeError("what should be measured as cache hits were none")
 
@@ -302,7 +298,7 @@ def run_lint(samples: Samples) -> None:
     for who, own in kinds.items():
         claims = [make_claims(**own) for _ in range(_LINT_BATCH)]
         lint = partial(lint_claims, payload_bytes=len(as_json(claims[0])), rules=rules)
-        samples.add("lint apart", who, time_batch(lint, claims))
+        samples.add("lint apart", who, time_calls(lint, claims, _LINTS_TOGETHER))
 
 
 def on_node(library: str) -> str:

@@ -48,7 +48,7 @@ class NodePeers:
         answer = self._ask(do="key", alg=keys.algorithm, jwk=dict(keys.jwk), public=keys.public_jwk, demands=_DEMANDS)
         for library in answer["offered"]:
             token = keys.token(make_claims(), alg=self.header_alg(library, keys.algorithm))
-            self._verify(library, keys.algorithm, [token])
+            self.verify_us(library, keys.algorithm, [token], 1)
         return tuple(answer["offered"])
 
     @staticmethod
@@ -56,24 +56,36 @@ class NodePeers:
         """What the library's header calls the algorithm."""
         return "EdDSA" if (library, algorithm) == ("fast-jwt", "Ed25519") else algorithm
 
-    def verify_us(self, library: str, algorithm: str, tokens: Sequence[str]) -> float:
-        """Verify these tokens; mean microseconds of all but the first ones. Raises RuntimeError if one is refused."""
-        return self._verify(library, algorithm, tokens) / (len(tokens) - untimed(len(tokens))) / 1000
+    def verify_us(self, library: str, algorithm: str, tokens: Sequence[str], together: int) -> list[float]:
+        """Verify these tokens; microseconds as of `bench.tokens.time_calls`. Raises RuntimeError if one is refused."""
+        answer = self._ask(
+            do="verify",
+            alg=algorithm,
+            library=library,
+            tokens=tokens,
+            untimed=untimed(len(tokens)),
+            together=together,
+        )
+        if "refused" in answer:
+            raise RuntimeError(f"{library} refused a good {algorithm} token: {answer['refused']}")
+        return [float(took) for took in answer["us"]]
 
-    def sign_us(self, library: str, algorithm: str, claims: Sequence[Claims]) -> float:
-        """Sign tokens of these claims; mean microseconds of all but the first ones."""
-        first = untimed(len(claims))
-        answer = self._ask(do="sign", alg=algorithm, library=library, claims=claims, untimed=first)
-        return int(answer["ns"]) / (len(claims) - first) / 1000
+    def sign_us(self, library: str, algorithm: str, claims: Sequence[Claims], together: int) -> list[float]:
+        """Sign tokens of these claims; microseconds as of `bench.tokens.time_calls`."""
+        answer = self._ask(
+            do="sign",
+            alg=algorithm,
+            library=library,
+            claims=claims,
+            untimed=untimed(len(claims)),
+            together=together,
+        )
+        return [float(took) for took in answer["us"]]
 
     def unchecked(self, library: str, keys: Keys) -> tuple[str, ...]:
         """Return in which ways a token can be wrong without this library refusing it."""
         tokens = bad_tokens(keys, self.header_alg(library, keys.algorithm))
-        return tuple(
-            what
-            for what, token in tokens.items()
-            if "refused" not in self._ask(do="verify", alg=keys.algorithm, library=library, tokens=[token], untimed=0)
-        )
+        return tuple(what for what, token in tokens.items() if self._accepts(library, keys.algorithm, token))
 
     def close(self) -> None:
         """End the process."""
@@ -87,12 +99,9 @@ class NodePeers:
     ) -> None:
         self.close()
 
-    def _verify(self, library: str, algorithm: str, tokens: Sequence[str]) -> int:
-        first = untimed(len(tokens))
-        answer = self._ask(do="verify", alg=algorithm, library=library, tokens=tokens, untimed=first)
-        if "refused" in answer:
-            raise RuntimeError(f"{library} refused a good {algorithm} token: {answer['refused']}")
-        return int(answer["ns"])
+    def _accepts(self, library: str, algorithm: str, token: str) -> bool:
+        answer = self._ask(do="verify", alg=algorithm, library=library, tokens=[token], untimed=0, together=1)
+        return "refused" not in answer
 
     def _ask(self, **order: object) -> dict[str, Any]:
         assert self._child.stdin is not None
