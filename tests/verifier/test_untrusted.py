@@ -90,8 +90,11 @@ def test_one_broken_key_does_not_cost_the_others() -> None:
 def test_an_rsa_key_without_alg_is_for_the_one_rsa_algorithm_that_is_allowed() -> None:
     jwk = dict(generate_key("RS256").to_jwk())
     jwk.pop("alg")
-    (key,) = parse_key_set(json.dumps({"keys": [jwk]}).encode(), ASYMMETRIC)
+    published = json.dumps({"keys": [jwk]}).encode()
+    (key,) = parse_key_set(published, ("RS256", "ES256"))
     assert key.algorithm == "RS256"
+    with pytest.raises(FetchError):
+        parse_key_set(published, ASYMMETRIC)
 
 
 def test_the_three_places_are_those_of_the_standards() -> None:

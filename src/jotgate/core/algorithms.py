@@ -1,4 +1,4 @@
-"""The one table of signature algorithms (RFC 7518 §3, RFC 8037, RFC 9864); knows primitives, but no JWK and no token.
+"""The one table of signature algorithms (RFC 7518 §3, 8037, 9864, 9964); knows primitives, but no JWK and no token.
 
 A row says which key type an algorithm takes and how to turn such a key into two functions: `check(signature, message)`
 and `sign(message)`. Whatever can be prepared is prepared there, once for each key. There is no `none`.
@@ -6,7 +6,7 @@ and `sign(message)`. Whatever can be prepared is prepared there, once for each k
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -16,6 +16,12 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from jotgate.core.errors import BadSignature
+
+if TYPE_CHECKING:  # releases of `cryptography` without ML-DSA have no such module
+    from cryptography.hazmat.primitives.asymmetric import mldsa
+
+    _MldsaPublicKey: TypeAlias = mldsa.MLDSA44PublicKey | mldsa.MLDSA65PublicKey | mldsa.MLDSA87PublicKey
+    _MldsaPrivateKey: TypeAlias = mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
 
 Check = Callable[[bytes, bytes], None]
 """`check(signature, message)` raises BadSignature."""
@@ -156,7 +162,33 @@ def _ed25519_sign(key: ed25519.Ed25519PrivateKey) -> Sign:
     return key.sign
 
 
-_SHA256 = hashes.SHA256()
+def _mldsa_check(size: int) -> Callable[[Any], Check]:
+    def make(key: "_MldsaPublicKey") -> Check:
+        verify = key.verify
+
+        def check(signature: bytes, message: bytes) -> None:
+            if len(signature) != size:
+                raise BadSignature(_WRONG)
+            try:
+                verify(signature, message)  # with the empty context, as RFC 9964 demands
+            except InvalidSignature:
+                raise BadSignature(_WRONG) from None
+
+        return check
+
+    return make
+
+
+def _mldsa_sign(key: "_MldsaPrivateKey") -> Sign:
+    return key.sign
+
+
+def _pss(hash_: hashes.HashAlgorithm) -> padding.PSS:
+    """RFC 7518 §3.5: the salt is exactly as long as the hash, in verifying too."""
+    return padding.PSS(padding.MGF1(hash_), hash_.digest_size)
+
+
+_SHA256, _SHA384, _SHA512 = hashes.SHA256(), hashes.SHA384(), hashes.SHA512()
 _PKCS1 = padding.PKCS1v15()
 
 ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
@@ -164,14 +196,26 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
         row.name: row
         for row in (
             Algorithm("HS256", "oct", None, _hmac_check(_SHA256), _hmac_sign(_SHA256), min_secret_bytes=32),
+            Algorithm("HS384", "oct", None, _hmac_check(_SHA384), _hmac_sign(_SHA384), min_secret_bytes=48),
+            Algorithm("HS512", "oct", None, _hmac_check(_SHA512), _hmac_sign(_SHA512), min_secret_bytes=64),
             Algorithm("RS256", "RSA", None, _rsa_check(_PKCS1, _SHA256), _rsa_sign(_PKCS1, _SHA256)),
+            Algorithm("RS384", "RSA", None, _rsa_check(_PKCS1, _SHA384), _rsa_sign(_PKCS1, _SHA384)),
+            Algorithm("RS512", "RSA", None, _rsa_check(_PKCS1, _SHA512), _rsa_sign(_PKCS1, _SHA512)),
+            Algorithm("PS256", "RSA", None, _rsa_check(_pss(_SHA256), _SHA256), _rsa_sign(_pss(_SHA256), _SHA256)),
+            Algorithm("PS384", "RSA", None, _rsa_check(_pss(_SHA384), _SHA384), _rsa_sign(_pss(_SHA384), _SHA384)),
+            Algorithm("PS512", "RSA", None, _rsa_check(_pss(_SHA512), _SHA512), _rsa_sign(_pss(_SHA512), _SHA512)),
             Algorithm("ES256", "EC", "P-256", _ecdsa_check(32, _SHA256), _ecdsa_sign(32, _SHA256)),
+            Algorithm("ES384", "EC", "P-384", _ecdsa_check(48, _SHA384), _ecdsa_sign(48, _SHA384)),
+            Algorithm("ES512", "EC", "P-521", _ecdsa_check(66, _SHA512), _ecdsa_sign(66, _SHA512)),
             Algorithm("Ed25519", "OKP", "Ed25519", _ed25519_check, _ed25519_sign),
             Algorithm("EdDSA", "OKP", "Ed25519", _ed25519_check, _ed25519_sign, verify_only=True),
+            Algorithm("ML-DSA-44", "AKP", None, _mldsa_check(2420), _mldsa_sign),
+            Algorithm("ML-DSA-65", "AKP", None, _mldsa_check(3309), _mldsa_sign),
+            Algorithm("ML-DSA-87", "AKP", None, _mldsa_check(4627), _mldsa_sign),
         )
     }
 )
-"""Every algorithm there is, by its exact, case-sensitive name."""
+"""Every algorithm there is, by its exact, case-sensitive name. Keys for ML-DSA need a `cryptography` that has it."""
 
 ASYMMETRIC: tuple[str, ...] = tuple(
     row.name for row in ALGORITHMS.values() if not row.symmetric and not row.verify_only

@@ -1,4 +1,4 @@
-"""Keys and key sets (RFC 7517, RFC 7518 §6, RFC 8037): one key, one algorithm, one `kid`; knows no token and no claim.
+"""Keys and key sets (RFC 7517, 7518 §6, 8037, 9964): one key, one algorithm, one `kid`; knows no token and no claim.
 
 `cryptography` loads keys that must not be used (a small-order Ed25519 point that verifies every message, RSA with
 512 bits or e=3), so every way in goes through the checks here.
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, Hash
 from jotgate.core.algorithms import ALGORITHMS, Algorithm, Check, Sign
 from jotgate.core.encoding import JsonRefused, decode_segment, encode_segment, parse_json_object
 from jotgate.core.errors import KeyRefused, MalformedToken
+from jotgate.core.weak import is_pattern, is_published_secret, is_roca_shaped
 
 Material: TypeAlias = Any
 """A half of a pair as a key object of `cryptography`, or a secret's bytes: which one, the algorithm's row says."""
@@ -82,8 +83,8 @@ class Key:
         """Read a JSON Web Key (RFC 7517), private if it has private members.
 
         `alg`, `use`, `key_ops` and `kid` are honoured. Without `alg`, `algorithm` names it, or the key type does where
-        it allows only one (P-256: ES256; Ed25519: Ed25519). Without `kid` it is the RFC 7638 thumbprint. Raises
-        KeyRefused.
+        it allows only one (the curves: ES256, ES384, ES512, Ed25519); ML-DSA's JWKs always name theirs. Without `kid`
+        it is the RFC 7638 thumbprint. Raises KeyRefused.
         """
         members = _members(jwk)
         row = _algorithm_of(members, () if algorithm is None else (algorithm,), strict=True)
@@ -119,11 +120,15 @@ class Key:
                 public: Material = private.public_key()
             elif b"PUBLIC KEY-----" in raw:
                 private, public = None, serialization.load_pem_public_key(raw)
+            elif b"CERTIFICATE-----" in raw:
+                raise KeyRefused("The PEM block is a certificate; give the public key in it.")
             else:
                 raise KeyRefused("The PEM block is neither a private nor a public key.")
         except TypeError:
             raise KeyRefused("The PEM key is encrypted; decrypt it first.") from None
-        except (ValueError, UnsupportedAlgorithm):
+        except UnsupportedAlgorithm:
+            raise KeyRefused("The PEM block holds a key of a kind that the installed cryptography lacks.") from None
+        except ValueError:
             raise KeyRefused("The PEM block holds no key that can be read.") from None
         return cls._make(row, public, private, kid)
 
@@ -381,15 +386,14 @@ def _algorithm_of(members: dict[str, Any], named: tuple[str, ...], *, strict: bo
             raise KeyRefused(f"The JWK is for {row.name}, not for {demanded[0].name}.")
         fitting = [row]
     else:
-        fitting = demanded or [row for row in ALGORITHMS.values() if row.name in _IMPLIED]
+        fitting = demanded or [row for row in ALGORITHMS.values() if not row.verify_only]
     fitting = [row for row in fitting if row.key_type == key_type and (row.curve is None or row.curve == curve)]
-    if len(fitting) != 1:
-        raise KeyRefused("The key's type and curve do not settle which one algorithm it is for, or do not fit it.")
+    if not fitting:
+        raise KeyRefused("The JWK's type and curve are of none of the algorithms that it may be for.")
+    if len(fitting) > 1:
+        names = ", ".join(row.name for row in fitting)
+        raise KeyRefused(f"The JWK does not say which algorithm it is for, and could be for {names}: name one.")
     return fitting[0]
-
-
-# Of these key types and curves there is only one use; RSA keys and secrets must say theirs.
-_IMPLIED = frozenset({"ES256", "Ed25519"})
 
 
 def _permissions(members: dict[str, Any], *, private: bool) -> tuple[bool, bool]:
@@ -466,6 +470,8 @@ def _check_rsa(row: Algorithm, key: Material) -> None:
         raise KeyRefused(f"An RSA key has {MIN_RSA_BITS} to {MAX_RSA_BITS} bits.")
     if numbers.n % 2 == 0:
         raise KeyRefused("An RSA modulus is odd.")
+    if is_roca_shaped(numbers.n):
+        raise KeyRefused("The RSA key was made by a flawed generator (ROCA, CVE-2017-15361): it can be factored.")
     # Even exponents are refused by `cryptography`.
     if numbers.e < MIN_RSA_EXPONENT or numbers.e.bit_length() > MAX_RSA_EXPONENT_BITS:
         raise KeyRefused(f"An RSA exponent lies between {MIN_RSA_EXPONENT} and 2^{MAX_RSA_EXPONENT_BITS}.")
@@ -503,16 +509,18 @@ def _write_rsa(row: Algorithm, public: Material, private: Material) -> dict[str,
 
 # Elliptic curves (RFC 7518 §6.2)
 
-_CURVES: Mapping[str, ec.EllipticCurve] = MappingProxyType({"P-256": ec.SECP256R1()})
+CURVES: Mapping[str, ec.EllipticCurve] = MappingProxyType(
+    {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
+)
 
 
 def _check_ec(row: Algorithm, key: Material) -> None:
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != _CURVES[str(row.curve)].name:
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != CURVES[str(row.curve)].name:
         raise KeyRefused(f"{row.name} takes a key on the curve {row.curve}.")
 
 
 def _read_ec(row: Algorithm, members: dict[str, Any]) -> tuple[Material, Material]:
-    curve = _CURVES[str(row.curve)]
+    curve = CURVES[str(row.curve)]
     size = (curve.key_size + 7) // 8
     x, y = (int.from_bytes(_octets(members, name, size)) for name in ("x", "y"))
     try:
@@ -591,12 +599,65 @@ def _write_ed25519(row: Algorithm, public: Material, private: Material) -> dict[
     return members
 
 
+# ML-DSA (RFC 9964 §3, FIPS 204)
+
+
+def find_mldsa(row: Algorithm) -> tuple[Any, Any]:
+    """Give the classes of public and private keys. Raises KeyRefused where the installed `cryptography` has none."""
+    # Not at the top, because older releases have no such module, and because most processes never need it.
+    try:
+        from cryptography.hazmat.primitives.asymmetric import mldsa  # noqa: PLC0415
+
+        name = row.name.replace("-", "")
+        classes = getattr(mldsa, f"{name}PublicKey"), getattr(mldsa, f"{name}PrivateKey")
+        classes[1].from_seed_bytes(bytes(_SEED_BYTES))  # only a call tells whether its OpenSSL can do it
+    except (ImportError, AttributeError, UnsupportedAlgorithm):
+        raise KeyRefused(f"{row.name} needs a newer cryptography than the one installed here.") from None
+    return classes
+
+
+_SEED_BYTES = 32
+
+
+def _check_mldsa(row: Algorithm, key: Material) -> None:
+    if not isinstance(key, find_mldsa(row)[0]):
+        raise KeyRefused(f"{row.name} takes an {row.name} key.")
+
+
+def _read_mldsa(row: Algorithm, members: dict[str, Any]) -> tuple[Material, Material]:
+    if "alg" not in members:
+        raise KeyRefused("A JWK of type AKP names its algorithm itself (RFC 9964).")
+    public_class, private_class = find_mldsa(row)
+    raw = _octets(members, "pub")
+    try:
+        public = public_class.from_public_bytes(raw)
+    except ValueError:
+        raise KeyRefused(f"The JWK's member 'pub' has not the length of an {row.name} key.") from None
+    if "priv" not in members:
+        return public, None
+    private = private_class.from_seed_bytes(_octets(members, "priv", _SEED_BYTES))
+    if private.public_key().public_bytes_raw() != raw:
+        raise KeyRefused("The private and the public half do not belong together.")
+    return public, private
+
+
+def _write_mldsa(row: Algorithm, public: Material, private: Material) -> dict[str, str]:
+    members = {"kty": "AKP", "alg": row.name, "pub": encode_segment(public.public_bytes_raw())}
+    if private is not None:
+        members["priv"] = encode_segment(private.private_bytes_raw())
+    return members
+
+
 # Secrets (RFC 7518 §6.4)
 
 
 def _check_secret(row: Algorithm, secret: Material) -> None:
     if len(secret) < row.min_secret_bytes:
         raise KeyRefused(f"A secret for {row.name} has at least {row.min_secret_bytes} bytes (RFC 7518 §3.2).")
+    if is_published_secret(secret):
+        raise KeyRefused("The secret is a published example: everybody knows it.")
+    if is_pattern(secret):
+        raise KeyRefused("The secret is a pattern, and not random.")
     if _is_key_text(secret):
         raise KeyRefused("The secret is a key of another kind (PEM, DER, SSH or JWK), which may well be public.")
 
@@ -669,5 +730,6 @@ _KEY_TYPES: Mapping[str, _KeyType] = MappingProxyType(
         "RSA": _KeyType("d", _check_rsa, _read_rsa, _write_rsa),
         "EC": _KeyType("d", _check_ec, _read_ec, _write_ec),
         "OKP": _KeyType("d", _check_ed25519, _read_ed25519, _write_ed25519),
+        "AKP": _KeyType("priv", _check_mldsa, _read_mldsa, _write_mldsa),
     }
 )
