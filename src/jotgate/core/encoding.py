@@ -8,8 +8,7 @@ last duplicate win as well.
 import json
 import math
 import re
-from binascii import Error as Base64Error
-from binascii import a2b_base64, b2a_base64
+from binascii import b2a_base64
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -20,13 +19,22 @@ from jotgate.core.errors import MalformedToken
 MAX_JSON_DEPTH = 32
 MAX_NUMBER_DIGITS = 4300  # where msgspec stops too, and int() by default
 
-_TO_URL = bytes.maketrans(b"+/", b"-_")
-# The standard alphabet's own two characters and the padding become a character that no alphabet has.
-_FROM_URL = bytes.maketrans(b"-_+/=", b"+/!!!")
-_PADDING = (b"", None, b"==", b"=")
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-# The last character of a segment whose length is 2 or 3 modulo 4 carries 4 or 2 unused bits, which must be zero.
-_LAST = (frozenset(_ALPHABET), frozenset[int](), frozenset(_ALPHABET[::16]), frozenset(_ALPHABET[::4]))
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+# To the standard alphabet, and every byte that base64url does not have (the standard one's own two, the padding, what
+# means something in JSON) to one that base64 does not have.
+_FROM_URL = bytes(byte if byte in _ALPHABET else ord("!") for byte in range(256)).translate(
+    bytes.maketrans(b"-_", b"+/")
+)
+# The last character of a segment whose length is 2 or 3 modulo 4 carries 4 or 2 unused bits, which must be zero: what
+# follows it in a JSON text. A length of 1 modulo 4 has no last character that would do.
+_ENDS: tuple[dict[int, bytes], ...] = (
+    {},
+    {},
+    dict.fromkeys(_ALPHABET[::16], b'=="'),
+    dict.fromkeys(_ALPHABET[::4], b'="'),
+)
+_decode_base64 = msgspec.json.Decoder(bytes).decode
 
 
 def encode_segment(raw: bytes) -> str:
@@ -42,11 +50,10 @@ def decode_segment(segment: str | bytes) -> bytes:
     try:
         text = segment.encode("ascii") if isinstance(segment, str) else segment
         remainder = len(text) & 3
-        padding = _PADDING[remainder]
-        if padding is None or (remainder and text[-1] not in _LAST[remainder]):
-            raise MalformedToken("A part of the token is not canonical base64url.")
-        return a2b_base64(text.translate(_FROM_URL) + padding, strict_mode=True)
-    except (Base64Error, UnicodeEncodeError):
+        end = _ENDS[remainder][text[-1]] if remainder else b'"'
+        # msgspec is twice as fast as binascii; with the table, whatever is not of the alphabet ends in its refusal.
+        return _decode_base64(b'"' + text.translate(_FROM_URL) + end)
+    except (msgspec.MsgspecError, KeyError, UnicodeEncodeError):
         raise MalformedToken("A part of the token is not canonical base64url.") from None
 
 
@@ -124,7 +131,7 @@ def parse_json_object(raw: bytes, *, max_depth: int = MAX_JSON_DEPTH) -> dict[st
     """
     # msgspec is many times faster than the strict parser, and lax only where the text differs from how msgspec itself
     # would write the value: a text that comes out again byte for byte repeats no member, for a dict cannot.
-    if (b"[" not in raw and raw.find(b"{", 1) < 0) or raw.count(b"{") + raw.count(b"[") <= max_depth:
+    if (raw.rfind(b"{") <= 0 and b"[" not in raw) or raw.count(b"{") + raw.count(b"[") <= max_depth:
         try:
             value = _decode_object(raw)
             if _encode(value) == raw:
