@@ -118,7 +118,7 @@ def _jotgate(keys: Keys) -> Side:
         algorithms=(keys.algorithm,),
         typ=TYP,
         leeway_s=LEEWAY_S,
-        required=REQUIRED,
+        required=tuple(name for name in REQUIRED if name not in ("iss", "aud", "exp")),  # which no policy goes without
     )
     verify_token, issue_token, wall_clock = jotgate.verify_token, jotgate.issue_token, time.time
 
@@ -131,14 +131,6 @@ def _jotgate(keys: Keys) -> Side:
     return Side("jotgate", keys.algorithm, verify, sign)
 
 
-def _pyjwt_with_bytes(keys: Keys) -> Side:
-    """As PyJWT's own introduction does it. Its PyJWK is the faster way, because it looks at the key only once."""
-    if keys.algorithm != "HS256":
-        raise NotOffered("for HMAC only")
-    jwt = _module("jwt")
-    return _pyjwt_side("PyJWT, secret as bytes", jwt, "HS256", *2 * (jwt.PyJWK(dict(keys.jwk)).key,))
-
-
 def _pyjwt(keys: Keys) -> Side:
     jwt = _module("jwt")
     alg = "EdDSA" if keys.algorithm == "Ed25519" else keys.algorithm
@@ -147,10 +139,6 @@ def _pyjwt(keys: Keys) -> Side:
         public = jwt.PyJWK({**keys.public_jwk, "alg": alg})
     except jwt.PyJWTError:
         raise NotOffered("lacks the algorithm") from None
-    return _pyjwt_side("PyJWT", jwt, alg, key.key, public)
-
-
-def _pyjwt_side(name: str, jwt: Any, alg: str, key: object, public: object) -> Side:  # noqa: ANN401 # see _module
     options = {"require": list(REQUIRED)}
 
     def verify(token: str) -> object:
@@ -161,9 +149,9 @@ def _pyjwt_side(name: str, jwt: Any, alg: str, key: object, public: object) -> S
         return decoded["payload"]
 
     def sign(claims: Claims) -> object:
-        return jwt.encode(claims, key, algorithm=alg, headers={"kid": KID, "typ": TYP})
+        return jwt.encode(claims, key.key, algorithm=alg, headers={"kid": KID, "typ": TYP})
 
-    return Side(name, alg, verify, sign)
+    return Side("PyJWT", alg, verify, sign)
 
 
 def _joserfc(keys: Keys) -> Side:
@@ -272,7 +260,6 @@ def _jwcrypto(keys: Keys) -> Side:
 MAKERS: Mapping[str, Maker] = {
     "jotgate": _jotgate,
     "PyJWT": _pyjwt,
-    "PyJWT, secret as bytes": _pyjwt_with_bytes,
     "joserfc": _joserfc,
     "Authlib": _authlib,
     "python-jose": _python_jose,
