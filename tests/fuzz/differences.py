@@ -1,0 +1,109 @@
+"""The cases where jotgate takes what a peer library refuses, each with its rule; DIFFERENCES.md gives the reasons.
+
+A rule looks at what was judged besides at what the peer said, so that it explains no more than it claims to.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from tests.fuzz.mutation import segment
+
+Json: TypeAlias = Any
+
+
+class Rule(NamedTuple):
+    """`holds` is given the peer's reason as a match, and the header (or the JWK) that ours took."""
+
+    name: str
+    peer: str
+    kind: str
+    reason: str
+    holds: Callable[[re.Match[str], bytes], bool]
+
+
+def _has_wrong(*names: str) -> Callable[[re.Match[str], bytes], bool]:
+    """The member that the peer names is there, and is one that ours never looks at."""
+    return lambda match, raw: match["name"] in names and match["name"] in json.loads(raw)
+
+
+def _ignorable(match: re.Match[str], raw: bytes) -> bool:
+    """No member that the peer does not know is one that changes what a JWS means."""
+    read = {"alg", "kid", "typ", "crit", "b64"}
+    known = {"jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256", "cty"}
+    return bool(set(json.loads(raw)) - read - known)
+
+
+def _of_another_type(match: re.Match[str], raw: bytes) -> bool:
+    """The member that the peer names has a meaning for other key types only."""
+    members = json.loads(raw)
+    own = {"oct": {"k"}, "RSA": {"n", "d", "p", "oth"}, "EC": {"d"}, "OKP": {"d"}}[members["kty"]]
+    return match["name"] in members and match["name"] not in own
+
+
+def _foreign_operations(match: re.Match[str], raw: bytes) -> bool:
+    """The key may verify, and something besides that no signature key does."""
+    operations = set(json.loads(raw)["key_ops"])
+    return "verify" in operations and bool(operations - {"sign", "verify"})
+
+
+RULES = (
+    Rule("unknown-header-member", "joserfc", "token", r"UnsupportedHeaderError", _ignorable),
+    Rule(
+        "untrusted-header-member",
+        "joserfc",
+        "token",
+        r"InvalidHeaderValueError: .*'(?P<name>[^']+)' in header must be",
+        _has_wrong("jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256", "cty"),
+    ),
+    Rule("long-header", "joserfc", "token", r"ExceededSizeError.*512 bytes", lambda _, raw: len(segment(raw)) > 512),
+    Rule(
+        "unread-key-member",
+        "joserfc",
+        "key",
+        r"KeyParameterError: .*'(?P<name>[^']+)' must be",
+        _has_wrong("x5u", "x5c", "x5t", "x5t#S256"),
+    ),
+    Rule(
+        "unread-key-member",
+        "jose",
+        "key",
+        r'TypeError: "(?P<name>ext)" \(Extractable\) Parameter must be a boolean',
+        _has_wrong("ext"),
+    ),
+    Rule(
+        "member-of-another-key-type",
+        "jose",
+        "key",
+        r"ERR_INVALID_ARG_TYPE: .*'(?P<name>oth|ext|k|n|d|p)' of 'JsonWebKey'",
+        _of_another_type,
+    ),
+    Rule(
+        "sign-in-a-public-key",
+        "jose",
+        "key",
+        r"12: Unsupported key usage for an? ",
+        lambda _, raw: {"sign", "verify"} <= set(json.loads(raw)["key_ops"]) and "d" not in json.loads(raw),
+    ),
+    Rule(
+        "foreign-key-ops",
+        "joserfc",
+        "key",
+        r"KeyParameterError: .*'use' and 'key_ops' does not match",
+        _foreign_operations,
+    ),
+    Rule("foreign-key-ops", "jose", "key", r"12: Unsupported key usage for an? ", _foreign_operations),
+)
+
+
+def explain(peer: str, kind: str, reason: str, judged: bytes) -> str | None:
+    """The name of the rule for a case that ours takes and `peer` refuses; None if there is none."""
+    for rule in RULES:
+        if rule.peer == peer and rule.kind == kind:
+            match = re.match(rule.reason, reason)
+            if match is not None and rule.holds(match, judged):
+                return rule.name
+    return None
