@@ -11,8 +11,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from jotgate import Key, KeySet, Policy, generate_key
+from jotgate.core.algorithms import ALGORITHMS
 
-NAMES = ("HS256", "RS256", "ES256", "Ed25519")
+# One algorithm of each key type: how a token must be formed is the same for all of a type.
+NAMES = ("HS256", "RS256", "ES256", "Ed25519", "ML-DSA-44")
+EVERY = tuple(name for name, row in ALGORITHMS.items() if not row.verify_only)
 NOW = 1_750_000_000
 CLAIMS: dict[str, Any] = {
     "iss": "https://auth.example.com",
@@ -37,7 +40,7 @@ class Forge:
 
     claims = CLAIMS
     now = NOW
-    names = NAMES
+    names = EVERY
 
     def __init__(self, keys: Mapping[str, Key]) -> None:
         self.keys = keys
@@ -91,7 +94,13 @@ def keys(rsa_key: rsa.RSAPrivateKey) -> dict[str, Key]:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     pem = rsa_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return {name: Key.from_pem(pem, name) if name == "RS256" else generate_key(name) for name in NAMES}
+    return {
+        # Six algorithms share the RSA key, and so its thumbprint: all but one need another name.
+        name: Key.from_pem(pem, name, kid=None if name == "RS256" else f"rsa-{name}")
+        if ALGORITHMS[name].key_type == "RSA"
+        else generate_key(name)
+        for name in EVERY
+    }
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +116,13 @@ def forge(keys: dict[str, Key]) -> Forge:
 
 @pytest.fixture(params=NAMES)
 def algorithm(request: pytest.FixtureRequest) -> str:
+    """One algorithm of each key type in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=EVERY)
+def every_algorithm(request: pytest.FixtureRequest) -> str:
     """Each algorithm in turn."""
     name: str = request.param
     return name

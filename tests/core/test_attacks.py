@@ -11,7 +11,8 @@ from typing import Protocol
 
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -31,7 +32,7 @@ from jotgate import (
     verify_jws,
     verify_token,
 )
-from jotgate.core.algorithms import _ecdsa_check, _ecdsa_sign
+from jotgate.core.algorithms import ASYMMETRIC, _ecdsa_check, _ecdsa_sign
 from jotgate.core.encoding import decode_segment, encode_segment
 
 
@@ -67,10 +68,18 @@ def check_refused(verify: Verify, token: str | bytes, kind: type[TokenError]) ->
         assert len(part) < 6 or str(part) not in str(refused.value)
 
 
-def test_the_forged_token_without_a_fault_is_taken(verify: Verify, forge: Forge, algorithm: str) -> None:
-    token = forge.token(algorithm)
-    assert verify(token).subject == forge.claims["sub"]
-    assert verify(token.encode()).to_dict() == forge.claims
+@pytest.fixture
+def verify_any(forge: Forge, keys: dict[str, Key], every_algorithm: str) -> Verify:
+    """The same for each algorithm there is."""
+    key = keys[every_algorithm]
+    key = key if key.symmetric else key.public
+    return lambda token: verify_token(token, key, forge.policy(every_algorithm), forge.now)
+
+
+def test_the_forged_token_without_a_fault_is_taken(verify_any: Verify, forge: Forge, every_algorithm: str) -> None:
+    token = forge.token(every_algorithm)
+    assert verify_any(token).subject == forge.claims["sub"]
+    assert verify_any(token.encode()).to_dict() == forge.claims
 
 
 # alg
@@ -93,9 +102,10 @@ def test_unknown_algorithms_are_refused(verify: Verify, forge: Forge, algorithm:
 
 
 def test_a_header_alg_that_is_not_the_keys_own_is_refused(
-    forge: Forge, keys: dict[str, Key], public_keys: KeySet, algorithm: str
+    forge: Forge, keys: dict[str, Key], public_keys: KeySet, every_algorithm: str
 ) -> None:
-    every = Policy(issuer="i", audience="a", algorithms=("RS256", "ES256", "Ed25519", "EdDSA"))
+    algorithm = every_algorithm
+    every = Policy(issuer="i", audience="a", algorithms=(*ASYMMETRIC, "EdDSA"))
     for other in (*forge.names, "EdDSA"):
         if other == algorithm:
             continue
@@ -103,7 +113,7 @@ def test_a_header_alg_that_is_not_the_keys_own_is_refused(
         for key in (keys[algorithm], KeySet([keys[algorithm]])):
             with pytest.raises(AlgorithmRefused):
                 verify_jws(token, key)
-        if algorithm != "HS256":
+        if not keys[algorithm].symmetric:
             with pytest.raises(AlgorithmRefused):
                 verify_token(token, public_keys, every, forge.now)
 
@@ -150,8 +160,10 @@ def test_text_bytes_and_mappings_are_no_keys(forge: Forge, key: object) -> None:
 # Signatures
 
 
-def test_empty_cut_and_lengthened_signatures_are_refused(verify: Verify, forge: Forge, algorithm: str) -> None:
-    text, _, tail = forge.token(algorithm).rpartition(".")
+def test_empty_cut_and_lengthened_signatures_are_refused(
+    verify_any: Verify, forge: Forge, every_algorithm: str
+) -> None:
+    text, _, tail = forge.token(every_algorithm).rpartition(".")
     good = decode_segment(tail)
     for wrong in (
         b"",
@@ -163,35 +175,62 @@ def test_empty_cut_and_lengthened_signatures_are_refused(verify: Verify, forge: 
         bytes(len(good)),
         b"\xff" * len(good),
     ):
-        check_refused(verify, f"{text}.{encode_segment(wrong)}", BadSignature)
+        check_refused(verify_any, f"{text}.{encode_segment(wrong)}", BadSignature)
 
 
-def test_ecdsa_signatures_of_zeros_are_refused(forge: Forge, keys: dict[str, Key]) -> None:
-    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-    text = forge.token("ES256").rpartition(".")[0]
-    for r, s in ((0, 0), (0, 1), (1, 0), (order, order), (order, 1), (1, order), (2**256 - 1, 2**256 - 1)):
-        raw = r.to_bytes(32, "big") + s.to_bytes(32, "big")
-        with pytest.raises(BadSignature):
-            verify_jws(f"{text}.{encode_segment(raw)}", keys["ES256"])
+ORDERS = {
+    "ES256": 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
+    "ES384": 2**384 - 1388124618062372383947042015309946732620727252194336364173,
+    "ES512": 2**521 - 657877501894328237357444332315020117536923257219387276263472201219398408051703,
+}
+HALVES = {"ES256": 32, "ES384": 48, "ES512": 66}
 
 
-def test_ecdsa_signatures_of_another_length_are_refused_though_their_numbers_are_right(
-    forge: Forge, keys: dict[str, Key]
+@pytest.mark.parametrize("name", ORDERS)
+def test_ecdsa_signatures_of_zeros_and_of_numbers_out_of_range_are_refused(
+    forge: Forge, keys: dict[str, Key], name: str
 ) -> None:
-    text, _, tail = forge.token("ES256").rpartition(".")
-    raw = decode_segment(tail)
-    for zeros in (1, 2, 32):
+    order, half = ORDERS[name], HALVES[name]
+    text, _, tail = forge.token(name).rpartition(".")
+    good = decode_segment(tail)
+    s = int.from_bytes(good[half:], "big")
+    most = 2 ** (8 * half) - 1
+    numbers = [(0, 0), (0, 1), (1, 0), (order, order), (order, 1), (1, order), (most, most), (0, s), (order, s)]
+    if s + order <= most:
+        numbers.append((int.from_bytes(good[:half], "big"), s + order))
+    for numerator, scalar in numbers:
+        raw = numerator.to_bytes(half, "big") + scalar.to_bytes(half, "big")
         with pytest.raises(BadSignature):
-            verify_jws(f"{text}.{encode_segment(raw[:32] + bytes(zeros) + raw[32:])}", keys["ES256"])
+            verify_jws(f"{text}.{encode_segment(raw)}", keys[name])
 
 
-def test_ecdsa_signatures_in_der_are_refused(forge: Forge, keys: dict[str, Key]) -> None:
-    text, _, tail = forge.token("ES256").rpartition(".")
+@pytest.mark.parametrize("name", ORDERS)
+def test_ecdsa_signatures_of_another_length_are_refused_though_their_numbers_are_right(
+    forge: Forge, keys: dict[str, Key], name: str
+) -> None:
+    half = HALVES[name]
+    text, _, tail = forge.token(name).rpartition(".")
     raw = decode_segment(tail)
-    der = encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
-    for wrong in (der, der.ljust(96, b"\0"), der[:64]):
+    assert len(raw) == 2 * half
+    for zeros in (1, 2, half):
         with pytest.raises(BadSignature):
-            verify_jws(f"{text}.{encode_segment(wrong)}", keys["ES256"])
+            verify_jws(f"{text}.{encode_segment(raw[:half] + bytes(zeros) + raw[half:])}", keys[name])
+        with pytest.raises(BadSignature):
+            verify_jws(
+                f"{text}.{encode_segment(bytes(zeros) + raw[:half] + bytes(zeros) + raw[half:])}",
+                keys[name],
+            )
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_ecdsa_signatures_in_der_are_refused(forge: Forge, keys: dict[str, Key], name: str) -> None:
+    half = HALVES[name]
+    text, _, tail = forge.token(name).rpartition(".")
+    raw = decode_segment(tail)
+    der = encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
+    for wrong in (der, der.ljust(3 * half, b"\0"), der[: 2 * half]):
+        with pytest.raises(BadSignature):
+            verify_jws(f"{text}.{encode_segment(wrong)}", keys[name])
 
 
 def test_two_texts_of_one_token_have_one_identity(forge: Forge, keys: dict[str, Key]) -> None:
@@ -245,8 +284,90 @@ def test_ed25519_signatures_with_a_second_spelling_of_s_are_refused(forge: Forge
         verify_jws(f"{text}.{encode_segment(wrong)}", keys["Ed25519"])
 
 
+def rsa_signature(
+    key: rsa.RSAPrivateKey, text: str, pad: padding.AsymmetricPadding, hash_: hashes.HashAlgorithm
+) -> str:
+    return f"{text}.{encode_segment(key.sign(text.encode(), pad, hash_))}"
+
+
+@pytest.mark.parametrize("bits", [256, 384, 512])
+def test_pss_signatures_with_a_salt_of_another_length_or_another_hash_are_refused(
+    forge: Forge, keys: dict[str, Key], rsa_key: rsa.RSAPrivateKey, bits: int
+) -> None:
+    name = f"PS{bits}"
+    sha: dict[int, hashes.HashAlgorithm] = {256: hashes.SHA256(), 384: hashes.SHA384(), 512: hashes.SHA512()}
+    own, size = sha[bits], bits // 8
+    text = forge.token(name).rpartition(".")[0]
+    verify_jws(rsa_signature(rsa_key, text, padding.PSS(padding.MGF1(own), size), own), keys[name])
+    for salt in (0, 1, size - 1, size + 1, 20, padding.PSS.MAX_LENGTH):
+        with pytest.raises(BadSignature):
+            verify_jws(rsa_signature(rsa_key, text, padding.PSS(padding.MGF1(own), salt), own), keys[name])
+    for other in (hash_ for length, hash_ in sha.items() if length != bits):
+        for pad, hash_ in (
+            (padding.PSS(padding.MGF1(other), size), own),
+            (padding.PSS(padding.MGF1(own), size), other),
+            (padding.PSS(padding.MGF1(other), other.digest_size), other),
+        ):
+            with pytest.raises(BadSignature):
+                verify_jws(rsa_signature(rsa_key, text, pad, hash_), keys[name])
+
+
+def test_rsa_signatures_of_one_scheme_are_refused_under_every_other(
+    forge: Forge, keys: dict[str, Key], rsa_key: rsa.RSAPrivateKey
+) -> None:
+    names = [name for name in forge.names if name[:2] in ("RS", "PS")]
+    assert len(names) == 6
+    for claimed in names:
+        text = forge.token(claimed).rpartition(".")[0]
+        for signed in names:
+            token = forge.sign(text, keys[signed])
+            if signed == claimed:
+                verify_jws(token, keys[claimed])
+            else:
+                with pytest.raises(BadSignature):
+                    verify_jws(token, keys[claimed])
+
+
+def test_hmacs_under_another_hash_are_refused(forge: Forge) -> None:
+    secret = bytes(decode_segment(generate_key("HS512").to_private_jwk()["k"]))
+    same = {name: Key.from_secret(secret, name, kid=forge.keys[name].kid) for name in ("HS256", "HS384", "HS512")}
+    for claimed, key in same.items():
+        text = forge.token(claimed).rpartition(".")[0]
+        for signed, other in same.items():
+            if signed == claimed:
+                verify_jws(forge.sign(text, other), key)
+            else:
+                with pytest.raises(BadSignature):
+                    verify_jws(forge.sign(text, other), key)
+
+
+@pytest.mark.parametrize("bits", [44, 65, 87])
+def test_ml_dsa_signatures_under_a_context_are_refused(forge: Forge, bits: int) -> None:
+    from cryptography.hazmat.primitives.asymmetric import mldsa
+
+    name = f"ML-DSA-{bits}"
+    private = getattr(mldsa, f"MLDSA{bits}PrivateKey").generate()
+    key = Key.from_pem(private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), name)
+    text = forge.token(name, header=forge.header(name, kid=key.kid)).rpartition(".")[0]
+    verify_jws(f"{text}.{encode_segment(private.sign(text.encode()))}", key)
+    verify_jws(f"{text}.{encode_segment(private.sign(text.encode(), b''))}", key)
+    with pytest.raises(BadSignature):
+        verify_jws(f"{text}.{encode_segment(private.sign(text.encode(), b'JWT'))}", key)
+
+
 def test_a_signature_by_another_key_under_the_same_kid_is_refused(forge: Forge, keys: dict[str, Key]) -> None:
-    for name in ("HS256", "ES256", "Ed25519"):
+    for name in (
+        "HS256",
+        "HS384",
+        "HS512",
+        "ES256",
+        "ES384",
+        "ES512",
+        "Ed25519",
+        "ML-DSA-44",
+        "ML-DSA-65",
+        "ML-DSA-87",
+    ):
         impostor = generate_key(name, kid=keys[name].kid)
         text = forge.token(name).rpartition(".")[0]
         with pytest.raises(BadSignature):
@@ -414,8 +535,8 @@ def test_base64_padding_whitespace_and_other_alphabets_are_malformed(
 def test_unused_bits_that_are_not_zero_are_malformed(verify: Verify, forge: Forge, algorithm: str) -> None:
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     # Own claims of three lengths, so that the payload ends in each of the three ways.
-    for padding in ("", "x", "xx"):
-        parts = forge.token(algorithm, own=padding).split(".")
+    for own in ("", "x", "xx"):
+        parts = forge.token(algorithm, own=own).split(".")
         for position, part in enumerate(parts):
             if len(part) % 4:
                 last = alphabet[alphabet.index(part[-1]) + 1]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import pickle
-from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
+import random
+import sys
+from base64 import b64decode, b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -16,9 +19,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from jotgate import BadSignature, Key, KeyRefused, KeySet, generate_key
+from jotgate.core.algorithms import ALGORITHMS
+from jotgate.core.weak import is_roca_shaped
 
 Anything: TypeAlias = Any
-PAIRS = ("RS256", "ES256", "Ed25519")
+PAIRS = tuple(name for name, row in ALGORITHMS.items() if not row.symmetric and not row.verify_only)
+CURVES = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
+ML_DSA = ("ML-DSA-44", "ML-DSA-65", "ML-DSA-87")
 SECRET = hashlib.sha256(b"a fixed secret").digest()
 
 
@@ -44,7 +51,8 @@ def changed(jwk: Mapping[str, Any], **members: object) -> dict[str, Any]:
 # Round trips
 
 
-def test_a_key_comes_back_from_its_private_jwk(keys: dict[str, Key], algorithm: str) -> None:
+def test_a_key_comes_back_from_its_private_jwk(keys: dict[str, Key], every_algorithm: str) -> None:
+    algorithm = every_algorithm
     key = keys[algorithm]
     for text in (key.to_private_jwk(), json.dumps(key.to_private_jwk()), json.dumps(key.to_private_jwk()).encode()):
         again = Key.from_jwk(text)
@@ -61,9 +69,9 @@ def test_a_pair_comes_back_from_pem_and_public_jwk(keys: dict[str, Key], name: s
         key.public,
         key.public.public,
         Key.from_jwk(key.to_jwk()),
-        Key.from_pem(key.public.to_pem(), name),
-        Key.from_pem(key.to_pem().encode(), name).public,
-        Key.from_pem("\n" + key.to_pem() + "\n", name).public,
+        Key.from_pem(key.public.to_pem(), name, kid=key.kid),
+        Key.from_pem(key.to_pem().encode(), name, kid=key.kid).public,
+        Key.from_pem("\n" + key.to_pem() + "\n", name, kid=key.kid).public,
     ):
         assert not public.private
         assert not public.can_sign
@@ -81,8 +89,9 @@ def test_a_pair_comes_back_from_pem_and_public_jwk(keys: dict[str, Key], name: s
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_public_forms_of_a_private_key_hold_nothing_private(keys: dict[str, Key], name: str) -> None:
     key = keys[name]
-    assert not set(key.to_jwk()) & {"d", "p", "q", "dp", "dq", "qi", "k"}
-    assert not set(KeySet([key]).to_jwks()["keys"][0]) & {"d", "p", "q", "dp", "dq", "qi", "k"}
+    private = {"d", "p", "q", "dp", "dq", "qi", "k", "priv"}
+    assert not set(key.to_jwk()) & private
+    assert not set(KeySet([key]).to_jwks()["keys"][0]) & private
     assert "PRIVATE" not in key.public.to_pem()
 
 
@@ -98,7 +107,9 @@ def test_a_traditional_private_key_and_an_ec_key_with_its_parameters_are_read(rs
 
 
 def test_the_default_kid_is_the_rfc_7638_thumbprint(keys: dict[str, Key]) -> None:
-    required = {"RS256": ("e", "kty", "n"), "ES256": ("crv", "kty", "x", "y"), "Ed25519": ("crv", "kty", "x")}
+    required: dict[str, tuple[str, ...]] = {"RS256": ("e", "kty", "n"), "Ed25519": ("crv", "kty", "x")}
+    required |= dict.fromkeys(CURVES, ("crv", "kty", "x", "y"))
+    required |= dict.fromkeys(ML_DSA, ("alg", "kty", "pub"))  # RFC 9964
     for name, members in required.items():
         jwk = keys[name].to_jwk()
         text = "{" + ",".join(f'"{member}":"{jwk[member]}"' for member in members) + "}"
@@ -135,7 +146,8 @@ def test_a_kid_that_is_no_short_text_is_refused(keys: dict[str, Key], kid: objec
 # Secrecy
 
 
-def test_the_repr_of_a_key_and_of_a_set_tells_no_material(keys: dict[str, Key], algorithm: str) -> None:
+def test_the_repr_of_a_key_and_of_a_set_tells_no_material(keys: dict[str, Key], every_algorithm: str) -> None:
+    algorithm = every_algorithm
     key = Key.from_jwk(keys[algorithm].to_private_jwk(), kid="shown")
     text = repr(key) + repr(KeySet([key])) + str(key)
     assert "shown" in text
@@ -263,6 +275,78 @@ def test_random_secrets_of_any_length_are_taken() -> None:
     Key.from_secret(b"correct horse battery staple and a few words more")
 
 
+@pytest.mark.parametrize(("name", "length"), [("HS256", 32), ("HS384", 48), ("HS512", 64)])
+def test_a_secret_is_at_least_as_long_as_the_hash(name: str, length: int) -> None:
+    secret = hashlib.shake_256(b"a fixed secret").digest(length)
+    assert Key.from_secret(secret, name).algorithm == name
+    assert Key.from_jwk({"kty": "oct", "alg": name, "k": b64u(secret)}).algorithm == name
+    with pytest.raises(KeyRefused, match=f"{length} bytes"):
+        Key.from_secret(secret[:-1], name)
+    assert f"{length} bytes" in refused({"kty": "oct", "alg": name, "k": b64u(secret[:-1])})
+
+
+PUBLISHED = (
+    b"a-string-secret-at-least-256-bits-long",
+    b"A-STRING-secret-at-least-256-bits-long\n",
+    b"a-valid-string-secret-that-is-at-least-384-bits-long",
+    b"a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long",
+    b"09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+    bytes.fromhex("09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7"),
+    b"404E635266556A586E3272357538782F413F4428472B4B6250645367566B5970",
+    bytes.fromhex("404E635266556A586E3272357538782F413F4428472B4B6250645367566B5970"),
+    b64decode("404E635266556A586E3272357538782F413F4428472B4B6250645367566B5970"),
+    b"super-secret-jwt-token-with-at-least-32-characters-long",
+    b"your-super-secret-jwt-token-with-at-least-32-characters-long",
+    urlsafe_b64decode("your-super-secret-jwt-token-with-at-least-32-characters-long"),
+    b"reallyreallyreallyreallyverysafe",
+)
+
+
+@pytest.mark.parametrize("secret", PUBLISHED)
+def test_published_example_secrets_are_refused_in_every_spelling(secret: bytes) -> None:
+    assert "published" in refused({"kty": "oct", "alg": "HS256", "k": b64u(secret)})
+    with pytest.raises(KeyRefused, match="published"):
+        Key.from_secret(secret)
+    Key.from_secret(secret + b"!")  # a list of texts, and no guess at what looks like one
+
+
+def test_the_secrets_that_were_published_before_are_too_short_anyway() -> None:
+    for name, secret in (("HS256", "256"), ("HS384", "384"), ("HS512", "512")):
+        with pytest.raises(KeyRefused, match="at least"):
+            Key.from_secret(f"your-{secret}-bit-secret".encode(), name)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        bytes(32),
+        b"a" * 32,
+        b"\xff" * 64,
+        b"secret" * 6,
+        b"0123456789abcdef" * 2,
+        b"0123456789abcdef" * 2 + b"0123",
+        bytes(range(32)),
+        bytes(range(100, 36, -1)),
+        bytes(range(240, 256)) + bytes(range(16)),
+    ],
+)
+def test_patterns_are_no_secrets(secret: bytes) -> None:
+    assert "pattern" in refused({"kty": "oct", "alg": "HS256", "k": b64u(secret)})
+    with pytest.raises(KeyRefused, match="pattern"):
+        Key.from_secret(secret)
+
+
+def test_a_secret_that_is_random_to_its_last_byte_is_no_pattern() -> None:
+    for secret in (SECRET[:17] * 2, bytes(31) + b"a", b"0123456789abcdef" + b"0123456789abcdeF", b"ab" * 16 + b"b"):
+        Key.from_secret(secret)
+
+
+def test_the_random_example_secrets_of_the_rfcs_stay_usable_for_testing() -> None:
+    # RFC 7515 appendix A.1
+    secret = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"
+    assert Key.from_jwk({"kty": "oct", "alg": "HS256", "k": secret}).symmetric
+
+
 def test_a_secret_has_no_public_form_and_no_pem() -> None:
     key = Key.from_secret(SECRET)
     assert key.symmetric
@@ -306,10 +390,15 @@ def test_a_jwk_is_only_for_the_algorithm_that_it_names(keys: dict[str, Key]) -> 
 def test_a_jwk_without_alg_takes_the_only_one_of_its_type_or_the_one_that_the_caller_names(
     keys: dict[str, Key],
 ) -> None:
-    for name in ("ES256", "Ed25519"):
+    for name in (*CURVES, "Ed25519"):
         assert Key.from_jwk(changed(keys[name].to_jwk(), alg=...)).algorithm == name
-    for jwk in (keys["RS256"].to_jwk(), keys["HS256"].to_private_jwk()):
-        refused(changed(jwk, alg=...))
+    for jwk, fitting in (
+        (keys["RS256"].to_jwk(), ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")),
+        (keys["HS256"].to_private_jwk(), ("HS256", "HS384", "HS512")),
+    ):
+        assert ", ".join(fitting) in refused(changed(jwk, alg=...))
+    for name in ("RS384", "RS512", "PS256", "PS384", "PS512"):
+        assert Key.from_jwk(changed(keys["RS256"].to_jwk(), alg=...), algorithm=name).algorithm == name
     assert Key.from_jwk(changed(keys["RS256"].to_jwk(), alg=...), algorithm="RS256").algorithm == "RS256"
     assert Key.from_jwk(changed(keys["HS256"].to_private_jwk(), alg=...), algorithm="HS256").algorithm == "HS256"
     refused(changed(keys["RS256"].to_jwk(), alg=...), "ES256")
@@ -319,7 +408,11 @@ def test_a_jwk_without_alg_takes_the_only_one_of_its_type_or_the_one_that_the_ca
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_pem_key_of_another_type_than_its_algorithm_is_refused(keys: dict[str, Key], name: str) -> None:
     for other in PAIRS:
-        if other != name:
+        if (ALGORITHMS[other].key_type, ALGORITHMS[other].curve, other in ML_DSA and other) != (
+            ALGORITHMS[name].key_type,
+            ALGORITHMS[name].curve,
+            name in ML_DSA and name,
+        ):
             with pytest.raises(KeyRefused):
                 Key.from_pem(keys[name].to_pem(), other)
 
@@ -390,12 +483,12 @@ def test_what_is_no_jwk_is_refused(jwk: object) -> None:
     refused(jwk)
 
 
-@pytest.mark.parametrize("name", ["RS256", "ES256", "Ed25519", "HS256"])
+@pytest.mark.parametrize("name", ["RS256", "ES256", "ES384", "ES512", "Ed25519", "HS256", *ML_DSA])
 def test_each_missing_or_broken_member_is_refused(keys: dict[str, Key], name: str) -> None:
     jwk = keys[name].to_private_jwk()
     for member in set(jwk) - {"use", "alg", "kid"}:
         # Without `d` a pair is public, and taken, unless other private members are there.
-        if not (member == "d" and name != "RS256") and member != "k":
+        if not (member in ("d", "priv") and name != "RS256") and member != "k":
             refused(changed(jwk, **{member: ...}))
         for value in (None, 5, "", ["AQAB"], jwk[member] + "=", jwk[member] + ".", " " + jwk[member], "A", "+/+/"):
             refused(changed(jwk, **{member: value}))
@@ -456,14 +549,69 @@ def test_rsa_keys_whose_numbers_do_not_belong_together_are_refused(keys: dict[st
     assert "primes" in refused(changed(jwk, oth=[]))
 
 
+# What a flawed generator makes: the primes are k M + (65537^a mod M), with M the product of the first 126 primes.
+FIRST_PRIMES = [n for n in range(2, 702) if all(n % divisor for divisor in range(2, n))]
+M = math.prod(FIRST_PRIMES)
+FLAWED = [(7201851381082588, 636779113446079339), (8021758936332687, 816733232565365490)]
+
+
+def test_rsa_keys_of_the_flawed_generator_are_refused() -> None:
+    assert len(FIRST_PRIMES) == 126
+    p, q = (k * M + pow(65537, a, M) for k, a in FLAWED)
+    pair = rsa.RSAPrivateNumbers(
+        p=p,
+        q=q,
+        d=(d := pow(65537, -1, (p - 1) * (q - 1))),
+        dmp1=d % (p - 1),
+        dmq1=d % (q - 1),
+        iqmp=pow(q, -1, p),
+        public_numbers=rsa.RSAPublicNumbers(65537, p * q),
+    ).private_key()
+    assert pair.key_size == 2048
+    assert "ROCA" in refused(rsa_jwk(pair))
+    for pem in (
+        pair.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        pair.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+    ):
+        with pytest.raises(KeyRefused, match="ROCA"):
+            Key.from_pem(pem, "PS256")
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 12345, 2**60 + 7, 10**30])
+def test_any_power_of_the_generator_is_the_flawed_shape(exponent: int) -> None:
+    assert is_roca_shaped(pow(65537, exponent, M))
+    assert is_roca_shaped(pow(65537, exponent, M) + M * (2**1076 + exponent))
+
+
+def test_moduli_that_only_resemble_the_flawed_shape_are_taken() -> None:
+    modulus = pow(65537, 2**60 + 7, M)
+    # Every residue modulo a small prime is a power of the generator there, but no one exponent fits them all.
+    for prime in (5, 7, 97, 163, 167):
+        rest = M // prime
+        moved = modulus + rest * ((modulus * 65536) * pow(rest, -1, prime) % prime)
+        assert moved % prime == modulus * 65537 % prime
+        assert moved % rest == modulus % rest
+        assert not is_roca_shaped(moved)
+    # One residue alone is outside the group that the generator makes (11: 1 and 10; 37: the fourth powers).
+    for prime, outside in ((11, 2), (13, 0), (37, 2)):
+        rest = M // prime
+        moved = modulus + rest * ((outside - modulus) * pow(rest, -1, prime) % prime)
+        assert moved % prime == outside
+        assert not is_roca_shaped(moved)
+    generator = random.Random(20171016)  # noqa: S311 # the same moduli each time
+    assert not any(is_roca_shaped(generator.getrandbits(2048) | 1) for _ in range(10_000))
+
+
 # Elliptic curves
 
 
-def test_points_off_the_curve_are_refused(keys: dict[str, Key]) -> None:
-    jwk = keys["ES256"].to_jwk()
-    assert "curve" in refused(changed(jwk, y=b64u(b"\1" * 32)))
-    assert "curve" in refused(changed(jwk, x=b64u(b"\0" * 32), y=b64u(b"\0" * 32)))
-    assert "curve" in refused(changed(jwk, x=b64u(b"\xff" * 32)))
+@pytest.mark.parametrize("name", CURVES)
+def test_points_off_the_curve_are_refused(keys: dict[str, Key], name: str) -> None:
+    jwk = keys[name].to_jwk()
+    size = (CURVES[name].key_size + 7) // 8
+    assert "curve" in refused(changed(jwk, y=b64u(b"\1" * size)))
+    assert "curve" in refused(changed(jwk, x=b64u(bytes(size)), y=b64u(bytes(size))))
+    assert "curve" in refused(changed(jwk, x=b64u(b"\xff" * size)))
 
 
 def test_other_curves_are_refused() -> None:
@@ -481,18 +629,21 @@ def test_other_curves_are_refused() -> None:
             refused(members | {"crv": name, "alg": "ES256K"})
 
 
-def test_coordinates_of_the_wrong_length_are_refused(keys: dict[str, Key]) -> None:
-    jwk = keys["ES256"].to_private_jwk()
+@pytest.mark.parametrize("name", CURVES)
+def test_coordinates_of_the_wrong_length_are_refused(keys: dict[str, Key], name: str) -> None:
+    jwk = keys[name].to_private_jwk()
+    size = (CURVES[name].key_size + 7) // 8
     for member in ("x", "y", "d"):
         raw = urlsafe_b64decode(jwk[member] + "==")
         for wrong in (b"\0" + raw, raw[1:], raw[:-1]):
-            assert "32 bytes" in refused(changed(jwk, **{member: b64u(wrong)}))
+            assert f"{size} bytes" in refused(changed(jwk, **{member: b64u(wrong)}))
 
 
-@pytest.mark.parametrize("name", ["ES256", "Ed25519"])
+@pytest.mark.parametrize("name", [*CURVES, "Ed25519", *ML_DSA])
 def test_a_private_half_that_is_not_of_the_public_half_is_refused(keys: dict[str, Key], name: str) -> None:
     other = generate_key(name).to_private_jwk()
-    assert "belong together" in refused(changed(keys[name].to_private_jwk(), d=other["d"]))
+    member = "priv" if name in ML_DSA else "d"
+    assert "belong together" in refused(changed(keys[name].to_private_jwk(), **{member: other[member]}))
 
 
 @pytest.mark.parametrize(
@@ -555,6 +706,85 @@ def test_other_octet_key_pairs_are_refused() -> None:
         Key.from_pem(raw.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), "Ed25519")
 
 
+# ML-DSA (RFC 9964)
+
+
+@pytest.mark.parametrize("name", ML_DSA)
+def test_a_jwk_for_ml_dsa_names_its_algorithm_itself(keys: dict[str, Key], name: str) -> None:
+    for jwk in (keys[name].to_jwk(), keys[name].to_private_jwk()):
+        assert "RFC 9964" in refused(changed(jwk, alg=...), name)
+        refused(changed(jwk, alg=...))
+        assert len(KeySet.from_jwks({"keys": [changed(jwk, alg=...)]}, algorithms=(name,))) == 0
+        for other in ML_DSA:
+            if other != name:
+                assert "length" in refused(changed(jwk, alg=other))
+        for wrong in ("ES256", "HS256", "EdDSA", "ML-DSA", "ML-DSA-44-ES256"):
+            refused(changed(jwk, alg=wrong))
+        refused(changed(jwk, kty="OKP"))
+
+
+@pytest.mark.parametrize("name", ML_DSA)
+def test_ml_dsa_keys_of_another_length_are_refused(keys: dict[str, Key], name: str) -> None:
+    jwk = keys[name].to_private_jwk()
+    raw = urlsafe_b64decode(jwk["pub"] + "==")
+    for wrong in (raw[:-1], raw + b"\0", raw[:32]):
+        assert "length" in refused(changed(jwk, pub=b64u(wrong)))
+    for wrong in (bytes(31), bytes(33), bytes(64), bytes(2560)):
+        assert "32 bytes" in refused(changed(jwk, priv=b64u(wrong)))
+
+
+@pytest.mark.parametrize("name", ML_DSA)
+def test_where_cryptography_has_no_ml_dsa_its_keys_are_refused_and_all_others_taken(
+    keys: dict[str, Key], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import asymmetric
+    from cryptography.hazmat.primitives.asymmetric import mldsa
+
+    pem, jwk = keys["ES256"].to_pem(), keys[name].to_jwk()
+
+    def check() -> None:
+        ways: tuple[Callable[[], object], ...] = (
+            lambda: generate_key(name),
+            lambda: Key.from_jwk(jwk),
+            lambda: Key.from_pem(pem, name),
+        )
+        for way in ways:
+            with pytest.raises(KeyRefused, match=f"{name} needs a newer cryptography"):
+                way()
+        found = KeySet.from_jwks({"keys": [jwk, keys["ES256"].to_jwk()]}, algorithms=list(ALGORITHMS))
+        assert [key.algorithm for key in found] == ["ES256"]
+        assert "newer cryptography" in found.skipped[0][1]
+
+    def no_backend(seed: bytes) -> None:
+        raise UnsupportedAlgorithm("no ML-DSA in this OpenSSL")
+
+    class_name = name.replace("-", "") + "PrivateKey"
+    with monkeypatch.context() as patch:
+        patch.setattr(getattr(mldsa, class_name), "from_seed_bytes", no_backend)
+        check()
+    with monkeypatch.context() as patch:
+        patch.delattr(mldsa, class_name)
+        check()
+    with monkeypatch.context() as patch:
+        patch.delattr(asymmetric, "mldsa")
+        patch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.mldsa", None)
+        check()
+
+
+def test_a_pem_key_of_a_kind_that_cryptography_lacks_is_refused_as_such(
+    keys: dict[str, Key], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    def lacking(raw: bytes) -> None:
+        raise UnsupportedAlgorithm("no such kind")
+
+    monkeypatch.setattr(serialization, "load_pem_public_key", lacking)
+    with pytest.raises(KeyRefused, match="lacks"):
+        Key.from_pem(keys["ML-DSA-44"].public.to_pem(), "ML-DSA-44")
+
+
 # PEM
 
 
@@ -566,9 +796,25 @@ def test_pem_texts_without_exactly_one_plain_key_are_refused(keys: dict[str, Key
     broken = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
     certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     dh = "-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----\n"
-    for text in ("", "x", "\u00e9", pem + pem, pem[:-40], encrypted, broken, certificate, dh, pem + certificate):
-        with pytest.raises(KeyRefused):
-            Key.from_pem(text, "RS256")
+    legacy = rsa_key.private_bytes(
+        Encoding.PEM, PrivateFormat.TraditionalOpenSSL, serialization.BestAvailableEncryption(b"password")
+    )
+    for text, reason in (
+        ("", "One PEM block"),
+        ("x", "One PEM block"),
+        ("\u00e9", "ASCII"),
+        (pem + pem, "One PEM block"),
+        (pem[:-40], "can be read"),
+        (encrypted, "encrypted"),
+        (legacy, "encrypted"),
+        (broken, "can be read"),
+        (certificate, "certificate"),
+        (dh, "neither"),
+        (pem + certificate, "One PEM block"),
+    ):
+        for name in PAIRS:
+            with pytest.raises(KeyRefused, match=reason):
+                Key.from_pem(text, name)
 
 
 # Sets
@@ -581,7 +827,7 @@ def test_a_set_gives_the_key_of_the_exact_kid(keys: dict[str, Key], public_keys:
     assert found.kid == key.kid
     assert public_keys.get(key.kid) is found
     assert key.kid in public_keys
-    assert len(public_keys) == 3
+    assert len(public_keys) == len(PAIRS)
     for kid in ("", key.kid[:-1], key.kid + " ", "../../etc/passwd", "' OR 1=1 --", "x" * 100_000):
         assert public_keys.find("ES256", kid) is None
         assert public_keys.get(kid) is None
@@ -653,9 +899,11 @@ def test_what_is_no_jwks_is_refused(jwks: Anything) -> None:
 
 def test_keys_without_alg_in_a_jwks_take_the_one_fitting_algorithm_that_is_named(keys: dict[str, Key]) -> None:
     jwks = {"keys": [changed(keys[name].to_jwk(), alg=...) for name in PAIRS]}
-    assert [key.algorithm for key in KeySet.from_jwks(jwks)] == ["ES256", "Ed25519"]
-    named = KeySet.from_jwks(jwks, algorithms=("RS256", "ES256"))
-    assert [key.algorithm for key in named] == ["RS256", "ES256"]
+    assert [key.algorithm for key in KeySet.from_jwks(jwks)] == [*CURVES, "Ed25519"]
+    one_rsa = {"keys": [jwk for jwk in jwks["keys"] if not jwk["kid"].startswith("rsa-")]}
+    named = KeySet.from_jwks(one_rsa, algorithms=("PS256", "ES256", "ML-DSA-44"))
+    assert [key.algorithm for key in named] == ["PS256", "ES256"]
+    assert len(KeySet.from_jwks(one_rsa, algorithms=("RS256", "PS256"))) == 0
     both = KeySet.from_jwks(jwks, algorithms=("Ed25519", "EdDSA"))
     assert len(both) == 0
 
