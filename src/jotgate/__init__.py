@@ -24,6 +24,8 @@ from jotgate.core.errors import (
 )
 from jotgate.core.jwk import Key, KeySet
 from jotgate.core.jws import Jws, sign_jws, verify_jws
+from jotgate.core.lint import ClaimsWarning, LintRules
+from jotgate.core.presets import ABSENT
 from jotgate.core.token import issue_token, verify_token
 from jotgate.issuer import Issuer
 from jotgate.keygen import generate_key
@@ -32,10 +34,12 @@ if TYPE_CHECKING:
     from jotgate.verifier import Verifier
 
 __all__ = [
+    "ABSENT",
     "AlgorithmRefused",
     "BadSignature",
     "ClaimRefused",
     "Claims",
+    "ClaimsWarning",
     "Issuer",
     "JotgateError",
     "Jws",
@@ -43,6 +47,7 @@ __all__ = [
     "KeyRefused",
     "KeySet",
     "KeySourceError",
+    "LintRules",
     "MalformedToken",
     "Policy",
     "RequestRefused",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -13,11 +14,13 @@ from jotgate import (
     Issuer,
     KeySet,
     KeySourceError,
+    Policy,
     SettingsError,
     TokenRevoked,
     UnknownKey,
     Verifier,
     generate_key,
+    issue_token,
 )
 from jotgate.core.revocations import Revocations
 from jotgate.verifier import Snapshot
@@ -141,3 +144,32 @@ def test_a_verifier_with_its_own_keys_loads_no_network_code() -> None:
     assert "ssl" not in loaded
     assert "http.client" not in loaded
     assert "asyncio" not in loaded
+
+
+def test_a_policy_makes_a_verifier_for_another_issuers_tokens() -> None:
+    key = generate_key("RS256")
+    policy = Policy.auth0(domain="tenant.eu.auth0.com", audience="https://api.example.com")
+    verifier = Verifier(policy=policy, keys=key.public)
+    now = int(time.time())
+    claims = {
+        "iss": "https://tenant.eu.auth0.com/",
+        "sub": "auth0|5f7c8ec7c33c6c004bbafe82",
+        "aud": ["https://api.example.com", "https://tenant.eu.auth0.com/userinfo"],
+        "iat": now,
+        "exp": now + 86_400,
+        "azp": "my_client_id",
+        "scope": "openid profile read:orders",
+    }
+    assert verifier.verify(issue_token(claims, key, typ="JWT")).has_scopes("read:orders")
+    with pytest.raises(ClaimRefused):
+        verifier.verify(issue_token(claims | {"aud": "https://other.example.com"}, key, typ="JWT"))
+    assert verifier.issuer == "https://tenant.eu.auth0.com/"
+
+
+@pytest.mark.parametrize(
+    "beside", [{"issuer": ISSUER}, {"audience": "api"}, {"algorithms": ("ES256",)}, {"leeway_s": 1}]
+)
+def test_a_policy_is_given_alone(beside: dict[str, object]) -> None:
+    policy = Policy(issuer=ISSUER, audience="api")
+    with pytest.raises(SettingsError, match="give it alone"):
+        Verifier(policy=policy, keys=KEY.public, **beside)  # type: ignore[arg-type]

@@ -72,6 +72,8 @@ class Verifier:
     Args:
         issuer: what `iss` must be, exactly; for the network form an https URL.
         audience: what `aud` must contain.
+        policy: all that is demanded of a token, instead of `issuer`, `audience`, `algorithms` and `leeway_s`: for other
+            issuers' tokens, as in `Verifier(policy=Policy.auth0(…))`, and for own claims' types.
         keys: the issuer's keys, given once; no network then.
         source: gives the keys and revocations of each moment; no network then.
         ca_file: PEM file of the only authority to trust for the issuer's certificate; otherwise the system's.
@@ -99,8 +101,9 @@ class Verifier:
     def __init__(
         self,
         *,
-        issuer: str,
-        audience: str,
+        issuer: str = "",
+        audience: str = "",
+        policy: Policy | None = None,
         keys: KeySet | Key | None = None,
         source: KeySource | None = None,
         ca_file: str | os.PathLike[str] | None = None,
@@ -120,10 +123,15 @@ class Verifier:
         jitter: Callable[[], float] | None = None,
     ) -> None:
         faults: list[str] = []
-        try:
-            self._policy = Policy(issuer=issuer, audience=audience, algorithms=tuple(algorithms), leeway_s=leeway_s)
-        except SettingsError as refused:
-            faults.extend(refused.faults)
+        if policy is not None:
+            if issuer or audience or algorithms is not ASYMMETRIC or leeway_s != 5:
+                faults.append("policy stands instead of issuer, audience, algorithms and leeway_s: give it alone.")
+            self._policy, issuer, algorithms = policy, policy.issuer, policy.algorithms
+        else:
+            try:
+                self._policy = Policy(issuer=issuer, audience=audience, algorithms=tuple(algorithms), leeway_s=leeway_s)
+            except SettingsError as refused:
+                faults.extend(refused.faults)
         if keys is not None and source is not None:
             faults.append("keys and source exclude each other.")
         if keys is not None and not keys.as_set:
