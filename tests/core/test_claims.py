@@ -23,7 +23,8 @@ from jotgate import (
     verify_token,
 )
 from jotgate.core.algorithms import ALGORITHMS, ASYMMETRIC
-from jotgate.core.claims import REGISTERED, RFC_9068, check_claims, read_registered
+from jotgate.core.claims import REGISTERED, RFC_9068, check_claims, read_registered, read_usual
+from jotgate.core.encoding import JsonRefused, parse_json_object
 
 Json: TypeAlias = Any
 NOW = 1_750_000_000
@@ -421,3 +422,138 @@ def test_registered_claims_are_read_by_name_only() -> None:
     registered = read_registered({"exp": 5, "EXP": "x", "Sub": 5, "unknown": None})
     assert registered.exp == 5
     assert {"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "sid", "auth_time"} == REGISTERED
+
+
+# The short way for usual payloads
+
+USUAL = json.dumps(GOOD | {"jti": "t", "nbf": NOW}, separators=(",", ":"))
+
+
+def read(text: str, policy: Policy = POLICY, now: int = NOW) -> Claims | None:
+    """What the short way says; whatever it takes, the long way must take as well, and say the same of it."""
+    usual = read_usual(text.encode(), policy, now)
+    if usual is not None:
+        members = parse_json_object(text.encode())
+        full = Claims(members, check_claims(members, policy, now))
+        assert usual.to_dict() == full.to_dict() == members
+        names = [name for name, member in vars(Claims).items() if isinstance(member, property) and name[0] != "_"]
+        assert len(names) >= 10
+        for name in names:
+            assert getattr(usual, name) == getattr(full, name)
+    return usual
+
+
+def test_a_usual_payload_goes_the_short_way() -> None:
+    assert read(USUAL) is not None
+    for more in ({"scope": "a b"}, {"aud": ["other", "api"]}, {"sub": "\u00e9\u2028\x7f"}, {"auth_time": 0}):
+        assert read(json.dumps(GOOD | more, separators=(",", ":"), ensure_ascii=False)) is not None
+    for required in ((), RFC_9068):
+        policy = Policy(issuer=GOOD["iss"], audience="api", required=required)
+        assert read(USUAL[:-1] + ',"client_id":"web"}', policy) is not None
+
+
+def test_what_is_not_usual_goes_the_long_way() -> None:
+    for text in (
+        json.dumps(GOOD),
+        USUAL + " ",
+        USUAL[:-1] + ',"own":1}',
+        USUAL[:-1] + ',"own":[[{}]]}',
+        USUAL[:-1] + ',"scope":"a\\u0062"}',
+        USUAL[:-1] + ',"scope":"a\\nb"}',
+        USUAL.replace(str(NOW + 300), f"{NOW + 300}.5"),
+        USUAL.replace(str(NOW + 300), "175000030e1"),
+        USUAL.replace('"exp"', '"end"'),
+        "[" * 5000,
+        "{}",
+        "5",
+        "",
+        "\ufeff" + USUAL,
+    ):
+        assert read(text) is None
+    assert read_usual(USUAL.encode("utf-16"), POLICY, NOW) is None
+    assert read_usual(USUAL.encode().replace(b"somebody", b"some\xffdy"), POLICY, NOW) is None
+
+
+@pytest.mark.parametrize("more", ['"iss":"x"', '"exp":5', '"nbf":0', '"sub":""', '"aud":["x"]', '"jti":""'])
+def test_no_payload_with_a_claim_twice_goes_the_short_way_whatever_makes_up_for_its_length(more: str) -> None:
+    name = more.partition(":")[0]
+    fractions = {f'"{time}":{NOW}': f'"{time}":{str(NOW).rstrip("0")}e7' for time in ("iat", "nbf")}
+    for spelling in (
+        {},
+        fractions,
+        {'"somebody"': '"' + "\\b\\f\\/" * 20 + '"'},
+        {'"somebody"': '"' + "\\u0000\\u001f" * 20 + '"'},
+        {'"somebody"': '"' + "\x7f\u2028\u00e9" * 20 + '"'},
+        {'"iat":' + str(NOW): '"iat":-0'},
+    ):
+        text = USUAL
+        for old, new in spelling.items():
+            text = text.replace(old, new)
+        for doubled in (f"{{{more},{text[1:]}", f"{text[:-1]},{more}}}", f"{{{more},{more},{text[1:]}"):
+            assert doubled.count(name) > 1
+            assert read_usual(doubled.encode(), POLICY, NOW) is None
+            with pytest.raises(JsonRefused):
+                parse_json_object(doubled.encode())
+
+
+@pytest.mark.parametrize(
+    "faulty",
+    [
+        {"exp": NOW - 5},
+        {"nbf": NOW + 6},
+        {"iat": NOW + 6},
+        {"iat": ...},
+        {"exp": NOW + 3601},
+        {"iss": "x"},
+        {"iss": ...},
+        {"aud": "x"},
+        {"aud": ["x"]},
+        {"aud": ...},
+        {"sub": ""},
+        {"sub": ...},
+        {"sub": 5},
+        {"exp": 2**53},
+        {"exp": -1},
+        {"iat": -1},
+        {"nbf": None},
+    ],
+    ids=str,
+)
+def test_what_is_refused_is_never_taken_on_the_short_way(faulty: dict[str, Json]) -> None:
+    assert read(json.dumps(good(**faulty), separators=(",", ":"))) is None
+
+
+@pytest.mark.parametrize(
+    "demanding",
+    [
+        {"required": ("sub", "own")},
+        {"required": ("__class__",)},
+        {"required": ("__struct_fields__",)},
+        {"forbidden": ("jti",)},
+        {"claim_values": {"jti": "other"}},
+        {"audience_claim": "client_id"},
+        {"scope_claim": "scp"},
+        {"claims_type": Tenant},
+        {"max_lifetime_s": 299},
+    ],
+    ids=str,
+)
+def test_what_a_policy_demands_besides_is_checked_on_the_long_way(demanding: dict[str, Json]) -> None:
+    assert read(USUAL, Policy(issuer=GOOD["iss"], audience="api", **demanding)) is None
+
+
+@given(
+    st.dictionaries(st.sampled_from(sorted(REGISTERED)), VALUES | st.just("api") | st.just(NOW), max_size=4),
+    st.sampled_from([(",", ":"), (", ", ": ")]),
+    st.booleans(),
+    st.integers(NOW - 400, NOW + 400),
+)
+def test_the_short_way_takes_nothing_that_the_long_way_refuses(
+    changes: dict[str, Json], separators: tuple[str, str], escaped: bool, now: int
+) -> None:
+    text = json.dumps(GOOD | changes, separators=separators, ensure_ascii=escaped)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return
+    read(text, now=now)

@@ -17,6 +17,8 @@ from jotgate.core.jwk import MAX_KID_CHARS, Key, KeySet, Route
 MAX_TOKEN_BYTES = 16_384
 """Longer tokens are refused before anything in them is looked at."""
 
+_DOT = ord(".")  # a number is found four times as fast as a text of one character
+
 # A set remembers what headers lead to: most tokens of an issuer share one header. Only headers of tokens whose
 # signature was good are remembered, so that nobody else can fill it.
 _MAX_ROUTES = 64
@@ -87,7 +89,7 @@ def open_jws(token: str | bytes, keys: Key | KeySet, algorithms: tuple[str, ...]
         raise MalformedToken("The token holds other characters than a token can.") from None
     signed, _, tail = text.rpartition(b".")
     head, dot, body = signed.partition(b".")
-    if not dot or b"." in body:
+    if not dot or _DOT in body:
         if text.count(b".") == 4:
             raise MalformedToken("The token is encrypted (JWE), which is not taken.")
         raise MalformedToken("A token has three parts.")
