@@ -5,10 +5,10 @@ BIN := .venv/bin
 SOURCES := pyproject.toml README.md LICENSE $(shell find src examples -type f -not -name '*.pyc' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format soak bench-start pins clean
+.PHONY: help install demo test lint format soak bench-start bench-tokens pins clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/wheel ## make .venv with all extras, the development tools and jotgate's own wheel
 
@@ -30,6 +30,9 @@ format: .venv/tools ## let ruff format and mend what it can
 
 soak: .venv/wheel .venv/services ## the long runs: more examples, more kills, every position
 	$(BIN)/pytest -m "soak or not soak" --hypothesis-profile=soak
+
+bench-tokens: .venv/wheel ## sign and verify, beside other libraries and the bare primitives
+	$(BIN)/python -m bench.tokens
 
 bench-start: .venv/wheel ## time from start to ready, and the cost of `import jotgate`
 	$(BIN)/python -m bench.start
