@@ -5,6 +5,7 @@ and no key is ever taken from a token.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
@@ -50,21 +51,31 @@ def sign_jws(payload: bytes, key: Key, *, typ: str | None = None, headers: Mappi
     `headers` adds other members; ClaimRefused is raised for those that the signer sets or that change how a token is
     read. KeyRefused is raised for a key that cannot or may not sign.
     """
-    header: dict[str, Any] = {"alg": key.algorithm, "kid": key.kid}
+    if typ is not None and (not _is_typ(typ) or typ == ""):
+        raise ClaimRefused("The header member 'typ' is not a media type.", claim="typ")
+    head = _plain_head(key.algorithm, key.kid, typ) if not headers else _head(key.algorithm, key.kid, typ, headers)
+    signed = f"{head}.{encode_segment(payload)}"
+    return f"{signed}.{encode_segment(key.sign(signed.encode('ascii')))}"
+
+
+def _head(algorithm: str, kid: str, typ: str | None, headers: Mapping[str, Any]) -> str:
+    header: dict[str, Any] = {"alg": algorithm, "kid": kid}
     if typ is not None:
-        if not _is_typ(typ) or typ == "":
-            raise ClaimRefused("The header member 'typ' is not a media type.", claim="typ")
         header["typ"] = typ
-    for name, value in (headers or {}).items():
+    for name, value in headers.items():
         if name in _RESERVED:
             raise ClaimRefused(f"The header member {name!r} cannot be set.", claim=name)
         header[name] = value
     try:
-        head = encode_json_object(header)
+        return encode_segment(encode_json_object(header))
     except JsonRefused as refused:
         raise ClaimRefused(f"The header cannot be written as JSON: {refused}", claim=refused.member or "") from None
-    signed = f"{encode_segment(head)}.{encode_segment(payload)}"
-    return f"{signed}.{encode_segment(key.sign(signed.encode('ascii')))}"
+
+
+@lru_cache(maxsize=64)
+def _plain_head(algorithm: str, kid: str, typ: str | None) -> str:
+    """Give the header that most tokens of an issuer share. It holds names only, and no key."""
+    return _head(algorithm, kid, typ, {})
 
 
 def verify_jws(token: str | bytes, keys: Key | KeySet) -> Jws:

@@ -28,6 +28,7 @@ from jotgate.core.jws import MAX_TOKEN_BYTES
 # order, the Claims with its two containers, and the numbers that those hold beside the values.
 _ENTRY_BYTES = 900
 _MOST_THREADS = 1024
+_NOTHING = (0, 0, None)
 
 
 class CacheStatus(Struct, frozen=True):
@@ -93,10 +94,10 @@ class TokenCache:
         generation = self._generation
         # Longer texts are not even hashed.
         if generation.keys is keys and text is not None and len(text) <= MAX_TOKEN_BYTES:
-            entry = generation.entries.get(text)
-            if entry is not None and entry[0] <= now < entry[1]:
+            since, until, claims = generation.entries.get(text, _NOTHING)
+            if since <= now < until:
                 counts[0] += 1
-                return entry[2]
+                return claims
         counts[1] += 1
         return None
 
