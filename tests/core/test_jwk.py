@@ -817,6 +817,24 @@ def test_pem_texts_without_exactly_one_plain_key_are_refused(keys: dict[str, Key
                 Key.from_pem(text, name)
 
 
+@pytest.mark.parametrize("name", CURVES)
+def test_a_pem_key_whose_halves_do_not_belong_together_is_refused(name: str) -> None:
+    (der, own), (_, other) = (ec_der_and_point(CURVES[name]) for _ in range(2))
+    assert own in der
+    wrong = b64encode(der.replace(own, other)).decode()
+    with pytest.raises(KeyRefused, match="can be read"):
+        Key.from_pem(f"-----BEGIN PRIVATE KEY-----\n{wrong}\n-----END PRIVATE KEY-----\n", name)
+    right = b64encode(der).decode()
+    assert Key.from_pem(f"-----BEGIN PRIVATE KEY-----\n{right}\n-----END PRIVATE KEY-----\n", name).private
+
+
+def ec_der_and_point(curve: ec.EllipticCurve) -> tuple[bytes, bytes]:
+    """A private key in PKCS#8, and the public point that is written in it."""
+    pair = ec.generate_private_key(curve)
+    point = pair.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return pair.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()), point
+
+
 # Sets
 
 
