@@ -466,7 +466,7 @@ def hold():
     with verifier._cache._lock:
         held.set()
         done.wait()
-threading.Thread(target=hold).start()
+threading.Thread(target=hold, daemon=True).start()
 held.wait()
 pid = os.fork()
 if pid == 0:
