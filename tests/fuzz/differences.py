@@ -57,6 +57,13 @@ def _of_the_other_half(match: re.Match[str], raw: bytes) -> bool:
     return operations <= {"sign", "verify"} and ("verify" if "d" in members else "sign") in operations
 
 
+def _other_operations(match: re.Match[str], raw: bytes) -> bool:
+    """The key may verify (or sign), and do something that no standard names."""
+    registered = {"sign", "verify", "encrypt", "decrypt", "wrapKey", "unwrapKey", "deriveKey", "deriveBits"}
+    operations = set(json.loads(raw)["key_ops"])
+    return bool(operations & {"sign", "verify"}) and bool(operations - registered)
+
+
 RULES = (
     Rule("unknown-header-member", "joserfc", "token", r"UnsupportedHeaderError", _ignorable),
     Rule(
@@ -96,6 +103,7 @@ RULES = (
         r"KeyParameterError: .*'use' and 'key_ops' does not match",
         _foreign_operations,
     ),
+    Rule("other-key-ops", "joserfc", "key", r"KeyParameterError: .*'key_ops' must be one of", _other_operations),
     Rule("foreign-key-ops", "jose", "key", r"12: Unsupported key usage for an? ", _foreign_operations),
 )
 

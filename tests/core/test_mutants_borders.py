@@ -1,0 +1,140 @@
+"""The exact borders of the core's decisions, one step on either side: found by mutation testing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from jotgate import (
+    ClaimRefused,
+    Key,
+    KeyRefused,
+    KeySet,
+    MalformedToken,
+    generate_key,
+    issue_token,
+    sign_jws,
+    verify_jws,
+)
+from jotgate.core.encoding import JsonRefused, decode_segment, encode_segment, parse_json_object
+
+KEY = generate_key("HS256", kid="k")
+MAX_BYTES = 16_384
+
+
+def token_of(length: int) -> str:
+    """A good JWS of exactly that many characters."""
+    sizes = range((length - 200) * 3 // 4, length)
+    headers = ({"fill": "x" * count} for count in range(4))
+    return next(
+        token
+        for header in headers
+        for size in sizes[:200]
+        if len(token := sign_jws(bytes(size), KEY, headers=header)) == length
+    )
+
+
+def test_a_token_of_exactly_the_longest_length_is_taken_and_one_byte_more_is_not() -> None:
+    longest = token_of(MAX_BYTES)
+    assert verify_jws(longest, KEY).payload
+    assert verify_jws(longest.encode(), KEY).payload
+    with pytest.raises(MalformedToken, match="longer than 16384 bytes"):
+        verify_jws(token_of(MAX_BYTES + 1), KEY)
+
+
+def test_a_claim_that_cannot_be_written_is_named_in_the_refusal() -> None:
+    with pytest.raises(ClaimRefused) as refused:
+        issue_token({"exp": 1, "bad": float("nan")}, KEY)
+    assert refused.value.claim == "bad"
+
+
+def test_a_secret_is_refused_for_a_pair_and_a_pem_for_a_secret_before_they_are_read() -> None:
+    with pytest.raises(KeyRefused, match="takes a key pair, not a secret"):
+        Key.from_secret(bytes(32), "ES256")
+    with pytest.raises(KeyRefused, match="cannot be used for HS256, which takes a secret"):
+        Key.from_pem(generate_key("ES256").to_pem(), "HS256")
+
+
+def test_a_key_that_is_skipped_is_named_by_its_kid_up_to_the_longest_and_else_by_its_place() -> None:
+    entries = [{"kty": "EC", "kid": kid} for kid in ("k" * 256, "k" * 257, 5)]
+    assert [name for name, _ in KeySet.from_jwks({"keys": entries}).skipped] == ["k" * 256, 1, 2]
+
+
+def test_a_kid_has_one_to_256_characters() -> None:
+    for kid in ("k", "k" * 256):
+        assert generate_key("ES256", kid=kid).kid == kid
+    for kid in ("", "k" * 257):
+        with pytest.raises(KeyRefused, match="1 to 256 characters"):
+            generate_key("ES256", kid=kid)
+
+
+@pytest.mark.parametrize("bits", [2047, 2048])
+def test_rsa_keys_begin_at_2048_bits(bits: int) -> None:
+    numbers = rsa.RSAPublicNumbers(65537, (1 << (bits - 1)) | (0x1D * (1 << 900)) | 1)
+    jwk = {"kty": "RSA", "alg": "RS256"} | {
+        name: encode_segment(value.to_bytes((value.bit_length() + 7) // 8))
+        for name, value in (("n", numbers.n), ("e", numbers.e))
+    }
+    if bits == 2048:
+        assert Key.from_jwk(jwk).algorithm == "RS256"
+    else:
+        with pytest.raises(KeyRefused, match="2048 to 8192 bits"):
+            Key.from_jwk(jwk)
+
+
+@pytest.mark.parametrize("exponent", [65535, 65537, (1 << 64) - 1, (1 << 64) + 1])
+def test_rsa_exponents_lie_between_65537_and_64_bits(exponent: int) -> None:
+    modulus = (1 << 2047) | (0x1D * (1 << 900)) | 1
+    jwk = {"kty": "RSA", "alg": "RS256"} | {
+        name: encode_segment(value.to_bytes((value.bit_length() + 7) // 8))
+        for name, value in (("n", modulus), ("e", exponent))
+    }
+    if exponent in (65537, (1 << 64) - 1):
+        assert Key.from_jwk(jwk).algorithm == "RS256"
+    else:
+        with pytest.raises(KeyRefused, match="exponent"):
+            Key.from_jwk(jwk)
+
+
+@pytest.mark.parametrize(("depth", "taken"), [(32, True), (33, False)])
+def test_json_nests_32_levels_deep_the_object_included(depth: int, taken: bool) -> None:
+    for opening, closing in (("[", "]"), ('{"a":', "}")):
+        inner = opening * (depth - 1) + "1" + closing * (depth - 1)
+        for text in (
+            f'{{"a":{inner}}}',
+            f'{{"a": {inner}}}',
+            f'{{"a":{inner},"b":"[{{"}}',
+            f'{{"b":"\\"]]}}}}","a":{inner}}}',
+        ):
+            if taken:
+                assert parse_json_object(text.encode())["a"] == json.loads(inner)
+            else:
+                with pytest.raises(JsonRefused) as refused:
+                    parse_json_object(text.encode())
+                assert refused.value.reason == "nesting_too_deep"
+
+
+@pytest.mark.parametrize(("digits", "taken"), [(4300, True), (4301, False)])
+def test_json_numbers_have_at_most_4300_digits(digits: int, taken: bool) -> None:
+    for number in ("1" * digits, "0." + "1" * (digits - 2)):
+        for text in (f'{{"a":{number}}}', f'{{"a": {number}}}'):
+            if taken:
+                assert parse_json_object(text.encode()) == {"a": json.loads(number)}
+            else:
+                with pytest.raises(JsonRefused) as refused:
+                    parse_json_object(text.encode())
+                assert refused.value.reason == "number_out_of_range"
+
+
+def test_every_last_character_of_a_segment_is_taken_exactly_where_its_unused_bits_are_zero() -> None:
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    for length, step in ((2, 16), (3, 4), (4, 1)):
+        for position, character in enumerate(alphabet):
+            text = "_" * (length - 1) + character
+            if position % step == 0:
+                assert encode_segment(decode_segment(text)) == text
+            else:
+                with pytest.raises(MalformedToken):
+                    decode_segment(text)
