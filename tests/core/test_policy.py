@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 import jotgate.core.claims
-from jotgate import ClaimRefused, Claims, Policy, SettingsError, TokenError, verify_token
+from jotgate import ClaimRefused, Claims, Policy, SettingsError, TokenError, generate_key, issue_token, verify_token
 from jotgate.core.claims import check_claims
 from jotgate.core.presets import ABSENT
 
@@ -312,3 +312,34 @@ def test_a_plain_policy_checks_no_more_than_it_did(forge: Forge) -> None:
     members = dict(forge.claims)
     check_claims(members, policy(), forge.now)
     assert members == forge.claims
+
+
+class _Hashed(msgspec.Struct):
+    roles: set[Any]
+
+
+class _Picky(msgspec.Struct):
+    tier: str
+
+    def __post_init__(self) -> None:
+        if self.tier == "broken":
+            raise KeyError(self.tier)
+
+
+@pytest.mark.parametrize(("kind", "own"), [(_Hashed, {"roles": [["admin"]]}), (_Picky, {"tier": "broken"})])
+def test_whatever_an_own_type_raises_is_a_refused_claim(kind: type[msgspec.Struct], own: dict[str, object]) -> None:
+    policy = Policy(issuer="https://i.example", audience="api", claims_type=kind)
+    key = generate_key("Ed25519")
+    claims = {"iss": "https://i.example", "sub": "ada", "aud": "api", "iat": 1_000, "exp": 1_300} | own
+    with pytest.raises(ClaimRefused) as caught:
+        verify_token(issue_token(claims, key), key.public, policy, 1_001)
+    assert "broken" not in str(caught.value)
+
+
+def test_an_own_type_that_raises_without_claims_is_a_fault_of_the_policy() -> None:
+    class Raises(msgspec.Struct):
+        def __post_init__(self) -> None:
+            raise KeyError("nothing")
+
+    with pytest.raises(SettingsError, match="claims_type"):
+        Policy(issuer="https://i.example", audience="api", claims_type=Raises)

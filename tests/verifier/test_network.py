@@ -290,6 +290,21 @@ def test_a_flood_of_unknown_keys_causes_one_fetch(issuer: FakeIssuer, start: Sta
     assert verifier.verify(issuer.token()).subject == "alice"
 
 
+def test_fetching_the_same_keys_again_forgets_no_verified_token(issuer: FakeIssuer, start: Start) -> None:
+    """Else a stranger's token under an unknown key could empty the cache again and again."""
+    verifier, token = start(), issuer.token()
+    verifier.verify(token)
+    with pytest.raises(UnknownKey):
+        verifier.verify(issuer.token(generate_key("ES256")))
+    assert issuer.server.requests.count("/jwks.json") == 2
+    before = verifier.status().cache
+    assert verifier.verify(token).subject == "alice"
+    after = verifier.status().cache
+    assert before is not None
+    assert after is not None
+    assert (after.hits, after.misses) == (before.hits + 1, before.misses)
+
+
 def test_many_threads_at_the_first_start_share_one_fetch(issuer: FakeIssuer, start: Start) -> None:
     verifier, token = start(), issuer.token()
     gate, subjects = threading.Barrier(16), list[str]()

@@ -15,6 +15,7 @@ from jotgate.verifier.addresses import check_https_url, metadata_urls
 from jotgate.verifier.discovery import parse_key_set, parse_max_age, parse_metadata
 from jotgate.verifier.transport import FetchError
 
+KEY = generate_key("ES256")
 JWKS = KeySet([generate_key("ES256"), generate_key("Ed25519")]).to_jwks()
 ISSUER = "https://issuer.example"
 
@@ -108,3 +109,21 @@ def test_the_three_places_are_those_of_the_standards() -> None:
         "https://a.example:8443/.well-known/oauth-authorization-server",
         "https://a.example:8443/.well-known/openid-configuration",
     )
+
+
+@pytest.mark.parametrize("kind", ["private", "symmetric", "public"])
+def test_a_key_hidden_in_a_text_is_no_key_of_a_set(kind: str) -> None:
+    hidden = {
+        "private": KEY.to_private_jwk(),
+        "symmetric": {"kty": "oct", "alg": "HS256", "k": "3q2-796tvu_erb7v3q2-796tvu_erb7v3q2-796tvu8"},
+        "public": KEY.to_jwk(),
+    }[kind]
+    keys = parse_key_set(json.dumps({"keys": [json.dumps(hidden), *JWKS["keys"]]}).encode(), ASYMMETRIC)
+    assert keys.to_jwks() == JWKS
+    assert keys.skipped == ((0, "A key in a JWK set is a JSON object."),)
+
+
+def test_a_set_without_a_usable_key_says_why() -> None:
+    without_alg = {name: value for name, value in generate_key("RS256").to_jwk().items() if name != "alg"}
+    with pytest.raises(FetchError, match=r"holds no usable key for .*; .*alg"):
+        parse_key_set(json.dumps({"keys": [without_alg]}).encode(), ASYMMETRIC)

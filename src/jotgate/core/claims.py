@@ -368,8 +368,8 @@ def _type_faults(claims_type: object) -> list[str]:
         msgspec.convert({}, claims_type)
     except msgspec.ValidationError:
         pass  # a claim is missing, of course
-    except (TypeError, NameError):
-        return ["claims_type has a field of a type that msgspec cannot read."]
+    except Exception:  # noqa: BLE001 - without any claim, even a type's own __post_init__ may raise anything
+        return ["claims_type has a field of a type that msgspec cannot read, or raises something else without claims."]
     return []
 
 
@@ -615,8 +615,8 @@ def read_custom(members: dict[str, Any], claims_type: type[msgspec.Struct]) -> m
         members = {name: value for name, value in members.items() if name not in REGISTERED or name in known}
     try:
         return msgspec.convert(members, claims_type)
-    except msgspec.ValidationError:
-        # msgspec's own sentence may quote the value, so the claim at fault is looked for instead.
+    except Exception:  # noqa: BLE001 - a set of lists is a TypeError, and a type's own __post_init__ may raise anything
+        # The sentence of whatever was raised may quote the value, so the claim at fault is looked for instead.
         raise _own_fault(members, claims_type) from None
 
 
@@ -629,7 +629,7 @@ def _own_fault(members: dict[str, Any], claims_type: type[msgspec.Struct]) -> Cl
             continue
         try:
             msgspec.convert(members[name], field.type)
-        except msgspec.ValidationError:
+        except Exception:  # noqa: BLE001 - as above
             return ClaimRefused(f"The claim {name!r} is not of the type that is demanded here.", claim=name)
     if claims_type.__struct_config__.forbid_unknown_fields:
         for name in members:

@@ -302,6 +302,8 @@ class KeySet:
         skipped: list[tuple[str | int, str]] = []
         for position, entry in enumerate(entries):
             try:
+                if not isinstance(entry, Mapping):  # not text either: RFC 7517 §5 has objects here, and nothing in them
+                    raise KeyRefused("A key in a JWK set is a JSON object.")
                 members = _members(entry)
                 row = _algorithm_of(members, tuple(algorithms), strict=False)
                 keys.append(Key.from_jwk(members, algorithm=row.name))

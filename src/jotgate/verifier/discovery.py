@@ -14,6 +14,8 @@ from jotgate.core.jwk import KeySet
 from jotgate.verifier.addresses import check_https_url, metadata_urls
 from jotgate.verifier.transport import FetchError, Transport
 
+# How many reasons for skipping keys are told: a set may hold hundreds.
+_REASONS = 4
 _PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
 
 
@@ -65,8 +67,12 @@ def parse_key_set(raw: bytes, algorithms: Sequence[str]) -> KeySet:
         keys = KeySet.from_jwks(document, algorithms=algorithms)
     except KeyRefused as fault:
         raise FetchError(f"the key set is refused ({fault})") from None
+    if any(key.private or key.symmetric for key in keys):
+        raise FetchError("the key set publishes a secret or private key")
     if not any(key.algorithm in algorithms for key in keys):
-        raise FetchError(f"the key set holds no usable key for {' or '.join(algorithms)}")
+        # The reasons why keys were skipped are core's own sentences: they say what to do, and no material.
+        why = "".join(f"; {reason}" for reason in dict.fromkeys(reason for _, reason in keys.skipped[:_REASONS]))
+        raise FetchError(f"the key set holds no usable key for {' or '.join(algorithms)}{why}")
     return keys
 
 

@@ -242,8 +242,13 @@ class RemoteKeys:
             self.last_error = fetched
             return
         self._schedule.succeeded(now, fetched.max_age_s)
+        keys, known = fetched.keys, self.good.snapshot.keys if self.good is not None else None
+        if known is not None and (known.to_jwks(), known.skipped) == (keys.to_jwks(), keys.skipped):
+            keys = known  # what was proved under the same keys stays proved, whoever makes us fetch them again
+        elif keys.skipped:
+            _log.warning("%s: %d keys of its set cannot be used", self._issuer, len(keys.skipped))
         self.good = Good(
-            snapshot=Snapshot(keys=fetched.keys, revocations=Revocations()),
+            snapshot=Snapshot(keys=keys, revocations=Revocations()),
             fetched_at=self._clock(),
             stale_at=now + self._max_age_offline_s,
         )
