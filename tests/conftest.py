@@ -78,6 +78,12 @@ def node_modules() -> Path:
     return folder
 
 
+def node_command(node: str) -> list[str]:
+    """Node.js with Web Crypto, which version 18 (Debian 12's) hides behind an option that later ones may refuse."""
+    version = subprocess.run([node, "--version"], check=True, capture_output=True, text=True).stdout
+    return [node, "--experimental-global-webcrypto"] if version.startswith("v18.") else [node]
+
+
 def free_port() -> int:
     """A loopback port that nobody listened on a moment ago."""
     with socket.socket() as probe:

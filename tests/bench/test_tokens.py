@@ -144,6 +144,7 @@ def test_a_run_without_node_measures_jotgate_beside_the_primitive() -> None:
     assert len(report.targets) >= 2 + 3 + 4 + 1
 
 
+@pytest.mark.soak  # the libraries come with the benchmark, not with the tests
 @pytest.mark.skipif(
     node_modules() is None or shutil.which("node") is None, reason="`make bench-tokens` has not installed Node's part"
 )

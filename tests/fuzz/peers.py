@@ -20,6 +20,7 @@ import jwt
 import jwt.api_jwt
 import pytest
 
+from tests.conftest import node_command
 from tests.fuzz.mutation import AUDIENCE, ISSUER, NOW
 
 Json: TypeAlias = Any
@@ -155,7 +156,7 @@ class Jose:
     def __init__(self, node: str, node_modules: Path) -> None:
         script = Path(__file__).with_name("jose_peer.mjs")
         self._process = subprocess.Popen(
-            [node, str(script), str(node_modules)],
+            [*node_command(node), str(script), str(node_modules)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

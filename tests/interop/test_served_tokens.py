@@ -13,7 +13,7 @@ from joserfc import jwt as joserfc_jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from tests.conftest import Need, RunningServer, log_in, sign_up
+from tests.conftest import Need, RunningServer, log_in, node_command, sign_up
 
 AUDIENCE = "api"
 
@@ -96,10 +96,7 @@ def test_npms_jose_accepts_the_servers_token_and_refuses_a_changed_one(
     node_modules: Path,
 ) -> None:
     node = need("node")
-    version = subprocess.run([node, "--version"], check=True, capture_output=True, text=True).stdout
-    # Node 18 (Debian 12) hides Web Crypto behind an option; later ones have it and some refuse the option.
-    options = ["--experimental-global-webcrypto"] if version.startswith("v18.") else []
-    options.append("--dns-result-order=ipv4first")  # Node 18 tries one address of localhost only, maybe ::1
+    ipv4first = "--dns-result-order=ipv4first"  # Node 18 tries one address of localhost only, maybe ::1
     question = {
         "jwksUri": metadata["jwks_uri"],
         "issuer": metadata["issuer"],
@@ -107,7 +104,7 @@ def test_npms_jose_accepts_the_servers_token_and_refuses_a_changed_one(
         "tokens": [token, tampered],
     }
     answer = subprocess.run(
-        [node, *options, "--input-type=module"],
+        [*node_command(node), ipv4first, "--input-type=module"],
         input=Path(__file__).with_name("verify_with_jose.mjs").read_text(encoding="utf-8"),
         env=os.environ | {"NODE_EXTRA_CA_CERTS": str(running_server.ca_file), "QUESTION": json.dumps(question)},
         cwd=node_modules.parent,
