@@ -138,3 +138,17 @@ def test_every_last_character_of_a_segment_is_taken_exactly_where_its_unused_bit
             else:
                 with pytest.raises(MalformedToken):
                     decode_segment(text)
+
+
+def test_refusals_say_which_of_two_like_faults_it_was() -> None:
+    head, body, tail = sign_jws(b"{}", KEY).split(".")
+    for token, message in (
+        (f"{head}.{body}.{body}.{body}.{tail}", r"encrypted \(JWE\)"),
+        (f"{head}.{body}.{body}.{tail}", "three parts"),
+        (f"{head}.{body}", "three parts"),
+    ):
+        with pytest.raises(MalformedToken, match=message):
+            verify_jws(token, KEY)
+    for jwk, message in ((b"[]", "is not a JSON object"), ("\ud800", "is not a JSON object"), ([], "is a JSON object")):
+        with pytest.raises(KeyRefused, match=message):
+            Key.from_jwk(jwk)  # type: ignore[arg-type] # on purpose

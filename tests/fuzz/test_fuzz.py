@@ -19,9 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jotgate import Key, KeyRefused, KeySet, TokenError
+from jotgate.core.claims import check_claims, read_usual
+from jotgate.core.encoding import parse_json_object
 from tests.fuzz.fixed_keys import KEYS
 from tests.fuzz.mutation import CLAIMS, NOW, TOKEN_NAMES, Mutator, key_texts, mutants, segment
-from tests.fuzz.targets import KEY, TARGETS, FalseAccept, Own, check_jws, check_token, signed_text
+from tests.fuzz.targets import KEY, TARGETS, FalseAccept, Own, check_jws, check_token, policy, signed_text
 
 Json: TypeAlias = Any
 SEED = 20_261_123
@@ -113,6 +115,55 @@ def test_python_objects_as_keys_are_read_or_refused(value: Json) -> None:
             read(value)
         except KeyRefused:
             continue
+
+
+SHRINKING = ("1e9", "1E9", "10e8", "1.0e9", "1e15", "1e0", "0e15", "-0", "-0.0", "1000000000.0", "9007199254740991")
+
+
+def near_usual(mutator: Mutator, count: int) -> Iterable[bytes]:
+    """Payloads to take in the short way of reading claims: it compares lengths, so lengths are made equal."""
+    good = json.dumps(CLAIMS, separators=(",", ":")).encode()[:-1]
+    for number in SHRINKING:
+        for name in ("nbf", "auth_time"):
+            yield from (good + f',"{name}":{number}{" " * room}}}'.encode() for room in range(16))
+            yield from (good + f',"{name}":{number},"sub":"{"x" * room}"}}'.encode() for room in range(8))
+            yield from (good + f',"{name}":{number},"{"x" * room}":1}}'.encode() for room in range(12))
+    for raw in (
+        b"\x00",
+        b"\x1f",
+        b"\x7f",
+        b"\xff",
+        b"\xed\xa0\x80",
+        b"\xc0\x80",
+        "\u2028".encode(),
+        b"/",
+        b"\\u0041",
+        b"\\/",
+    ):
+        for member in (b"jti", b"other"):
+            yield from (good + b',"' + member + b'":"' + raw + b'"' + b" " * room + b"}" for room in range(12))
+    for _ in range(count):
+        text = mutator.object_text(CLAIMS, TOKEN_NAMES)
+        yield text
+        try:
+            room = len(json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False).encode()) - len(text)
+        except (ValueError, RecursionError):
+            continue
+        if room > 0:
+            yield text[:-1] + b" " * room + text[-1:]
+
+
+def test_the_short_way_of_reading_claims_takes_nothing_that_the_long_way_refuses_or_reads_otherwise() -> None:
+    demands = policy()
+    taken = 0
+    for payload in near_usual(Mutator(SEED), 3_000):
+        usual = read_usual(payload, demands, NOW)
+        if usual is not None:
+            members = parse_json_object(payload)
+            check_claims(members, demands, NOW)
+            assert usual.to_dict() == members
+            taken += 1
+    assert taken > 300
 
 
 def test_a_good_token_of_each_algorithm_is_accepted() -> None:
