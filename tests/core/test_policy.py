@@ -343,3 +343,9 @@ def test_an_own_type_that_raises_without_claims_is_a_fault_of_the_policy() -> No
 
     with pytest.raises(SettingsError, match="claims_type"):
         Policy(issuer="https://i.example", audience="api", claims_type=Raises)
+
+
+@pytest.mark.parametrize("values", [("a",), (1,), (("a", "b", "c"),), "a", 1, [("a", "b")]])
+def test_claim_values_of_another_shape_are_a_fault(values: Json) -> None:
+    with pytest.raises(SettingsError, match="claim_values"):
+        policy(claim_values=values)

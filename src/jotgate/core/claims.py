@@ -356,7 +356,8 @@ def _values(value: object) -> _Values | None:
 
 def _pairs(value: object) -> Iterable[tuple[object, object]]:
     """Give the pairs of a policy that is made from another, whose values are settled already."""
-    return value if isinstance(value, tuple) else ((None, None),)
+    settled = isinstance(value, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value)
+    return value if settled else ((None, None),)  # type: ignore[return-value] # as has just been seen
 
 
 def _type_faults(claims_type: object) -> list[str]:
