@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from jotgate import BadSignature, Key, KeyRefused, KeySet, generate_key
 from jotgate.core.algorithms import ALGORITHMS
+from jotgate.core.keytext import is_key_text
 from jotgate.core.weak import is_roca_shaped
 
 Anything: TypeAlias = Any
@@ -233,6 +234,93 @@ def public_key_texts(key: rsa.RSAPrivateKey) -> dict[str, bytes]:
         "jwks": json.dumps({"keys": [jwk]}).encode(),
         "nested_jwks": json.dumps([{"key": jwk}]).encode(),
         "quoted_jwk": json.dumps(json.dumps(jwk)).encode(),
+        **reshaped_pem(pem),
+        **reshaped_jwk(json.dumps(jwk), json.dumps({"keys": [jwk]}), str(jwk)),
+        **reshaped_der(der, ed_der),
+        **reshaped_ssh(public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)),
+    }
+
+
+def reshaped_pem(pem: bytes) -> dict[str, bytes]:
+    text = pem.decode()
+    return {
+        "pem_space_after_hyphens": pem.replace(b"-----BEGIN", b"----- BEGIN"),
+        "pem_space_in_hyphens": pem.replace(b"-----BEGIN", b"- ----BEGIN"),
+        "pem_no_break_space": text.replace("BEGIN ", "BEGIN\u00a0").encode(),
+        "pem_other_hyphens": pem.replace(b"-----BEGIN", "\u2014BEGIN".encode()),
+        "pem_lower_case": pem.lower(),
+        "pem_bom": text.encode("utf-8-sig"),
+        "pem_utf16_le": text.encode("utf-16-le"),
+        "pem_utf16_be": text.encode("utf-16-be"),
+        "pem_utf16_le_bom": b"\xff\xfe" + text.encode("utf-16-le"),
+        "pem_utf16_be_bom": b"\xfe\xff" + text.encode("utf-16-be"),
+        "pem_base64": b64encode(pem),
+        "pem_base64url": b64u(pem).encode(),
+        "pem_utf16_base64": b64encode(text.encode("utf-16")),
+        "pem_hex": pem.hex().encode(),
+    }
+
+
+def reshaped_jwk(jwk: str, jwks: str, written: str) -> dict[str, bytes]:
+    return {
+        "jwk_bom": jwk.encode("utf-8-sig"),
+        "jwks_bom": jwks.encode("utf-8-sig"),
+        "jwk_utf16_le": jwk.encode("utf-16-le"),
+        "jwk_utf16_be": jwk.encode("utf-16-be"),
+        "jwks_utf16_bom": jwks.encode("utf-16"),
+        "jwk_nul": jwk.encode() + b"\0",
+        "jwk_python": written.encode(),
+        "jwk_base64": b64encode(jwk.encode()),
+        "jwk_base64url": b64u(jwk.encode()).encode(),
+        "jwks_base64url": b64u(jwks.encode()).encode(),
+        "jwk_twice": (jwk + jwk).encode(),
+        "jwk_lines": (jwk + "\n" + jwk).encode(),
+        "jwk_base64_twice": b64encode(jwk.encode()) + b"\n" + b64encode(jwk.encode()),
+        "jwk_escaped_name": jwk.replace('"kty"', r'"\u006bty"').encode(),
+        "jwk_escaped_name_bom_nul": jwk.replace('"kty"', r'"\u006bty"').encode("utf-8-sig") + b"\n\0",
+        "jwk_without_kty": jwk.replace('"kty"', '"type"').encode("utf-16"),
+    }
+
+
+def reshaped_der(der: bytes, ed_der: bytes) -> dict[str, bytes]:
+    lines = [b64encode(der)[start : start + 76] for start in range(0, len(b64encode(der)), 76)]
+    return {
+        "der_nul": der + b"\0",
+        "der_newline_nul": ed_der + b"\n\0",
+        "der_base64_lines": b"\r\n".join(lines),
+        "der_base64_lines_unpadded": b"\n".join(lines).rstrip(b"="),
+        "der_base64_nul": b64encode(ed_der) + b"\0",
+        "der_base64url": b64u(der).encode(),
+        "der_base64url_padded": urlsafe_b64encode(ed_der),
+        "der_base64_quoted": json.dumps(b64encode(der).decode()).encode(),
+        "der_hex_upper": ed_der.hex().upper().encode(),
+        "der_hex_0x": b"0x" + der.hex().encode(),
+        "der_hex_0x_each": ", ".join(f"0x{byte:02X}" for byte in ed_der).encode(),
+        "der_hex_colons": der.hex(":").encode(),
+        "der_hex_colon_lines": ":\n".join(ed_der.hex(":")[start : start + 44] for start in range(0, 131, 45)).encode(),
+        "der_hex_utf16": ed_der.hex().encode("utf-16"),
+    }
+
+
+def reshaped_ssh(rsa_line: bytes) -> dict[str, bytes]:
+    ed25519_line = (
+        ed25519.Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    )
+    ecdsa = ec.generate_private_key(ec.SECP256R1()).public_key()
+    blob = rsa_line.split()[1]
+    return {
+        "ssh_rfc4716": b"---- BEGIN SSH2 PUBLIC KEY ----\n" + blob + b"\n---- END SSH2 PUBLIC KEY ----\n",
+        "ssh_rsa_blob": blob,
+        "ssh_rsa_blob_comment": blob + b" user@host",
+        "ssh_ed25519_blob": ed25519_line.split()[1],
+        "ssh_ecdsa_blob": ecdsa.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1],
+        "ssh_binary": b64decode(ed25519_line.split()[1]),
+        "ssh_hex": b64decode(blob).hex().encode(),
+        "ssh_dss": b"ssh-dss " + b64encode(b"\0\0\0\x07ssh-dss" + bytes(range(100))),
+        "ssh_options": b'command="/bin/true",no-pty ' + rsa_line,
+        "ssh_utf16": rsa_line.decode().encode("utf-16"),
+        "ssh_base64": b64encode(ed25519_line),
+        "ssh_token": b"sk-ssh-ed25519@openssh.com " + b64encode(b"\0\0\0\x1ask-ssh-ed25519@openssh.com" + SECRET),
     }
 
 
@@ -256,6 +344,62 @@ FORMS = (
     "jwks",
     "nested_jwks",
     "quoted_jwk",
+    "pem_space_after_hyphens",
+    "pem_space_in_hyphens",
+    "pem_no_break_space",
+    "pem_other_hyphens",
+    "pem_lower_case",
+    "pem_bom",
+    "pem_utf16_le",
+    "pem_utf16_be",
+    "pem_utf16_le_bom",
+    "pem_utf16_be_bom",
+    "pem_base64",
+    "pem_base64url",
+    "pem_utf16_base64",
+    "pem_hex",
+    "jwk_bom",
+    "jwks_bom",
+    "jwk_utf16_le",
+    "jwk_utf16_be",
+    "jwks_utf16_bom",
+    "jwk_nul",
+    "jwk_python",
+    "jwk_base64",
+    "jwk_base64url",
+    "jwks_base64url",
+    "jwk_twice",
+    "jwk_lines",
+    "jwk_base64_twice",
+    "jwk_escaped_name",
+    "jwk_escaped_name_bom_nul",
+    "jwk_without_kty",
+    "der_nul",
+    "der_newline_nul",
+    "der_base64_lines",
+    "der_base64_lines_unpadded",
+    "der_base64_nul",
+    "der_base64url",
+    "der_base64url_padded",
+    "der_base64_quoted",
+    "der_hex_upper",
+    "der_hex_0x",
+    "der_hex_0x_each",
+    "der_hex_colons",
+    "der_hex_colon_lines",
+    "der_hex_utf16",
+    "ssh_rfc4716",
+    "ssh_rsa_blob",
+    "ssh_rsa_blob_comment",
+    "ssh_ed25519_blob",
+    "ssh_ecdsa_blob",
+    "ssh_binary",
+    "ssh_hex",
+    "ssh_dss",
+    "ssh_options",
+    "ssh_utf16",
+    "ssh_base64",
+    "ssh_token",
 )
 
 
@@ -265,6 +409,35 @@ def test_a_public_key_in_any_encoding_is_no_hmac_secret(rsa_key: rsa.RSAPrivateK
     with pytest.raises(KeyRefused):
         Key.from_secret(text)
     refused({"kty": "oct", "alg": "HS256", "k": b64u(text)})
+
+
+def test_every_form_of_a_public_key_is_tried(rsa_key: rsa.RSAPrivateKey) -> None:
+    assert tuple(public_key_texts(rsa_key)) == FORMS
+
+
+def test_random_secrets_and_their_texts_are_never_taken_for_a_key() -> None:
+    generator = random.Random(20)  # noqa: S311 # a failure has to come back
+    for _ in range(10_000):
+        for length in (32, 64):
+            raw = generator.randbytes(length)
+            forms = (raw, b64encode(raw), b64u(raw).encode(), raw.hex().encode(), raw.hex(":").upper().encode())
+            assert not any(map(is_key_text, forms)), raw.hex()
+
+
+@pytest.mark.parametrize(
+    "near",
+    [
+        b'{"a passphrase in braces, of thirty-two bytes}',
+        b'"a passphrase within quotation marks, 32 bytes"',
+        b"our ssh-rsa and BEGIN and kty: passphrase of old",
+        b"\x30\x3e\x02\x01\x00" + SECRET + SECRET[:27],  # a SEQUENCE whose elements do not end where it does
+        b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70" + SECRET + SECRET[:4],  # a SEQUENCE shorter than the text
+        b"\x30\x81\xff\x02\x01\x00" + SECRET + SECRET,  # and one longer
+        b"[" * 100_000 + b".",
+    ],
+)
+def test_what_only_resembles_a_key_is_taken(near: bytes) -> None:
+    assert Key.from_secret(near).symmetric
 
 
 def test_random_secrets_of_any_length_are_taken() -> None:

@@ -5,9 +5,7 @@
 """
 
 import json
-from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
@@ -19,6 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, Hash
 from jotgate.core.algorithms import ALGORITHMS, Algorithm, Check, Sign
 from jotgate.core.encoding import JsonRefused, decode_segment, encode_segment, parse_json_object
 from jotgate.core.errors import KeyRefused, MalformedToken
+from jotgate.core.keytext import is_key_text
 from jotgate.core.weak import is_pattern, is_published_secret, is_roca_shaped
 
 Material: TypeAlias = Any
@@ -660,52 +659,9 @@ def _check_secret(row: Algorithm, secret: Material) -> None:
         raise KeyRefused("The secret is a published example: everybody knows it.")
     if is_pattern(secret):
         raise KeyRefused("The secret is a pattern, and not random.")
-    if _is_key_text(secret):
+    # Only a second fence: the first is that secrets and key pairs are two types.
+    if is_key_text(secret):
         raise KeyRefused("The secret is a key of another kind (PEM, DER, SSH or JWK), which may well be public.")
-
-
-def _is_key_text(secret: bytes) -> bool:
-    """Tell a key file from random bytes. Only a second fence: the first is that secrets and key pairs are two types."""
-    text = secret.strip()
-    if b"-----BEGIN" in text or text.startswith(
-        (b"ssh-rsa ", b"ssh-ed25519 ", b"ecdsa-sha2-", b"sk-ssh-", b"sk-ecdsa-")
-    ):
-        return True
-    if text.startswith((b"{", b"[", b'"')):
-        with suppress(ValueError, RecursionError):
-            json.loads(text)
-            return True
-    squeezed = b"".join(text.split())
-    forms = [secret, text]
-    with suppress(ValueError):
-        forms.append(bytes.fromhex(squeezed.decode("latin-1")))
-    with suppress(ValueError):
-        forms.append(a2b_base64(squeezed + b"=" * (-len(squeezed) % 4), strict_mode=True))
-    return any(map(_is_der_key, forms))
-
-
-def _is_der_key(raw: bytes) -> bool:
-    """Tell whether `raw` is one DER SEQUENCE of whole elements, the first a SEQUENCE or INTEGER, as all keys are."""
-    if len(raw) < _SHORTEST_DER or raw[0] != 0x30:
-        return False
-    position, end = _der_content(raw, 0)
-    first = raw[position : position + 1]
-    while position < end == len(raw):
-        position = _der_content(raw, position)[1]
-    return position == end == len(raw) and first in (b"\x30", b"\x02")
-
-
-_SHORTEST_DER = 44  # an Ed25519 public key
-
-
-def _der_content(raw: bytes, position: int) -> tuple[int, int]:
-    """Give where an element's content begins and ends (X.690 §8.1.3)."""
-    start = position + 2
-    length = int.from_bytes(raw[position + 1 : start])
-    if length >= 0x80:
-        start += length & 0x7F
-        length = int.from_bytes(raw[position + 2 : start])
-    return start, start + length
 
 
 def _read_secret(row: Algorithm, members: dict[str, Any]) -> tuple[Material, Material]:
