@@ -301,9 +301,7 @@ class KeySet:
         skipped: list[tuple[str | int, str]] = []
         for position, entry in enumerate(entries):
             try:
-                if not isinstance(entry, Mapping):  # not text either: RFC 7517 §5 has objects here, and nothing in them
-                    raise KeyRefused("A key in a JWK set is a JSON object.")
-                members = _members(entry)
+                members = _entry(entry)
                 row = _algorithm_of(members, tuple(algorithms), strict=False)
                 keys.append(Key.from_jwk(members, algorithm=row.name))
             except KeyRefused as refused:
@@ -364,6 +362,13 @@ def find_algorithm(algorithm: object) -> Algorithm:
     if row is None:
         raise KeyRefused("The algorithm is not one of " + ", ".join(ALGORITHMS) + ".")
     return row
+
+
+def _entry(value: object) -> dict[str, Any]:
+    """Read one key of a set: an object (RFC 7517 §5), and not a text that holds one, which others would not look into."""
+    if not isinstance(value, Mapping):
+        raise KeyRefused("A key in a JWK set is a JSON object.")
+    return _members(value)
 
 
 def _members(jwk: object) -> dict[str, Any]:
