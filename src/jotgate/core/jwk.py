@@ -365,7 +365,7 @@ def find_algorithm(algorithm: object) -> Algorithm:
 
 
 def _entry(value: object) -> dict[str, Any]:
-    """Read one key of a set: an object (RFC 7517 §5), and not a text that holds one, which others would not look into."""
+    """Read one key of a set: an object (RFC 7517 §5), never a text that holds one: others would not look into it."""
     if not isinstance(value, Mapping):
         raise KeyRefused("A key in a JWK set is a JSON object.")
     return _members(value)
