@@ -8,11 +8,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from jotgate import (
+    AlgorithmRefused,
     ClaimRefused,
     Key,
     KeyRefused,
     KeySet,
     MalformedToken,
+    Policy,
     generate_key,
     issue_token,
     sign_jws,
@@ -152,3 +154,30 @@ def test_refusals_say_which_of_two_like_faults_it_was() -> None:
     for jwk, message in ((b"[]", "is not a JSON object"), ("\ud800", "is not a JSON object"), ([], "is a JSON object")):
         with pytest.raises(KeyRefused, match=message):
             Key.from_jwk(jwk)  # type: ignore[arg-type] # on purpose
+
+
+@pytest.mark.parametrize("operations", [["encrypt"], ["deriveKey", "wrapKey"], ["Verify"], []])
+def test_a_key_whose_key_ops_name_no_signature_is_refused_private_or_not(operations: list[str]) -> None:
+    pair = generate_key("ES256")
+    for jwk in (pair.to_jwk(), pair.to_private_jwk(), KEY.to_private_jwk()):
+        with pytest.raises(KeyRefused, match=r"not for signatures \(key_ops\)"):
+            Key.from_jwk({**jwk, "key_ops": operations})
+
+
+def test_a_member_that_the_key_type_does_not_have_is_not_looked_at() -> None:
+    assert Key.from_jwk({**KEY.to_private_jwk(), "crv": "P-256"}).algorithm == "HS256"
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS255", "hs256", ""])
+def test_an_unknown_algorithm_is_refused_as_one_also_where_no_policy_lists_any(algorithm: str) -> None:
+    for header in ({"alg": algorithm}, {"alg": algorithm, "kid": "stranger"}, {"alg": algorithm, "kid": KEY.kid}):
+        signed = f"{encode_segment(json.dumps(header).encode())}.e30"
+        with pytest.raises(AlgorithmRefused):
+            verify_jws(f"{signed}.{encode_segment(KEY.sign(signed.encode()))}", KEY)
+
+
+def test_a_policy_says_which_types_it_takes() -> None:
+    one = Policy(issuer="https://auth.example.com", audience="api")
+    assert one.takes_typ("at+jwt") is True
+    assert one.takes_typ("jwt") is False
+    assert one.takes_typ(None) is False
