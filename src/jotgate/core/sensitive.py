@@ -47,7 +47,9 @@ def _in_member(name: str, value: JsonValue, parent: str, levels: int, names: _Na
     refused, allowed = names
     if refused or _HINTS.search(name.lower()):
         words = words_of(name)
-        if words not in allowed and (words in refused or _is_refused(words)):
+        if words not in allowed and (
+            words in refused or _is_refused(words) or ("://" in name and _is_refused_inside(name, words, names))
+        ):
             message = f"The claim {label!r} is refused for its name: whoever holds a token can read it."
             yield Finding("secret", label, message)
     yield from _in_value(name, value, label, levels, names)
@@ -58,15 +60,22 @@ def _in_value(name: str, value: JsonValue, label: str, levels: int, names: _Name
         if len(value) >= _SHORTEST_EMAIL:
             for kind, what in _faults(value, name):
                 yield Finding(kind, label, f"The claim {label!r} holds {what}.")
-    elif isinstance(value, bool) or value is None or isinstance(value, float):
+    elif isinstance(value, bool) or value is None:
         return
-    elif isinstance(value, int):
-        if _LEAST_CARD <= value <= _MOST_CARD and _is_card_number(str(value)) and not _is_identifier(name):
+    elif isinstance(value, (int, float)):
+        if (
+            _LEAST_CARD <= value <= _MOST_CARD
+            and value == int(value)
+            and _is_card_number(str(int(value)))
+            and not _is_identifier(name)
+        ):
             yield Finding("card_numbers", label, f"The claim {label!r} holds a card number.")
     elif levels == 0:
         yield Finding("secret", label, f"The claim {label!r} nests too deeply to be looked at.")
     elif isinstance(value, dict):
-        if "kty" in value and not _PRIVATE_MEMBERS.isdisjoint(value):
+        # Without kty, `n` must be text: {"n": 120, "p": 0.05} is statistics.
+        is_key = "kty" in value or "crv" in value or isinstance(value.get("n"), str)
+        if is_key and not _PRIVATE_MEMBERS.isdisjoint(value):
             yield Finding("secret", label, f"The claim {label!r} holds a private key.")
         for inner, member in value.items():
             yield from _in_member(inner, member, label, levels - 1, names)
@@ -79,19 +88,21 @@ def _faults(text: str, name: str) -> Iterator[tuple[Kind, str]]:
     """Give what a text in a claim of that name holds."""
     if len(text) >= _SHORTEST_SECRET:
         # The searches are dear beside what makes them worth while.
-        if any(mark in text for mark in _PRIVATE_KEY_MARKS) or ('"kty"' in text and _PRIVATE_JWK_TEXT.search(text)):
+        if (any(mark in text for mark in _PRIVATE_KEY_MARKS) and _PRIVATE_KEY.search(text)) or (
+            '"kty' in text and _PRIVATE_JWK_TEXT.search(text)
+        ):
             yield "secret", "a private key"
         if ("jgr_" in text and _REFRESH_TOKEN.search(text)) or (
-            text.count(".") > 1 and any(map(_is_jose_header, _COMPACT.findall(text)))
+            text.count(".") > 1 and any(map(_ends_in_jose_header, _COMPACT.findall(text)))
         ):
             yield "secret", "a token"
         if ("$" in text or "{" in text) and _PASSWORD_HASH.search(text):
             yield "secret", "a password hash"
-    if "@" in text and _EMAIL.search(text):
+    if "@" in text and _EMAIL.search(_URL_USER.sub("", text)):
         yield "email_addresses", "an e-mail address"
     if _DIGIT.search(text) is None:
         return
-    if any(_is_card_number(match[0]) for match in _CARD.finditer(text)) and not _is_identifier(name):
+    if any(_is_card_number(match[1]) for match in _CARD.finditer(text)) and not _is_identifier(name):
         yield "card_numbers", "a card number"
     if any(_is_iban(text, match.start()) for match in _IBAN_START.finditer(text)) and not _is_identifier(name):
         yield "ibans", "an IBAN"
@@ -111,20 +122,22 @@ def words_of(name: str) -> str:
 
 
 # Most names need no closer look.
-_HINTS = re.compile(r"pass|pwd|secret|ssn|social|insurance|card|cv[cv]|iban|bban|bank|key|token|wort|ccn|cc.?n|^pan$")
+_HINTS = re.compile(
+    r"pass|pwd|secret|ssn|social|insurance|card|cv[cv]|iban|bban|bank|key|token|wort|ccn|cc.?n|pan.?n|^p[ai]n$"
+)
 
 _REFUSED = re.compile(
     r"""\b(?:
         \w*(?:password|passwd|passphrase|passwort|kennwort|secret)s? | passcode | pwd
-        | password(?:hash|salt)
+        | password(?:hash|salt) | pass\ (?:word|phrase|code)s?
         | ssn | social\ ?(?:security|insurance) | national\ insurance
         | (?:credit|debit|payment|bank)\ ?cards?
-        | (?:card|cc)\ ?(?:no|num|number|numbers|data|details) | ccn
+        | (?:card|cc)\ ?(?:no|num|number|numbers|data|details|pan|pin) | ccn | pan\ ?(?:no|num|numbers?)
         | cvv | cvc | i?bban | iban | bank\ ?accounts?
         | (?:private|api|access)\ ?keys?
         | (?:access|refresh|id|session|auth)\ ?tokens?
     )\b
-    | \bcards?$ | ^pan$""",
+    | \bcards?$ | ^p[ai]n$""",
     re.VERBOSE,
 )
 # `password_changed_at` and `has_password` speak about a password and are none.
@@ -138,6 +151,15 @@ _ABOUT = re.compile(
 
 def _is_refused(words: str) -> bool:
     return _REFUSED.search(words) is not None and _ABOUT.search(words) is None
+
+
+def _is_refused_inside(name: str, last: str, names: _Names) -> bool:
+    """Judge what a URL has between its host and its last segment: `https://a.example/password/v1`."""
+    if _ABOUT.search(last):
+        return False
+    refused, allowed = names
+    inner = map(words_of, name.split("/")[3:-1])
+    return any(words not in allowed and (words in refused or _is_refused(words)) for words in inner)
 
 
 _IDENTIFIER = re.compile(
@@ -156,28 +178,48 @@ def _is_identifier(name: str) -> bool:
 # Secrets
 
 _SHORTEST_SECRET = 20
-_PRIVATE_KEY_MARKS = ("PRIVATE KEY", "PuTTY-User-Key-File-", "AGE-SECRET-KEY-1")
+# What every text that the pattern below finds has in it, in its order.
+_PRIVATE_KEY_MARKS = (
+    "PRIVATE KEY", "PuTTY-User-Key-File-", "AGE-SECRET-KEY-1", "UFJJVkFURSBL", "UklWQVRFIEtF", "SVZBVEUgS0VZ",
+    "CAQ", "AgE", "IBA",
+)  # fmt: skip
+# Armoured, also in base64, whose look depends on the position modulo 3; and the base64 of an unarmoured PKCS#8 key:
+# SEQUENCE (its length in one, two or three bytes), INTEGER 0 or 1, SEQUENCE (RFC 5958 §2).
+_PRIVATE_KEY = re.compile(
+    r"""----[ ]?BEGIN[ ][A-Z0-9 ]*PRIVATE[ ]KEY | PuTTY-User-Key-File- | AGE-SECRET-KEY-1
+    | (?:LS0tLS1CRUdJTi|LS0tQkVHSU4g|LS0tLUJFR0lOI)[A-Za-z0-9]{0,60}?(?:UFJJVkFURSBL|UklWQVRFIEtF|SVZBVEUgS0VZ)
+    | (?<![A-Za-z0-9+/])M(?:[A-H][AEIMQUYcgkosw048]CAQ[AE]w | I[GH][\w+/-]AgE[AB]M | I[I-L][\w+/-]{2}[AQgw]IBA[DT])""",
+    re.VERBOSE,
+)
 _PRIVATE_MEMBERS = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"))
-_PRIVATE_JWK_TEXT = re.compile(r'"(?:d|k|priv)"\s*:\s*"')
-# A base64url text that begins like a JSON object, and at least two more parts: JWS and JWE.
-_COMPACT = re.compile(r"(?<![A-Za-z0-9_-])(e[wy][A-Za-z0-9_-]{8,})\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
+_PRIVATE_JWK_TEXT = re.compile(r'"(?:d|k|priv)\\*"\s*:\s*\\*"')  # quoted once or more often
+# A base64url text with at least two more parts behind it: the header of JWS and JWE, and what is joined to it in front.
+_COMPACT = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{10,}(?=\.[A-Za-z0-9_-]*\.)")
+_ALG = re.compile(rb'"alg"\s*:')
 _REFRESH_TOKEN = re.compile(r"(?<![A-Za-z0-9_-])jgr_[A-Za-z0-9_-]{40}")
-# PHC strings, bcrypt, crypt(3), Django's and LDAP's.
+# PHC strings, bcrypt, crypt(3), Django's, Werkzeug's and LDAP's.
 _PASSWORD_HASH = re.compile(
-    r"""(?<![A-Za-z0-9$])(?:
-        \$(?:argon2(?:id|i|d)|scrypt|pbkdf2(?:-[a-z0-9]+)?|balloon|bcrypt(?:-sha256)?|2[abxy]?|[1567y]|gy|md5|sha1|apr1)\$
-        | (?:argon2|bcrypt(?:_sha256)?|scrypt|pbkdf2_sha(?:1|256|512))\$
+    r"""(?:
+        \$(?:argon2(?:id|i|d)|scrypt|pbkdf2(?:-[a-z0-9]+)?|balloon|bcrypt(?:-sha256)?|2[abxy])\$
+        | (?<![A-Za-z0-9$])(?:
+            \$(?:[12567y]|gy|md5|sha1|apr1)\$
+            | (?:argon2|bcrypt(?:_sha256)?|scrypt(?::[0-9]+){0,3}|pbkdf2(?:_sha(?:1|256|512)|:[a-z0-9]+(?::[0-9]+)?))\$
+        )
     )[^\s$][^\s]{15}
     | \{(?:SSHA|SHA|SMD5|MD5|CRYPT|PBKDF2|ARGON2)[0-9A-Z-]*\}[A-Za-z0-9+/=$.]{16}""",
     re.VERBOSE,
 )
 
 
-def _is_jose_header(segment: str) -> bool:
-    try:
-        return b'"alg"' in decode_segment(segment)
-    except MalformedToken:
-        return False
+def _ends_in_jose_header(text: str) -> bool:
+    # Where a header begins in `token_eyJ…` is not told from its letters: the four ways to align it show all beginnings.
+    for start in range(4):
+        try:
+            if _ALG.search(decode_segment(text[start:])):
+                return True
+        except MalformedToken:
+            continue
+    return False
 
 
 # Personal data
@@ -187,10 +229,15 @@ _DIGIT = re.compile(r"[0-9]")
 # Searched from the @ on, in linear time.
 _EMAIL = re.compile(r"(?<=[^\s@<>()\[\]\\,;:\"])@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2}")
 
-# Bare, or in the groups that are printed on cards; no part of a longer number, word or hyphenated name.
+# `https://user@host.example` names a user of that host; with a password behind the user it is worth a warning.
+_URL_USER = re.compile(r"(?<=://)[^\s/?#@:]*@")
+
+# Bare, or in the groups that are printed on cards; no part of a longer number, word or hyphenated name. It consumes
+# nothing: digits in front of a card number, in groups as well, do not hide it.
 _CARD = re.compile(
-    r"(?<![\w.,+-])(?:[0-9]{14,19}|[0-9]{4}([ -])(?:[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{3})?|[0-9]{6}\1[0-9]{4,5}))"
-    r"(?!\w|[.,-][0-9])"
+    r"(?:(?<![\w.,+-])|(?<=[^0-9],)|(?<=[0-9]{14},))(?=([0-9]{14,19}"
+    r"|[0-9]{4}([ \u00a0\u202f./-])(?:[0-9]{4}\2[0-9]{4}\2[0-9]{4}(?:\2[0-9]{3})?|[0-9]{6}\2[0-9]{4,5}))"
+    r"(?!\w|[.-][0-9]))"
 )
 # ISO/IEC 7812 prefixes and lengths in use. Visa's 13 and 19 digits and Maestro's other lengths are too rare to be told
 # from barcodes and database keys; no brand is known by 18 digits.
@@ -212,7 +259,7 @@ _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
 
 def _is_card_number(text: str) -> bool:
-    digits = text.replace(" ", "").replace("-", "")
+    digits = "".join(_DIGIT.findall(text))
     if _BRANDS.fullmatch(digits) is None:
         return False
     # Luhn (ISO/IEC 7812-1 annex B)
@@ -232,8 +279,8 @@ _IBAN_LENGTHS = {
         "SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30",
     )
 }
-_ALPHANUMERIC = re.compile(r"[A-Z0-9]+|[a-z0-9]+")
-_IBAN_START = re.compile(r"(?<![A-Za-z0-9])(?:[A-Z]{2}|[a-z]{2})[0-9]{2}(?= ?[A-Za-z0-9])")
+_ALPHANUMERIC = re.compile(r"[A-Za-z0-9]+")
+_IBAN_START = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}[0-9]{2}(?=[ \u00a0-]?[A-Za-z0-9])")
 
 
 def _is_iban(text: str, start: int) -> bool:
@@ -241,13 +288,16 @@ def _is_iban(text: str, start: int) -> bool:
     if length == 0:
         return False
     written = text[start : start + length]
-    if written[4:5] == " ":  # in groups of four
+    separator = written[4]
+    if separator in " \u00a0-":  # in groups of four
         written = text[start : start + length + (length - 1) // 4]
-        iban = written.replace(" ", "") if set(written[4::5]) == {" "} else ""
+        iban = written.replace(separator, "") if set(written[4::5]) == {separator} else ""
     else:
         iban = written
     after = text[start + len(written) : start + len(written) + 1]
     if len(iban) != length or _ALPHANUMERIC.fullmatch(iban) is None or _ALPHANUMERIC.match(after):
+        return False
+    if 2 * len(_DIGIT.findall(iban)) < length:  # random identifiers have more letters; no country's IBANs do
         return False
     return int("".join(str(int(character, 36)) for character in iban[4:] + iban[:4])) % 97 == 1
 
