@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -15,10 +16,12 @@ from jotgate import (
     KeySet,
     MalformedToken,
     Policy,
+    TokenError,
     generate_key,
     issue_token,
     sign_jws,
     verify_jws,
+    verify_token,
 )
 from jotgate.core.encoding import JsonRefused, decode_segment, encode_segment, parse_json_object
 
@@ -181,3 +184,54 @@ def test_a_policy_says_which_types_it_takes() -> None:
     assert one.takes_typ("at+jwt") is True
     assert one.takes_typ("jwt") is False
     assert one.takes_typ(None) is False
+
+
+class Closed(msgspec.Struct, forbid_unknown_fields=True):
+    """Own claims among them a registered one."""
+
+    sub: str
+    seats: int
+
+
+def test_a_closed_claims_type_may_name_registered_claims() -> None:
+    policy = Policy(issuer="https://auth.example.com", audience="api", algorithms=("HS256",), claims_type=Closed)
+    claims = {"iss": policy.issuer, "aud": "api", "sub": "ada", "iat": 1000, "exp": 1300, "seats": 3}
+    assert verify_token(issue_token(claims, KEY), KEY, policy, 1000).custom == Closed("ada", 3)
+    with pytest.raises(ClaimRefused) as refused:
+        verify_token(issue_token({**claims, "other": 1}, KEY), KEY, policy, 1000)
+    assert refused.value.claim == "other"
+
+
+def judged(now: int = 1000, **claims: object) -> str:
+    """`taken`, or the name of the refusal, of a good payload with other `claims`."""
+    policy = Policy(
+        issuer="https://auth.example.com", audience="api", algorithms=("HS256",), leeway_s=5, max_lifetime_s=300
+    )
+    good: dict[str, object] = {"iss": policy.issuer, "aud": "api", "sub": "ada", "iat": 1000, "exp": 1300}
+    try:
+        verify_token(issue_token(good | claims, KEY), KEY, policy, now)
+    except TokenError as error:
+        return type(error).__name__
+    return "taken"
+
+
+@pytest.mark.parametrize("fraction", [0, 0.0])
+def test_times_in_their_usual_and_in_other_forms_have_the_same_borders(fraction: float) -> None:
+    for now, claims, said in (
+        (1304, {}, "taken"),
+        (1305, {}, "TokenExpired"),
+        (995, {}, "taken"),
+        (994, {}, "TokenNotYetValid"),
+        (1000, {"nbf": 1005}, "taken"),
+        (1000, {"nbf": 1006}, "TokenNotYetValid"),
+        (1000, {"exp": 1301}, "ClaimRefused"),
+        (1000, {"exp": 1301, "iat": 1001}, "taken"),
+    ):
+        given = {"iat": 1000, "exp": 1300} | claims
+        assert judged(now, **{name: value + fraction for name, value in given.items()}) == said
+
+
+def test_the_claims_that_are_demanded_are_demanded_in_the_usual_form_too() -> None:
+    assert judged(aud=["other", "api"]) == "taken"
+    for claims in ({"iss": "https://other.example"}, {"aud": "xapix"}, {"aud": ["other"]}, {"sub": ""}):
+        assert judged(**claims) == "ClaimRefused"
