@@ -23,6 +23,7 @@ from jotgate import (
     verify_jws,
     verify_token,
 )
+from jotgate.core.bearer import parse_authorization
 from jotgate.core.encoding import JsonRefused, decode_segment, encode_segment, parse_json_object
 
 KEY = generate_key("HS256", kid="k")
@@ -235,3 +236,19 @@ def test_the_claims_that_are_demanded_are_demanded_in_the_usual_form_too() -> No
     assert judged(aud=["other", "api"]) == "taken"
     for claims in ({"iss": "https://other.example"}, {"aud": "xapix"}, {"aud": ["other"]}, {"sub": ""}):
         assert judged(**claims) == "ClaimRefused"
+
+
+def test_a_bearer_token_comes_out_whole_also_the_longest() -> None:
+    for token in ("X", "XabcX", "x" * MAX_BYTES):
+        assert parse_authorization(f"Bearer {token}") == token
+    assert parse_authorization("XBearer abc") is None
+    with pytest.raises(MalformedToken):
+        parse_authorization("Bearer " + "x" * (MAX_BYTES + 100))
+
+
+def test_a_usual_token_without_iat_is_taken_where_no_policy_requires_it_and_bounded_from_now() -> None:
+    policy = Policy(issuer="https://auth.example.com", audience="api", algorithms=("HS256",), required=("sub",))
+    claims = {"iss": policy.issuer, "aud": "api", "sub": "ada", "exp": 4600}
+    assert verify_token(issue_token(claims, KEY), KEY, policy, 1000).issued_at is None
+    with pytest.raises(ClaimRefused):
+        verify_token(issue_token(claims, KEY), KEY, policy, 990)
