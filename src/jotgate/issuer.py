@@ -85,15 +85,16 @@ class Issuer:
         auth_time: int | None = None,
         client_id: str | None = None,
         claims: Mapping[str, Any] | None = None,
+        issued_at: int | None = None,
     ) -> str:
-        """Sign an access token for `subject` (RFC 9068 §2), alive from now for `ttl_s`.
+        """Sign an access token for `subject` (RFC 9068 §2), alive for `ttl_s` from `issued_at` (Unix seconds) or now.
 
         `session` becomes `sid`, `scopes` the space-separated `scope`. Own `claims` come last. Raises ClaimRefused for
         own claims under a registered name, scopes that RFC 6749 §3.3 does not allow, and what `issue_token` refuses.
         """
         if not is_text(subject):
             raise ClaimRefused("A subject is a text that is not empty.", claim="sub")
-        now = self._clock()
+        now = self._clock() if issued_at is None else issued_at
         members: dict[str, Any] = {
             "iss": self._issuer,
             "sub": subject,

@@ -88,12 +88,17 @@ def verify_jws(token: str | bytes, keys: Key | KeySet) -> Jws:
     return Jws(parse_json_object(route.header), payload)
 
 
-def open_jws(token: str | bytes, keys: Key | KeySet, algorithms: tuple[str, ...] | None = None) -> tuple[Route, bytes]:
-    """Check form, header and signature; `algorithms` narrows what is taken. For `jotgate.core.token`."""
+def open_jws(
+    token: str | bytes,
+    keys: Key | KeySet,
+    algorithms: tuple[str, ...] | None = None,
+    max_bytes: int = MAX_TOKEN_BYTES,
+) -> tuple[Route, bytes]:
+    """Check form, header and signature; `algorithms` narrows what is taken. For `jotgate.core.token` and `.feed`."""
     if type(token) is not str and not isinstance(token, (str, bytes)):
         raise MalformedToken("A token is text.")
-    if len(token) > MAX_TOKEN_BYTES:
-        raise MalformedToken(f"The token is longer than {MAX_TOKEN_BYTES} bytes.")
+    if len(token) > max_bytes:
+        raise MalformedToken(f"The token is longer than {max_bytes} bytes.")
     try:
         text = token.encode("ascii") if isinstance(token, str) else token
     except UnicodeEncodeError:

@@ -17,6 +17,7 @@ from typing import Final
 
 from starlette.routing import Route as StarletteRoute
 
+from jotgate.core.encoding import encode_segment
 from jotgate.core.errors import JotgateError, SettingsError
 from jotgate.core.jwk import KeySet
 from jotgate.issuer import Issuer
@@ -175,6 +176,7 @@ class AuthApp:
         store.open()
         given = settings.master_key.reveal() if settings.master_key else None
         master = MasterKey.load(settings.data_dir, given, make=not store.load_keys())
+        store.attend(encode_segment(self._random(16)))
         keys = load_keys(store, master, self._clock(), self._random)
         public = KeySet([keys.signing.public])
         live = LiveState(public, clock=self._clock)

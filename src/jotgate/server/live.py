@@ -1,4 +1,4 @@
-"""What this process knows without asking the database: its key set and the sessions revoked of late.
+"""What this process knows without asking the database: its key set and what has been revoked of late.
 
 It is the ``KeySource`` of in-process verifiers. A logout in this process counts before it is answered; one in another
 process (a second worker, the command line) counts as soon as the log has been read again.
@@ -12,48 +12,53 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from jotgate.core.jwk import KeySet
-from jotgate.core.revocations import Revocations
+from jotgate.core.revocations import Revocation, RevocationList
 from jotgate.server.log import get_log, where
-from jotgate.server.records import CLOCK_MARGIN_S
+from jotgate.server.settings import MAX_ACCESS_TOKEN_TTL_S
 from jotgate.server.store import Store, StoreError
 from jotgate.verifier import Snapshot
 
 POLL_S: Final = 0.25
+# The longest life that a setting allows, the most leeway that a policy allows, and a minute for requests under way:
+# whatever this server, or one with another setting, signs for a session that ends now has expired by then.
+REVOCATION_LIFE_S: Final = MAX_ACCESS_TOKEN_TTL_S + 60 + 60
+# An entry of the log whose end has passed by no more than this is read at start all the same: the clock may be wrong.
+CLOCK_JUMP_S: Final = 3_700
 _TIDY_EVERY_S: Final = 600.0
 
 
 class LiveState:
-    """Keys and recent revocations. A logout adds one entry in place, however many there are.
+    """Keys and recent revocations. A logout adds one entry in place, however many there are."""
 
-    Adding to a dictionary and looking into it are each one step for every thread; what has run out is dropped by
-    putting a new dictionary in the place of the old one.
-    """
-
-    def __init__(self, keys: KeySet, *, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, keys: KeySet, *, clock: Callable[[], int], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._keys = keys
         self._clock = clock
+        self._monotonic = monotonic
         self._writing = threading.Lock()
+        self._list = RevocationList()
         self._cursor = 0
-        self._show({})
+        self._show()
 
     def snapshot(self) -> Snapshot:
         """Return what is known now."""
         return self._snapshot
 
-    def revoke_sessions(self, entries: Iterable[tuple[str, int]]) -> None:
-        """Take in (sid, until) pairs."""
+    def revoke(self, revocations: Iterable[Revocation]) -> None:
+        """Take in what has just been revoked: from now on it counts in this process."""
         with self._writing:
-            self._sessions.update(entries)
+            self._list.add(revocations, keep_until=int(self._monotonic()) + REVOCATION_LIFE_S)
+            self._show()
 
     def tidy(self) -> None:
-        """Drop entries a day after the last token they concern has expired."""
+        """Drop entries of which no token can be alive any more."""
         with self._writing:
-            dead_since = self._clock() - CLOCK_MARGIN_S
-            self._show({sid: until for sid, until in self._sessions.items() if until > dead_since})
+            self._list.drop(int(self._monotonic()))
+            self._show()
 
-    def _show(self, sessions: dict[str, int]) -> None:
-        self._sessions = sessions
-        self._snapshot = Snapshot(keys=self._keys, revocations=Revocations.view(sessions))
+    def _show(self) -> None:
+        self._snapshot = Snapshot(keys=self._keys, revocations=self._list.revocations)
 
     async def catch_up(self, store: Store) -> None:
         """Take in what the log holds beyond the last reading.
@@ -61,27 +66,28 @@ class LiveState:
         Raises:
             StoreError: the database does not answer; what is known stays.
         """
-        entries = await store.revocations_after(self._cursor)
+        entries = await store.revocations_after(self._cursor, alive_at=self._clock() - CLOCK_JUMP_S)
         if entries:
-            self.revoke_sessions((entry.id, entry.until) for entry in entries if entry.kind == "session")
-            self._cursor = max(self._cursor, entries[-1].seq)
+            self.revoke(entry.revocation for entry in entries)
+            self._cursor = entries[-1].seq
 
     async def follow(self, store: Store) -> None:
         """Keep catching up until cancelled. A database that does not answer is told once, and asked again."""
         silent = False
-        tidied_at = time.monotonic()
+        tidied_at = self._monotonic()
         while True:
             try:
                 await self.catch_up(store)
+                await store.wait_changed(POLL_S)
                 silent = False
             except StoreError as error:
                 if not silent:
                     get_log().error("revocations_unread", error=type(error).__name__, at=where(error))
                 silent = True
-            if time.monotonic() - tidied_at > _TIDY_EVERY_S:
+                await asyncio.sleep(POLL_S)
+            if self._monotonic() - tidied_at > _TIDY_EVERY_S:
                 self.tidy()
-                tidied_at = time.monotonic()
-            await asyncio.sleep(POLL_S)
+                tidied_at = self._monotonic()
 
 
 class Follower:

@@ -4,9 +4,11 @@ A record knows nothing of SQL, HTTP or the clock. Every `*_at` is Unix time in s
 it out of their `repr`, so that a log line or a traceback cannot carry it.
 """
 
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import Struct
+
+from jotgate.core.revocations import Kind, Revocation
 
 # What has run out by the clock is kept this much longer: a clock that jumps ahead and back must not delete what counts.
 CLOCK_MARGIN_S: Final = 86_400
@@ -38,11 +40,15 @@ class Family(Struct, frozen=True, kw_only=True):
     retired: tuple[tuple[int, int], ...] = ()  # (generation, retired_at) of the last few, newest last
     confirmed: bool = False  # the current token has been presented: its holder certainly has it
     auth_time: int  # when the person last proved who they are
+    methods: tuple[str, ...] = ("pwd",)  # how (RFC 8176: authentication method references)
+    address: str = ""  # where the login came from: an IP address, as far as it is known
+    device: str = ""  # what it came from, for people: "Firefox on Linux"
     created_at: int
     seen_at: int
     idle_ends_at: int  # moves with use, never past ends_at
     ends_at: int  # never moves
     ended_at: int | None = None
+    born_seq: int = 0  # the log's last entry at the login: a later one that ends all sessions ends this one, too
 
     def __repr__(self) -> str:
         return f"Family(sid={self.sid!r}, generation={self.generation}, ended_at={self.ended_at})"
@@ -61,11 +67,38 @@ class SealedKey(Struct, frozen=True, kw_only=True):
         return f"SealedKey(kid={self.kid!r}, purpose={self.purpose!r}, algorithm={self.algorithm!r})"
 
 
-class Revocation(Struct, frozen=True, kw_only=True):
+class LogEntry(Struct, frozen=True, kw_only=True):
     """One entry of the log that makes verifiers refuse tokens before those expire."""
 
     seq: int  # the order of commits
-    kind: str  # "session"
-    id: str  # what is revoked: the sid
+    kind: Kind
+    id: str  # what is revoked: a sid, jti, client id or kid; "" for `all`
     at: int
     until: int  # the last token concerned has expired by then
+
+    @property
+    def revocation(self) -> Revocation:
+        """The same, as verifiers are told it."""
+        return Revocation(self.kind, (self.id,) if self.id else (), self.at)
+
+
+class LogHead(Struct, frozen=True):
+    """How far the log goes, and which log it is: another id after the database has been restored from a copy."""
+
+    log_id: str
+    seq: int
+
+
+class Target(Struct, frozen=True):
+    """What to revoke. `session` takes a sid, `account` an account's id, `token` a jti, `key` a kid."""
+
+    kind: Literal["session", "account", "client", "all", "token", "key"]
+    id: str = ""
+    keep_sid: str | None = None
+    """For `account`: the session that goes on."""
+
+
+class Revoked(Struct, frozen=True):
+    """What a revocation did. Sessions that a `client` or `all` entry ends are not counted: they may be millions."""
+
+    entries: tuple[LogEntry, ...] = ()

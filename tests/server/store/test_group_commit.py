@@ -107,7 +107,7 @@ async def test_a_commit_that_fails_fails_everyone_in_it_and_loses_nothing_confir
         """Break a rule that SQLite checks only when it commits."""
         connection.execute("PRAGMA defer_foreign_keys=ON")
         connection.execute(
-            "INSERT INTO jotgate_families SELECT x'00','s','nobody','web','',0,'k','[]',0,1,1,1,1,1,NULL"
+            "INSERT INTO jotgate_families SELECT x'00','s','nobody','web','',0,'k','[]',0,1,1,1,1,1,NULL,'pwd','','',0"
         )
 
     confirmed = new_account(email="confirmed@example.com")

@@ -12,14 +12,11 @@ from jotgate.server.live import LiveState
 from jotgate.server.passwords import Passwords
 from jotgate.server.records import Account
 from jotgate.server.refresh_tokens import RefreshTokens
-from jotgate.server.settings import MAX_ACCESS_TOKEN_TTL_S, Settings
+from jotgate.server.settings import Settings
 from jotgate.server.store import Store
 from jotgate.verifier import Verifier
 
 CLIENT_ID: Final = "web"
-# The longest life that a setting allows, the most leeway that a policy allows, and a minute for requests under way:
-# whatever this server, or one with another setting, signs for a session that ends now has expired by then.
-REVOCATION_LIFE_S: Final = MAX_ACCESS_TOKEN_TTL_S + 60 + 60
 
 
 class PublicAccount(Struct, frozen=True):

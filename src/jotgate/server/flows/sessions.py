@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from functools import partial
 
-from jotgate.server.flows.deps import REVOCATION_LIFE_S, Deps
+from jotgate.core.revocations import Revocation
+from jotgate.server.flows.deps import Deps
 from jotgate.server.flows.tokens import TokenPair, make_pair
+from jotgate.server.live import REVOCATION_LIFE_S
 from jotgate.server.records import Account, Family
 from jotgate.server.refusals import GrantRefused, RefreshReused, SessionEnded
 from jotgate.server.rules.refresh import LOST_ANSWER_GRACE_S, Replayed, Reused, Rotated, Standing, judge
@@ -43,7 +45,7 @@ async def refresh(
             )
             return await make_pair(deps, account, family, now, scopes=scopes)
         case Reused() if family is not None:
-            raise _reused(deps, family, now)
+            raise _reused(deps, family)
     raise _ended()
 
 
@@ -62,7 +64,7 @@ async def session_of(deps: Deps, presented: Secret, now: int) -> tuple[Account, 
             raise _ended()
         case Standing.REUSED:
             await deps.store.end_family(family.id, now=now, until_s=REVOCATION_LIFE_S)
-            raise _reused(deps, family, now)
+            raise _reused(deps, family)
         case Standing.CURRENT if _confirmation_matters(family, now):
             await deps.store.confirm(family.id, family.generation)
     account = await deps.store.account_by_id(family.account_id)
@@ -84,7 +86,7 @@ async def logout(deps: Deps, presented: Secret, now: int) -> None:
     if family is None:
         return
     ended = await deps.store.end_family(family.id, now=now, until_s=REVOCATION_LIFE_S)
-    deps.live.revoke_sessions([(family.sid, now + REVOCATION_LIFE_S)])
+    deps.live.revoke([Revocation("session", (family.sid,))])
     if ended:
         deps.log.info("logout", account=family.account_id, sid=family.sid)
 
@@ -102,8 +104,8 @@ def _confirmation_matters(family: Family, now: int) -> bool:
     return not family.confirmed and bool(family.retired) and abs(now - family.retired[-1][1]) <= LOST_ANSWER_GRACE_S
 
 
-def _reused(deps: Deps, family: Family, now: int) -> RefreshReused:
-    deps.live.revoke_sessions([(family.sid, now + REVOCATION_LIFE_S)])
+def _reused(deps: Deps, family: Family) -> RefreshReused:
+    deps.live.revoke([Revocation("session", (family.sid,))])
     deps.log.warning("refresh_reused", account=family.account_id, sid=family.sid)
     return RefreshReused("This refresh token was used before, so the session was ended for safety. Log in again.")
 

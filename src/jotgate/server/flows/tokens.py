@@ -51,6 +51,8 @@ async def make_pair(
             auth_time=family.auth_time,
             client_id=family.client_id,
             claims=own_claims,
+            # Not later than the change of the session, so that a revocation of all tokens up to its second covers it.
+            issued_at=now,
         )
     except ClaimRefused as error:
         deps.log.error("own_claims_refused", claim=error.claim, reason=str(error))  # noqa: TRY400 - no traces

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from jotgate.core.errors import JotgateError, RequestRefused
-from jotgate.server.records import Account, Family, Revocation, SealedKey
+from jotgate.server.records import Account, Family, LogEntry, LogHead, Revoked, SealedKey, Target
 from jotgate.server.rules.refresh import Outcome
 
 
@@ -80,11 +80,30 @@ class Store(Protocol):
     async def revoke_scope(self, email: str, scope: str) -> Account | None:
         """Take a scope away; the changed account, or None if there is none."""
 
-    async def add_family(self, family: Family) -> None: ...
+    async def set_password(
+        self,
+        account_id: str,
+        *,
+        expected_hash: str,
+        password_hash: str,
+        keep_sid: str,
+        now: int,
+        until_s: int,
+    ) -> Revoked | None:
+        """Change a password and end all other sessions of the account, in one transaction.
+
+        None when the password is not the expected one any more: somebody else has changed it meanwhile.
+        """
+
+    async def add_family(self, family: Family) -> None:
+        """Add a session; its `born_seq` is read here, in the same transaction."""
 
     async def family_by_sid(self, sid: str) -> Family | None: ...
 
     async def family_by_id(self, family_id: bytes) -> Family | None: ...
+
+    async def families_of_account(self, account_id: str, *, now: int, limit: int = 1000) -> list[Family]:
+        """The live sessions of an account, the one that was used last first."""
 
     async def confirm(self, family_id: bytes, generation: int) -> None:
         """Note that the holder presented `generation`: if it is still current, its predecessor's long grace is over."""
@@ -111,8 +130,38 @@ class Store(Protocol):
     async def end_family(self, family_id: bytes, *, now: int, until_s: int) -> bool:
         """End a session and log its revocation, in one transaction; False when it had ended (or is unknown)."""
 
-    async def revocations_after(self, seq: int) -> list[Revocation]:
-        """The log behind `seq`, in order."""
+    async def revoke(self, target: Target, *, clock: Callable[[], int], until_s: int) -> Revoked:
+        """End the sessions concerned and log the revocation, in one transaction; verifiers heed it for `until_s`.
+
+        What has ended already is not logged again. A `client` or `all` ends any number of sessions in one step: no
+        refresh of theirs succeeds after it, and the second `at` of its entry, read from `clock` when nothing can come
+        between any more, is not before that of any access token that their refreshes led to.
+        """
+
+    async def sweep(self, after: bytes, *, now: int, limit: int) -> bytes:
+        """Look at the next `limit` sessions behind the id `after`, and delete those dead for a day; so with the log.
+
+        Returns the id to go on from; empty when the end was reached.
+        """
+
+    def attend(self, log_id: str) -> LogHead:
+        """Take part in the log, which gets the new `log_id` if no other process takes part. Blocks: for start-up.
+
+        Who takes part remembers how far the log went, and would notice a database that was restored from an older copy.
+        Where nobody did, nobody can vouch for that, and verifiers must not believe that nothing is missing.
+        """
+
+    async def renew_log(self, expected_log_id: str, log_id: str) -> None:
+        """Give the log a new id, unless another process has done so already."""
+
+    async def head(self) -> LogHead:
+        """How far the log goes. Whatever is committed when this is called is in it."""
+
+    async def revocations_after(self, seq: int, *, alive_at: int = 0, limit: int = 10_000) -> list[LogEntry]:
+        """The log behind `seq`, in order, without entries that no longer matter at `alive_at`."""
+
+    async def wait_changed(self, timeout_s: float) -> None:
+        """Return as soon as another process may have written to the log, and in any case after `timeout_s`."""
 
     def load_keys(self) -> list[SealedKey]:
         """All keys, oldest first. Blocks: for start-up."""

@@ -16,11 +16,12 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    text,
 )
 
 # Oldest first. The last one is what this code needs; the names are those of the files in migrations/versions, and
 # stand here so that starting on an up-to-date database need not load Alembic.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 HEAD = REVISIONS[-1]
 VERSION_TABLE = "jotgate_schema"
 
@@ -62,11 +63,15 @@ families = Table(
     Column("retired", Text, nullable=False),
     Column("confirmed", Boolean, nullable=False),
     Column("auth_time", BigInteger, nullable=False),
+    Column("methods", Text, nullable=False, server_default="pwd"),
+    Column("address", Text, nullable=False, server_default=text("''")),
+    Column("device", Text, nullable=False, server_default=text("''")),
     Column("created_at", BigInteger, nullable=False),
     Column("seen_at", BigInteger, nullable=False),
     Column("idle_ends_at", BigInteger, nullable=False),
     Column("ends_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger, nullable=True),
+    Column("born_seq", BigInteger, nullable=False, server_default="0"),
     Index("jotgate_families_sid_uq", "sid", unique=True),
     Index("jotgate_families_account_id_ix", "account_id"),
     sqlite_with_rowid=False,
@@ -100,5 +105,18 @@ revocation_head = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, nullable=False),
+    Column("log_id", Text, nullable=False, server_default=text("''")),
     CheckConstraint("id = 1", name="one_row"),
+)
+
+# Ends of a client's sessions, or of everybody's: one row ends them all, however many millions, without touching them.
+# Sessions whose `born_seq` is before `seq` are over since `at`.
+cuts = Table(
+    "jotgate_cuts",
+    metadata,
+    Column("kind", Text, primary_key=True),  # "client" or "all"
+    Column("id", Text, primary_key=True),  # the client's id; "" for "all"
+    Column("seq", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )

@@ -6,7 +6,8 @@ commit that was answered. Nothing here blocks an event loop, except the methods 
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,11 +15,13 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy.dialects import sqlite
 
-from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, Revocation, SealedKey
+from jotgate.core.revocations import Kind
+from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, LogEntry, LogHead, Revoked, SealedKey, Target
 from jotgate.server.rules import refresh
 from jotgate.server.rules.accounts import email_identity
 from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Reused, Rotated
 from jotgate.server.store import Approve, EmailTaken, StoreBusy, StoreClosed, StoreError
+from jotgate.server.store.attendance import Attendance
 from jotgate.server.store.lanes import Job, Lane, WriterLane, as_store_error, no_fork_meanwhile
 from jotgate.server.store.sqlite_schema import connect, prepare_database
 from jotgate.server.store.statements import Statements
@@ -29,6 +32,7 @@ Row = tuple[Any, ...]
 _READERS = 2
 _QUEUED_WRITES = 4096  # about a third of a second's worth: beyond that, "busy" is the more useful answer
 _QUEUED_READS = 4096
+_LOOK_EVERY_S = 0.05  # how soon another process's commit is noticed: a look takes microseconds
 _WAIT_S = 15.0  # longer than the busy timeout, so that a lock held elsewhere is told as such
 
 
@@ -50,6 +54,9 @@ class SqliteStore:
         self._sql = Statements(sqlite.dialect(paramstyle="named"))
         self._writer: WriterLane | None = None
         self._readers: list[Lane] = []
+        self._watcher: Lane | None = None
+        self._seen_version: int | None = None
+        self._attending: Attendance | None = None
 
     # Opening and closing
 
@@ -63,6 +70,7 @@ class SqliteStore:
         self._readers = [
             Lane(f"jotgate-reader-{n}", self._connect_to_read, capacity=self._queued_reads) for n in range(_READERS)
         ]
+        self._watcher = Lane("jotgate-watcher", self._connect_to_read, capacity=self._queued_reads)
 
     async def close(self) -> None:
         """See `Store.close`."""
@@ -70,10 +78,14 @@ class SqliteStore:
 
     def close_now(self) -> None:
         """See `Store.close_now`."""
-        lanes = [*self._readers, self._writer] if self._writer is not None else []
-        self._writer, self._readers = None, []
+        lanes = [*self._readers, self._watcher, self._writer]
+        self._writer, self._readers, self._watcher = None, [], None
         for lane in lanes:
-            lane.close()
+            if lane is not None:
+                lane.close()
+        if self._attending is not None:
+            self._attending.end()
+            self._attending = None
 
     async def ping(self) -> None:
         """See `Store.ping`."""
@@ -148,6 +160,31 @@ class SqliteStore:
 
         return await self._write(job)
 
+    async def set_password(
+        self,
+        account_id: str,
+        *,
+        expected_hash: str,
+        password_hash: str,
+        keep_sid: str,
+        now: int,
+        until_s: int,
+    ) -> Revoked | None:
+        """See `Store.set_password`."""
+        change = {
+            "account_id": account_id,
+            "expected_hash": expected_hash,
+            "password_hash": password_hash,
+        }
+        target = Target("account", account_id, keep_sid)
+
+        def job(connection: sqlite3.Connection) -> Revoked | None:
+            if connection.execute(self._sql.set_password, change).fetchone() is None:
+                return None
+            return self._revoke(connection, target, now=now, until_s=until_s)
+
+        return await self._write(job)
+
     def _account_by_identity(self, connection: sqlite3.Connection, identity: str) -> Account | None:
         row = connection.execute(self._sql.account_by_identity, {"email_identity": identity}).fetchone()
         return _account(row) if row else None
@@ -161,7 +198,9 @@ class SqliteStore:
     async def add_family(self, family: Family) -> None:
         """See `Store.add_family`."""
         row = msgspec.structs.asdict(family)
+        del row["born_seq"]
         row["scopes"] = " ".join(family.scopes)
+        row["methods"] = " ".join(family.methods)
         row["retired"] = _encode_retired(family.retired)
         dead = {"account_id": family.account_id, "dead_since": family.created_at - CLOCK_MARGIN_S}
 
@@ -189,6 +228,13 @@ class SqliteStore:
             return _family(row) if row else None
 
         return await self._read(job)
+
+    async def families_of_account(self, account_id: str, *, now: int, limit: int = 1000) -> list[Family]:
+        """See `Store.families_of_account`."""
+        wanted = {"account_id": account_id, "now": now, "limit": limit}
+        return await self._read(
+            lambda connection: [_family(row) for row in connection.execute(self._sql.families_of_account, wanted)]
+        )
 
     async def confirm(self, family_id: bytes, generation: int) -> None:
         """See `Store.confirm`."""
@@ -254,24 +300,112 @@ class SqliteStore:
         ended = connection.execute(self._sql.end_family, {"family_id": family_id, "now": now}).fetchone()
         if ended is None:
             return False
-        (seq,) = connection.execute(self._sql.next_seq).fetchone()
-        connection.execute(
-            self._sql.add_revocation,
-            {"seq": seq, "kind": "session", "id": ended[0], "at": now, "until": now + until_s},
-        )
-        # Each entry takes a few dead ones along, so that the log stays as long as a day's worth.
-        connection.execute(self._sql.prune_revocations, {"dead_since": now - CLOCK_MARGIN_S})
+        self._append(connection, "session", ended, at=now, until_s=until_s)
         return True
 
     # The revocation log
 
-    async def revocations_after(self, seq: int) -> list[Revocation]:
-        """See `Store.revocations_after`."""
-        return await self._read(
-            lambda connection: [
-                _revocation(row) for row in connection.execute(self._sql.revocations_after, {"after": seq})
-            ]
+    async def revoke(self, target: Target, *, clock: Callable[[], int], until_s: int) -> Revoked:
+        """See `Store.revoke`."""
+        # The writer does one thing after the other, so that the clock is read when nothing can come between.
+        return await self._write(lambda connection: self._revoke(connection, target, now=clock(), until_s=until_s))
+
+    def _revoke(self, connection: sqlite3.Connection, target: Target, *, now: int, until_s: int) -> Revoked:
+        match target.kind:
+            case "session":
+                ended = connection.execute(self._sql.end_family_by_sid, {"sid": target.id, "now": now}).fetchall()
+            case "account":
+                mine = {"account_id": target.id, "keep_sid": target.keep_sid or "", "now": now}
+                ended = connection.execute(self._sql.end_families_of_account, mine).fetchall()
+            case "client" | "all":
+                entries = self._append(connection, target.kind, [target.id], at=now, until_s=until_s)
+                self._cut(connection, entries[0])
+                return Revoked(entries)
+            case "token" | "key":
+                return Revoked(self._append(connection, target.kind, [target.id], at=now, until_s=until_s))
+        return Revoked(self._append(connection, "session", [sid for (sid,) in ended], at=now, until_s=until_s))
+
+    def _append(
+        self, connection: sqlite3.Connection, kind: Kind, ids: Sequence[str], *, at: int, until_s: int
+    ) -> tuple[LogEntry, ...]:
+        if not ids:
+            return ()
+        (last,) = connection.execute(self._sql.advance_head, {"count": len(ids)}).fetchone()
+        entries = tuple(
+            LogEntry(seq=seq, kind=kind, id=name, at=at, until=at + until_s)
+            for seq, name in enumerate(ids, last - len(ids) + 1)
         )
+        connection.executemany(self._sql.add_revocation, [msgspec.structs.asdict(entry) for entry in entries])
+        # Each entry takes a few dead ones along, so that the log stays as long as a day's worth.
+        connection.execute(self._sql.prune_revocations, {"dead_since": at - CLOCK_MARGIN_S, "limit": 8 * len(ids)})
+        return entries
+
+    def _cut(self, connection: sqlite3.Connection, entry: LogEntry) -> None:
+        cut = {"seq": entry.seq, "at": entry.at}
+        named = {"cut_kind": entry.kind, "cut_id": entry.id}
+        if connection.execute(self._sql.move_cut, cut | named).fetchone() is None:
+            connection.execute(self._sql.add_cut, cut | {"kind": entry.kind, "id": entry.id})
+
+    async def sweep(self, after: bytes, *, now: int, limit: int) -> bytes:
+        """See `Store.sweep`."""
+        dead_since = now - CLOCK_MARGIN_S
+
+        def job(connection: sqlite3.Connection) -> bytes:
+            connection.execute(self._sql.prune_revocations, {"dead_since": dead_since, "limit": limit})
+            step = connection.execute(self._sql.sweep_step, {"after": after, "limit": limit}).fetchall()
+            if not step:
+                return b""
+            last: bytes = step[-1][0]
+            connection.execute(self._sql.sweep_families, {"after": after, "last": last, "dead_since": dead_since})
+            return last if len(step) == limit else b""
+
+        return await self._write(job)
+
+    def attend(self, log_id: str) -> LogHead:
+        """See `Store.attend`."""
+        with self._blocking() as connection:
+            try:
+                attending, alone = Attendance.begin(self._path)
+            except OSError as error:
+                raise StoreError(f"The lock file beside the database cannot be used: {error.strerror}.") from None
+            head = LogHead(*connection.execute(self._sql.head).fetchone())
+            if alone:
+                connection.execute(self._sql.renew_log, {"expected_log_id": head.log_id, "log_id": log_id})
+                head = LogHead(log_id, head.seq)
+        attending.let_others_in()
+        self._attending = attending
+        return head
+
+    async def renew_log(self, expected_log_id: str, log_id: str) -> None:
+        """See `Store.renew_log`."""
+        await self._write(_execute(self._sql.renew_log, {"expected_log_id": expected_log_id, "log_id": log_id}))
+
+    async def head(self) -> LogHead:
+        """See `Store.head`."""
+        return await self._read(lambda connection: LogHead(*connection.execute(self._sql.head).fetchone()))
+
+    async def revocations_after(self, seq: int, *, alive_at: int = 0, limit: int = 10_000) -> list[LogEntry]:
+        """See `Store.revocations_after`."""
+        wanted = {"after": seq, "alive_at": alive_at, "limit": limit}
+        return await self._read(
+            lambda connection: [_log_entry(row) for row in connection.execute(self._sql.revocations_after, wanted)]
+        )
+
+    async def wait_changed(self, timeout_s: float) -> None:
+        """See `Store.wait_changed`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            # Changes with every commit of another connection, the writer's here included (sqlite.org/pragma.html).
+            version = await self._ask(
+                self._watcher, lambda connection: connection.execute("PRAGMA data_version").fetchone()[0]
+            )
+            if version != self._seen_version:
+                self._seen_version = version
+                return
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return
+            await asyncio.sleep(min(_LOOK_EVERY_S, left_s))
 
     # Keys
 
@@ -338,6 +472,11 @@ def _execute(sql: str, parameters: dict[str, Any]) -> Job[None]:
     return job
 
 
+def _data_version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA data_version").fetchone()[0]
+    return version
+
+
 def _encode_retired(retired: tuple[tuple[int, int], ...]) -> str:
     return msgspec.json.encode(retired).decode()
 
@@ -356,6 +495,7 @@ def _account(row: Row) -> Account:
 def _family(row: Row) -> Family:
     fields = dict(zip(Family.__struct_fields__, row, strict=True))
     fields["scopes"] = tuple(fields["scopes"].split())
+    fields["methods"] = tuple(fields["methods"].split())
     fields["retired"] = _decode_retired(fields["retired"])
     fields["confirmed"] = bool(fields["confirmed"])
     return Family(**fields)
@@ -365,5 +505,5 @@ def _key(row: Row) -> SealedKey:
     return SealedKey(**dict(zip(SealedKey.__struct_fields__, row, strict=True)))
 
 
-def _revocation(row: Row) -> Revocation:
-    return Revocation(**dict(zip(Revocation.__struct_fields__, row, strict=True)))
+def _log_entry(row: Row) -> LogEntry:
+    return LogEntry(**dict(zip(LogEntry.__struct_fields__, row, strict=True)))

@@ -4,15 +4,28 @@ Compiled statements are plain SQL text, run on the driver itself: building and c
 times what SQLite takes to answer it. Nothing here runs a statement or knows a driver.
 """
 
-from sqlalchemy import Dialect, bindparam, delete, insert, literal_column, or_, select, update
+from sqlalchemy import Dialect, and_, bindparam, delete, exists, func, insert, literal_column, or_, select, update
 from sqlalchemy.sql import ClauseElement
 
-from jotgate.server.store.schema import accounts, families, keys, revocation_head, revocations
+from jotgate.server.records import Family, LogEntry
+from jotgate.server.store.schema import accounts, cuts, families, keys, revocation_head, revocations
 
 _ACCOUNT = (accounts.c.id, accounts.c.email, accounts.c.password_hash, accounts.c.scopes, accounts.c.created_at)
 _KEY = (keys.c.kid, keys.c.purpose, keys.c.algorithm, keys.c.sealed, keys.c.created_at)
+_LOG = tuple(revocations.c[name] for name in LogEntry.__struct_fields__)
 _THIS_FAMILY = families.c.id == bindparam("family_id")
-_STILL_ALIVE = families.c.ended_at.is_(None)
+_CUT_OFF = and_(
+    cuts.c.seq > families.c.born_seq,
+    or_(
+        cuts.c.kind == literal_column("'all'"),
+        and_(cuts.c.kind == literal_column("'client'"), cuts.c.id == families.c.client_id),
+    ),
+)
+_STILL_ALIVE = and_(families.c.ended_at.is_(None), ~exists().where(_CUT_OFF).correlate(families))
+_ENDED_AT = func.coalesce(
+    families.c.ended_at, select(func.min(cuts.c.at)).where(_CUT_OFF).correlate(families).scalar_subquery()
+).label("ended_at")
+_FAMILY = tuple(_ENDED_AT if name == "ended_at" else families.c[name] for name in Family.__struct_fields__)
 
 
 class Statements:
@@ -38,7 +51,22 @@ class Statements:
             update(accounts).where(accounts.c.id == bindparam("account_id")).values(scopes=bindparam("scopes"))
         )
 
-        self.add_family = sql(insert(families))
+        self.set_password = sql(
+            update(accounts)
+            .where(
+                accounts.c.id == bindparam("account_id"),
+                accounts.c.password_hash == bindparam("expected_hash"),
+            )
+            .values(password_hash=bindparam("password_hash"))
+            .returning(accounts.c.id)
+        )
+
+        self.add_family = sql(
+            insert(families).values(
+                {column.name: bindparam(column.name) for column in families.c if column.name != "born_seq"}
+                | {"born_seq": select(revocation_head.c.seq).scalar_subquery()}
+            )
+        )
         self.prune_families = sql(
             delete(families).where(
                 families.c.id.in_(
@@ -55,10 +83,22 @@ class Statements:
                 )
             )
         )
-        self.family_by_id = sql(select(families).where(_THIS_FAMILY))
-        self.family_by_sid = sql(select(families).where(families.c.sid == bindparam("sid")))
+        self.family_by_id = sql(select(*_FAMILY).where(_THIS_FAMILY))
+        self.family_by_sid = sql(select(*_FAMILY).where(families.c.sid == bindparam("sid")))
+        self.families_of_account = sql(
+            select(*_FAMILY)
+            .where(
+                families.c.account_id == bindparam("account_id"),
+                families.c.idle_ends_at > bindparam("now"),
+                families.c.ends_at > bindparam("now"),
+                _STILL_ALIVE,
+            )
+            .order_by(families.c.seen_at.desc(), families.c.sid)
+            .limit(bindparam("limit"))
+            .offset(literal_column("0"))
+        )
         self.family_with_account = sql(
-            select(*families.c, *_ACCOUNT)
+            select(*_FAMILY, *_ACCOUNT)
             .join_from(families, accounts, families.c.account_id == accounts.c.id)
             .where(_THIS_FAMILY)
         )
@@ -84,12 +124,53 @@ class Statements:
             .returning(families.c.sid)
         )
 
-        self.next_seq = sql(
+        self.end_family_by_sid = sql(
+            update(families)
+            .where(families.c.sid == bindparam("sid"), _STILL_ALIVE)
+            .values(ended_at=bindparam("now"))
+            .returning(families.c.sid)
+        )
+        self.end_families_of_account = sql(
+            update(families)
+            .where(
+                families.c.account_id == bindparam("account_id"), families.c.sid != bindparam("keep_sid"), _STILL_ALIVE
+            )
+            .values(ended_at=bindparam("now"))
+            .returning(families.c.sid)
+        )
+        self.move_cut = sql(
+            update(cuts)
+            .where(cuts.c.kind == bindparam("cut_kind"), cuts.c.id == bindparam("cut_id"))
+            .values(seq=bindparam("seq"), at=bindparam("at"))
+            .returning(cuts.c.seq)
+        )
+        self.add_cut = sql(insert(cuts))
+        self.sweep_step = sql(
+            select(families.c.id)
+            .where(families.c.id > bindparam("after"))
+            .order_by(families.c.id)
+            .limit(bindparam("limit"))
+            .offset(literal_column("0"))
+        )
+        self.sweep_families = sql(
+            delete(families).where(
+                families.c.id > bindparam("after"),
+                families.c.id <= bindparam("last"),
+                or_(families.c.ended_at <= bindparam("dead_since"), families.c.idle_ends_at <= bindparam("dead_since")),
+            )
+        )
+
+        self.advance_head = sql(
             update(revocation_head)
-            .values(seq=revocation_head.c.seq + literal_column("1"))
+            .values(seq=revocation_head.c.seq + bindparam("count"))
             .returning(revocation_head.c.seq)
         )
-        self.head = sql(select(revocation_head.c.seq))
+        self.head = sql(select(revocation_head.c.log_id, revocation_head.c.seq))
+        self.renew_log = sql(
+            update(revocation_head)
+            .where(revocation_head.c.log_id == bindparam("expected_log_id"))
+            .values(log_id=bindparam("log_id"))
+        )
         self.add_revocation = sql(insert(revocations))
         self.prune_revocations = sql(
             delete(revocations).where(
@@ -97,13 +178,17 @@ class Statements:
                     select(revocations.c.seq)
                     .where(revocations.c.until <= bindparam("dead_since"))
                     .order_by(revocations.c.seq)
-                    .limit(literal_column("8"))
+                    .limit(bindparam("limit"))
                     .offset(literal_column("0"))
                 )
             )
         )
         self.revocations_after = sql(
-            select(revocations).where(revocations.c.seq > bindparam("after")).order_by(revocations.c.seq)
+            select(*_LOG)
+            .where(revocations.c.seq > bindparam("after"), revocations.c.until > bindparam("alive_at"))
+            .order_by(revocations.c.seq)
+            .limit(bindparam("limit"))
+            .offset(literal_column("0"))
         )
 
         self.add_key = sql(insert(keys))

@@ -24,7 +24,9 @@ async def begin(store: Store, new_account: NewAccount, new_family: NewFamily) ->
     await store.add_account(account)
     family = new_family(account)
     await store.add_family(family)
-    return family
+    stored = await store.family_by_id(family.id)
+    assert stored is not None
+    return stored
 
 
 async def present(store: Store, family: Family, generation: int, at: int) -> Answer:

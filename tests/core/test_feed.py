@@ -1,0 +1,188 @@
+"""The revocation feed's messages: what is signed comes back, and nothing else is believed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jotgate.core.feed import (
+    EVENT_TYP,
+    MAX_EVENT_BYTES,
+    SNAPSHOT_TYP,
+    FeedRefused,
+    parse_event,
+    parse_snapshot,
+    sign_event,
+    sign_snapshot,
+    split,
+)
+from jotgate.core.jwk import Key, KeySet
+from jotgate.core.jws import sign_jws
+from jotgate.core.revocations import Revocation
+from jotgate.keygen import generate_key
+
+ISSUER = "https://auth.example.com"
+KEY: Key = generate_key("ES256")
+KEYS = KeySet([KEY.public])
+SOME = [
+    Revocation("session", ("a" * 22, "b" * 22, "short")),
+    Revocation("token", ("jti",)),
+    Revocation("client", ("web",), 1_000),
+    Revocation("all", (), 2_000),
+    Revocation("key", ("kid",)),
+]
+
+
+def snapshot(key: Key = KEY, **changed: object) -> str:
+    given: dict[str, Any] = {"issuer": ISSUER, "log_id": "log", "seq": 7, "now": 1_000, "keep_s": 3_720}
+    return sign_snapshot(key, **({"revocations": SOME} | given | changed))
+
+
+def event(key: Key = KEY, **changed: object) -> str:
+    given: dict[str, Any] = {"issuer": ISSUER, "log_id": "log", "prev": 6, "seq": 7, "now": 1_000, "keep_s": 3_720}
+    return sign_event(key, **({"revocations": SOME} | given | changed))
+
+
+def flat(revocations: Iterable[Revocation]) -> set[tuple[str, str, int]]:
+    return {
+        (each.kind, name, each.at if each.kind in ("client", "all") else 0)
+        for each in revocations
+        for name in (each.ids or ("",))
+    }
+
+
+ids = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
+some_ids = st.lists(ids, min_size=1, max_size=5).map(tuple)
+revocations = st.lists(
+    st.one_of(
+        st.builds(Revocation, st.sampled_from(["session", "token", "key"]), some_ids),
+        st.builds(
+            Revocation, st.just("client"), st.lists(ids, min_size=1, max_size=3).map(tuple), st.integers(0, 2**53 - 1)
+        ),
+        st.builds(Revocation, st.just("all"), st.just(()), st.integers(0, 2**53 - 1)),
+    ),
+    max_size=4,
+)
+
+
+@given(revocations)
+def test_what_is_signed_comes_back(told: list[Revocation]) -> None:
+    whole = parse_snapshot(snapshot(revocations=told), KEYS, ISSUER)
+    assert (whole.log_id, whole.prev, whole.seq, whole.sent_at, whole.keep_s) == ("log", None, 7, 1_000, 3_720)
+    assert flat(whole.revocations) == flat(told)
+    part = parse_event(event(revocations=told), KEYS, ISSUER)
+    assert (part.log_id, part.prev, part.seq, part.sent_at, part.keep_s) == ("log", 6, 7, 1_000, 3_720)
+    assert flat(part.revocations) == flat(told)
+
+
+def test_an_event_without_entries_is_a_heartbeat() -> None:
+    beat = parse_event(event(prev=7, revocations=()), KEYS, ISSUER)
+    assert (beat.prev, beat.seq, beat.revocations) == (7, 7, ())
+
+
+def test_snapshots_and_events_are_not_taken_for_each_other_nor_either_for_anything_else() -> None:
+    with pytest.raises(FeedRefused):
+        parse_event(snapshot(), KEYS, ISSUER)
+    with pytest.raises(FeedRefused):
+        parse_snapshot(event(), KEYS, ISSUER)
+    payload = json.dumps({"iss": ISSUER, "log_id": "l", "seq": 1, "iat": 1, "keep_s": 1, "entries": []}).encode()
+    assert parse_snapshot(sign_jws(payload, KEY, typ=SNAPSHOT_TYP), KEYS, ISSUER).seq == 1
+    for typ in (None, "at+jwt", "JWT", EVENT_TYP):
+        with pytest.raises(FeedRefused):
+            parse_snapshot(sign_jws(payload, KEY, typ=typ), KEYS, ISSUER)
+
+
+def test_another_key_or_issuer_is_not_believed() -> None:
+    other = generate_key("ES256")
+    for raw in (snapshot(other), snapshot(issuer=ISSUER + "/"), snapshot()[:-4] + "AAAA", "", "a.b.c", b"\xff"):
+        with pytest.raises(FeedRefused):
+            parse_snapshot(raw, KEYS, ISSUER)
+    for raw in (event(other), event(issuer="https://auth.example.co"), event()[1:]):
+        with pytest.raises(FeedRefused):
+            parse_event(raw, KEYS, ISSUER)
+
+
+GOOD = {"iss": ISSUER, "log_id": "log", "prev": 6, "seq": 7, "iat": 1, "keep_s": 1, "entries": []}
+GROUP = {"kind": "session", "ids": "aabb", "size": 2}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"log_id": ""},
+        {"log_id": 7},
+        {"prev": 8},
+        {"prev": None},
+        {"prev": -1},
+        {"prev": True},
+        {"seq": 2**53},
+        {"seq": "7"},
+        {"seq": -1},
+        {"iat": -1},
+        {"iat": 1.5},
+        {"keep_s": 0},
+        {"keep_s": 86_401},
+        {"entries": {}},
+        {"entries": None},
+        {"entries": [GROUP | {"kind": "account"}]},
+        {"entries": [GROUP | {"size": 0}]},
+        {"entries": [GROUP | {"size": 3}]},
+        {"entries": [GROUP | {"size": 257, "ids": "x" * 257}]},
+        {"entries": [GROUP | {"size": -2}]},
+        {"entries": [GROUP | {"ids": ["aa"]}]},
+        {"entries": [{"kind": "client", "ids": "web", "size": 3, "at": -1}]},
+        {"prev": 7, "entries": [GROUP]},
+    ],
+)
+def test_a_message_that_is_signed_but_not_well_formed_is_refused(changed: dict[str, Any]) -> None:
+    assert parse_event(sign_jws(json.dumps(GOOD).encode(), KEY, typ=EVENT_TYP), KEYS, ISSUER).seq == 7
+    raw = sign_jws(json.dumps(GOOD | changed).encode(), KEY, typ=EVENT_TYP)
+    with pytest.raises(FeedRefused):
+        parse_event(raw, KEYS, ISSUER)
+
+
+@pytest.mark.parametrize("name", sorted(GOOD))
+def test_every_member_has_to_be_there(name: str) -> None:
+    raw = sign_jws(json.dumps({k: v for k, v in GOOD.items() if k != name}).encode(), KEY, typ=EVENT_TYP)
+    with pytest.raises(FeedRefused):
+        parse_event(raw, KEYS, ISSUER)
+
+
+def test_a_snapshot_that_follows_something_is_refused() -> None:
+    with pytest.raises(FeedRefused):
+        parse_snapshot(sign_jws(json.dumps(GOOD).encode(), KEY, typ=SNAPSHOT_TYP), KEYS, ISSUER)
+
+
+def test_an_event_over_256_kib_is_refused_and_split_keeps_below_it() -> None:
+    many = Revocation("session", tuple(f"{n:022}" for n in range(10_000)))
+    with pytest.raises(FeedRefused):
+        parse_event(event(revocations=[many]), KEYS, ISSUER)
+    parts = split([Revocation("all", (), 5), many, Revocation("client", ("web",), 1)])
+    assert [sum(len(each.ids) or 1 for each in part) for part in parts] == [1, 4096, 4096, 1809]
+    assert sum(len(each.ids) for part in parts for each in part if each.kind == "session") == 10_000
+    assert flat(each for part in parts for each in part) == flat(
+        [many, Revocation("all", (), 5), Revocation("client", ("web",), 1)]
+    )
+    for part in parts:
+        assert len(event(revocations=part)) < MAX_EVENT_BYTES
+        assert flat(parse_event(event(revocations=part), KEYS, ISSUER).revocations) == flat(part)
+    assert split([]) == [[]]
+
+
+def test_a_hundred_thousand_sessions_fit_into_three_megabytes() -> None:
+    many = Revocation("session", tuple(f"{n:022}" for n in range(100_000)))
+    raw = snapshot(revocations=[many])
+    assert len(raw) < 3_000_000
+    assert parse_snapshot(raw, KEYS, ISSUER).revocations == (many,)
+
+
+@given(st.text() | st.binary())
+def test_anything_else_raises_feed_refused(raw: str | bytes) -> None:
+    for parse in (parse_snapshot, parse_event):
+        with pytest.raises(FeedRefused):
+            parse(raw, KEYS, ISSUER)
