@@ -32,7 +32,7 @@ from jotgate import (
     verify_jws,
     verify_token,
 )
-from jotgate.core.algorithms import ASYMMETRIC, _ecdsa_check, _ecdsa_sign
+from jotgate.core.algorithms import ALGORITHMS, ASYMMETRIC, _ecdsa_check, _ecdsa_sign
 from jotgate.core.encoding import decode_segment, encode_segment
 
 
@@ -112,10 +112,26 @@ def test_a_header_alg_that_is_not_the_keys_own_is_refused(
         token = forge.token(algorithm, header=forge.header(algorithm, alg=other))
         for key in (keys[algorithm], KeySet([keys[algorithm]])):
             with pytest.raises(AlgorithmRefused):
-                verify_jws(token, key)
+                verify_jws(token, key, algorithms=ALGORITHMS)
         if not keys[algorithm].symmetric:
             with pytest.raises(AlgorithmRefused):
                 verify_token(token, public_keys, every, forge.now)
+
+
+def test_the_deprecated_name_eddsa_counts_only_where_it_is_listed(forge: Forge, keys: dict[str, Key]) -> None:
+    old = Key.from_jwk({**keys["Ed25519"].to_jwk(), "alg": "EdDSA"})
+    token = forge.token("Ed25519", header=forge.header("Ed25519", alg="EdDSA"))
+    for _ in range(2):  # unknown and known
+        for key in (old, KeySet([old])):
+            with pytest.raises(AlgorithmRefused):
+                verify_jws(token, key)
+            with pytest.raises(AlgorithmRefused):
+                verify_jws(token, key, algorithms=("Ed25519",))
+            with pytest.raises(AlgorithmRefused):
+                verify_token(token, key, Policy(issuer="i", audience="a"), forge.now)
+            assert verify_jws(token, key, algorithms=("EdDSA",)).header["alg"] == "EdDSA"
+    with pytest.raises(TypeError):
+        verify_jws(token, old, algorithms="EdDSA")
 
 
 def test_an_algorithm_outside_the_policy_is_refused_also_when_its_header_is_known(

@@ -622,6 +622,15 @@ def test_a_public_jwk_that_is_not_for_verifying_is_refused(keys: dict[str, Key],
     assert "JWK" in refused(changed(keys["ES256"].to_jwk(), **members))
 
 
+@pytest.mark.parametrize("foreign", ["encrypt", "decrypt", "wrapKey", "unwrapKey", "deriveKey", "deriveBits", "Verify"])
+def test_a_jwk_whose_use_and_key_ops_contradict_each_other_is_refused(keys: dict[str, Key], foreign: str) -> None:
+    for jwk in (keys["ES256"].to_jwk(), keys["ES256"].to_private_jwk(), keys["HS256"].to_private_jwk()):
+        both = changed(jwk, use="sig", key_ops=["sign", "verify", foreign])
+        assert "use and key_ops contradict" in refused(both)
+        assert Key.from_jwk(changed(both, use=...)).can_verify
+        assert Key.from_jwk(changed(both, key_ops=["sign", "verify"])).can_verify
+
+
 def test_key_ops_bound_what_a_key_does() -> None:
     jwk = Key.from_secret(SECRET).to_private_jwk()
     signing = Key.from_jwk(changed(jwk, key_ops=["sign"]))
@@ -1037,6 +1046,51 @@ def test_two_keys_of_one_kid_refuse_the_set(keys: dict[str, Key]) -> None:
         KeySet.from_jwks({"keys": jwks})
     with pytest.raises(KeyRefused, match="kid"):
         KeySet([keys["ES256"], keys["ES256"].public])
+
+
+def test_two_entries_of_one_kid_refuse_the_set_though_one_cannot_be_used(keys: dict[str, Key]) -> None:
+    good = keys["ES256"].to_jwk()
+    unusable: tuple[dict[str, object], ...] = (
+        {"kty": "EC"},
+        {"kty": "FUTURE", "alg": "X"},
+        {"alg": "ES256"},
+        changed(keys["RS256"].to_jwk(), use="enc"),
+        changed(keys["RS256"].to_jwk(), e="Aw"),
+    )
+    for entry in unusable:
+        for both in ([good, {**entry, "kid": good["kid"]}], [{**entry, "kid": good["kid"]}, good]):
+            with pytest.raises(KeyRefused, match="have the same kid"):
+                KeySet.from_jwks({"keys": both})
+        # The good key has no kid of its own, and is named by its thumbprint then.
+        thumbprint = Key.from_jwk(changed(good, kid=...)).kid
+        with pytest.raises(KeyRefused, match="have the same kid"):
+            KeySet.from_jwks({"keys": [changed(good, kid=...), {**entry, "kid": thumbprint}]})
+        assert len(KeySet.from_jwks({"keys": [good, {**entry, "kid": "other"}]})) == 1
+        assert len(KeySet.from_jwks({"keys": [good, changed(entry, kid=...), changed(entry, kid=...)]})) == 1
+    with pytest.raises(KeyRefused, match="have the same kid"):
+        KeySet.from_jwks({"keys": [{"kty": "EC", "kid": "same"}, {"kty": "RSA", "kid": "same"}]})
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        {"kty": "oct"},
+        {"kty": "oct", "k": "c2hvcnQ"},
+        {"kty": "oct", "k": 5},
+        {"kty": "oct", "use": "enc", "alg": "A256KW"},
+    ],
+)
+def test_a_secret_that_cannot_be_used_refuses_a_set_of_public_keys_too(
+    keys: dict[str, Key], secret: dict[str, object]
+) -> None:
+    for other in (keys["ES256"].to_jwk(), keys["RS256"].to_jwk(), {"kty": "EC"}, {"kty": "AKP", "alg": "ML-DSA-1"}):
+        for both in ([secret, other], [other, secret]):
+            with pytest.raises(KeyRefused, match="mixes"):
+                KeySet.from_jwks({"keys": both})
+    with pytest.raises(KeyRefused, match="mixes"):
+        KeySet.from_jwks({"keys": [keys["HS256"].to_private_jwk(), {"kty": "EC"}]})
+    unknown = {"kty": "FUTURE", "kid": "f"}  # may be of either kind
+    assert len(KeySet.from_jwks({"keys": [keys["HS256"].to_private_jwk(), secret, unknown]})) == 1
 
 
 def test_secrets_and_pairs_in_one_set_refuse_it(keys: dict[str, Key]) -> None:

@@ -68,6 +68,16 @@ def test_a_key_that_is_skipped_is_named_by_its_kid_up_to_the_longest_and_else_by
     assert [name for name, _ in KeySet.from_jwks({"keys": entries}).skipped] == ["k" * 256, 1, 2]
 
 
+def test_the_headers_that_a_key_remembers_are_its_own_and_bounded() -> None:
+    key, other = generate_key("ES256", kid="one"), generate_key("ES256", kid="two")
+    for _ in range(2):
+        for typ in (None, "at+jwt", *(f"type-{number}" for number in range(40))):
+            for each in (key, other):
+                head = verify_jws(sign_jws(b"{}", each, typ=typ), each).header
+                assert head == {"alg": "ES256", "kid": each.kid} | ({} if typ is None else {"typ": typ})
+    assert 0 < len(key._heads) <= 16
+
+
 def test_a_kid_has_one_to_256_characters() -> None:
     for kid in ("k", "k" * 256):
         assert generate_key("ES256", kid=kid).kid == kid

@@ -217,7 +217,8 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
 )
 """Every algorithm there is, by its exact, case-sensitive name. Keys for ML-DSA need a `cryptography` that has it."""
 
-ASYMMETRIC: tuple[str, ...] = tuple(
-    row.name for row in ALGORITHMS.values() if not row.symmetric and not row.verify_only
-)
+CURRENT: tuple[str, ...] = tuple(row.name for row in ALGORITHMS.values() if not row.verify_only)
+"""All names save the deprecated ones, which count only where somebody lists them."""
+
+ASYMMETRIC: tuple[str, ...] = tuple(name for name in CURRENT if not ALGORITHMS[name].symmetric)
 """What a policy allows unless it says otherwise: verifying with these takes nothing secret."""

@@ -14,6 +14,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from jotgate.core.algorithms import CURRENT
 from jotgate.core.encoding import JsonRefused, parse_json_object
 from jotgate.core.errors import JotgateError, TokenError
 from jotgate.core.jwk import Key, KeySet
@@ -145,7 +146,7 @@ def _groups(revocation: Revocation) -> list[_Group]:
 
 def _open(raw: str | bytes, keys: KeySet, issuer: str, typ: str, limit: int) -> Message:
     try:
-        route, payload = open_jws(raw, keys, max_bytes=limit)
+        route, payload = open_jws(raw, keys, CURRENT, max_bytes=limit)
     except TokenError as refused:
         raise FeedRefused(f"The message is not what the issuer signed ({refused.code}).") from None
     if route.typ != typ:

@@ -38,7 +38,7 @@ class Key:
     for an HMAC secret.
     """
 
-    __slots__ = ("_alone", "_check", "_kid", "_private", "_public", "_row", "_sign")
+    __slots__ = ("_alone", "_check", "_heads", "_kid", "_private", "_public", "_row", "_sign")
 
     _row: Algorithm
     _kid: str
@@ -47,6 +47,7 @@ class Key:
     _check: Check | None
     _sign: Sign | None
     _alone: "KeySet | None"
+    _heads: dict[str | None, str]
 
     def __init__(self) -> None:
         raise TypeError("Keys are made by Key.from_jwk, Key.from_pem, Key.from_secret or generate_key.")
@@ -73,6 +74,8 @@ class Key:
         key._sign = row.make_sign(private) if signs and private is not None and not row.verify_only else None
         key._kid = _thumbprint(kind.write(row, public, None)) if kid is None else _check_kid(kid)
         key._alone = None
+        # Headers to sign with, by `typ`: see `jotgate.core.jws`, which alone reads and writes this.
+        key._heads = {}
         return key
 
     @classmethod
@@ -275,12 +278,12 @@ class KeySet:
             if not isinstance(key, Key):
                 raise TypeError("A KeySet is made of Key objects.")
             if key.kid in self._by_kid:
-                raise KeyRefused("Two keys of the set have the same kid.")
+                raise KeyRefused(_REPEATED_KID)
             self._by_kid[key.kid] = key
             if key.can_verify:
                 self._by_algorithm.setdefault(key.algorithm, []).append(key)
         if len({key.symmetric for key in self._by_kid.values()}) > 1:
-            raise KeyRefused("A key set mixes secrets with public keys.")
+            raise KeyRefused(_MIXED)
         self._skipped = tuple(skipped)
         # Headers repeat: see `jotgate.core.jws`, which alone reads and writes this.
         self._routes: dict[bytes, Route] = {}
@@ -290,13 +293,16 @@ class KeySet:
         """Read a JWK set (RFC 7517 §5). A key that is broken, weak, unknown or not for signatures is skipped.
 
         `algorithms` names what a key without `alg` may be for, where exactly one of them fits its type. Raises
-        KeyRefused if the whole is no key set, if a `kid` repeats or if secrets and public keys are mixed.
+        KeyRefused if the whole is no key set, if a `kid` repeats or if secrets and public keys are mixed: keys that
+        are skipped count too. Otherwise it would hang on what this machine can read whether a name means one key or
+        two, and a secret in a public set would be passed over for being weak.
         """
         entries = _members(jwks).get("keys")
         if not isinstance(entries, (list, tuple)):
             raise KeyRefused("A JWK set has a member 'keys' with a list.")
         for name in algorithms:
             find_algorithm(name)
+        _check_entries(entries)
         keys: list[Key] = []
         skipped: list[tuple[str | int, str]] = []
         for position, entry in enumerate(entries):
@@ -307,7 +313,10 @@ class KeySet:
             except KeyRefused as refused:
                 kid = entry.get("kid") if isinstance(entry, Mapping) else None
                 skipped.append((kid if isinstance(kid, str) and len(kid) <= MAX_KID_CHARS else position, str(refused)))
-        return cls(keys, skipped=skipped)
+        key_set = cls(keys, skipped=skipped)
+        if any(name in key_set for name, _ in skipped):  # the thumbprint of a key without `kid`
+            raise KeyRefused(_REPEATED_KID)
+        return key_set
 
     @property
     def skipped(self) -> tuple[tuple[str | int, str], ...]:
@@ -354,6 +363,24 @@ class KeySet:
 
 
 # What members say before any key material is read.
+
+_REPEATED_KID = "Two keys of the set have the same kid."
+_MIXED = "A key set mixes secrets with public keys."
+
+
+def _check_entries(entries: Sequence[object]) -> None:
+    """Check what holds for a JWK set as a whole, by what its entries say of themselves, whether they are good or not.
+
+    RFC 7517 §4.5 lets keys of two types share a `kid` where an application takes them for alternatives, and §5 says to
+    ignore entries that are not understood: neither obliges anybody to take such a set.
+    """
+    members = [entry for entry in entries if isinstance(entry, Mapping)]
+    kids = [kid for entry in members if isinstance(kid := entry.get("kid"), str)]
+    if len(set(kids)) != len(kids):
+        raise KeyRefused(_REPEATED_KID)
+    types = {kty for entry in members if isinstance(kty := entry.get("kty"), str) and kty in _KEY_TYPES}
+    if "oct" in types and len(types) > 1:
+        raise KeyRefused(_MIXED)
 
 
 def find_algorithm(algorithm: object) -> Algorithm:
@@ -418,6 +445,9 @@ def _permissions(members: dict[str, Any], *, private: bool) -> tuple[bool, bool]
     checks = "verify" in operations or (signs and private and members.get("kty") != "oct")
     if not (checks or (signs and private)):
         raise KeyRefused("The JWK is not for signatures (key_ops).")
+    # RFC 7517 §4.3: if both are there, what they say MUST be consistent.
+    if "use" in members and not {"sign", "verify"}.issuperset(operations):
+        raise KeyRefused("The JWK's use and key_ops contradict each other.")
     return checks, signs
 
 

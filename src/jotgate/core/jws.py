@@ -4,13 +4,12 @@ Only the compact form exists: no JSON serialisation, no JWE, no detached or unen
 and no key is ever taken from a token.
 """
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
 
-from jotgate.core.algorithms import ALGORITHMS
+from jotgate.core.algorithms import ALGORITHMS, CURRENT
 from jotgate.core.encoding import JsonRefused, decode_segment, encode_json_object, encode_segment, parse_json_object
 from jotgate.core.errors import AlgorithmRefused, ClaimRefused, MalformedToken, UnknownKey
 from jotgate.core.jwk import MAX_KID_CHARS, Key, KeySet, Route
@@ -24,6 +23,8 @@ _DOT = ord(".")  # a number is found four times as fast as a text of one charact
 # signature was good are remembered, so that nobody else can fill it.
 _MAX_ROUTES = 64
 _MAX_ROUTE_BYTES = 1024
+# A key remembers the headers that it signs with: one for each `typ`, and issuers have few.
+_MAX_HEADS = 16
 
 # Header members that the signer sets, or that would change how a token must be read (RFC 7515 §4.1, RFC 7516, 7797).
 _RESERVED = frozenset(
@@ -53,13 +54,13 @@ def sign_jws(payload: bytes, key: Key, *, typ: str | None = None, headers: Mappi
     """
     if typ is not None and (not _is_typ(typ) or typ == ""):
         raise ClaimRefused("The header member 'typ' is not a media type.", claim="typ")
-    head = _plain_head(key.algorithm, key.kid, typ) if not headers else _head(key.algorithm, key.kid, typ, headers)
+    head = _plain_head(key, typ) if not headers else _head(key, typ, headers)
     signed = f"{head}.{encode_segment(payload)}"
     return f"{signed}.{encode_segment(key.sign(signed.encode('ascii')))}"
 
 
-def _head(algorithm: str, kid: str, typ: str | None, headers: Mapping[str, Any]) -> str:
-    header: dict[str, Any] = {"alg": algorithm, "kid": kid}
+def _head(key: Key, typ: str | None, headers: Mapping[str, Any]) -> str:
+    header: dict[str, Any] = {"alg": key.algorithm, "kid": key.kid}
     if typ is not None:
         header["typ"] = typ
     for name, value in headers.items():
@@ -72,29 +73,34 @@ def _head(algorithm: str, kid: str, typ: str | None, headers: Mapping[str, Any])
         raise ClaimRefused(f"The header cannot be written as JSON: {refused}", claim=refused.member or "") from None
 
 
-@lru_cache(maxsize=64)
-def _plain_head(algorithm: str, kid: str, typ: str | None) -> str:
-    """Give the header that most tokens of an issuer share. It holds names only, and no key."""
-    return _head(algorithm, kid, typ, {})
+def _plain_head(key: Key, typ: str | None) -> str:
+    """Give the header that most tokens of an issuer share."""
+    heads = key._heads  # noqa: SLF001 # the key's memo belongs to this module
+    head = heads.get(typ)
+    if head is None:
+        head = _head(key, typ, {})
+        if len(heads) < _MAX_HEADS:
+            heads[typ] = head
+    return head
 
 
-def verify_jws(token: str | bytes, keys: Key | KeySet) -> Jws:
+def verify_jws(token: str | bytes, keys: Key | KeySet, *, algorithms: Collection[str] = CURRENT) -> Jws:
     """Check a compact JWS and give what it says.
 
-    Raises MalformedToken, AlgorithmRefused, UnknownKey or BadSignature. The payload is given as it is: whether it is a
-    token for this service is for `verify_token` to say.
+    `algorithms` narrows what is taken, and is the only way to take the deprecated name EdDSA (RFC 9864). Raises
+    MalformedToken, AlgorithmRefused, UnknownKey or BadSignature. The payload is given as it is: whether it is a token
+    for this service is for `verify_token` to say.
     """
-    route, payload = open_jws(token, keys)
+    if isinstance(algorithms, str):
+        raise TypeError("Algorithms are a list of names.")
+    route, payload = open_jws(token, keys, algorithms)
     return Jws(parse_json_object(route.header), payload)
 
 
 def open_jws(
-    token: str | bytes,
-    keys: Key | KeySet,
-    algorithms: tuple[str, ...] | None = None,
-    max_bytes: int = MAX_TOKEN_BYTES,
+    token: str | bytes, keys: Key | KeySet, algorithms: Collection[str], max_bytes: int = MAX_TOKEN_BYTES
 ) -> tuple[Route, bytes]:
-    """Check form, header and signature; `algorithms` narrows what is taken. For `jotgate.core.token` and `.feed`."""
+    """Check form, header and signature, under one of `algorithms`. For `jotgate.core.token` and `.feed`."""
     if type(token) is not str and not isinstance(token, (str, bytes)):
         raise MalformedToken("A token is text.")
     if len(token) > max_bytes:
@@ -114,7 +120,7 @@ def open_jws(
     known = route is not None
     if route is None:
         route = _find_route(head, key_set, algorithms)
-    elif algorithms is not None and route.algorithm not in algorithms:
+    elif route.algorithm not in algorithms:
         raise AlgorithmRefused("The token's algorithm is not allowed here.")
     payload = decode_segment(body)
     route.check(decode_segment(tail), signed)
@@ -132,9 +138,9 @@ def _as_set(keys: object) -> KeySet:
     return keys.as_set
 
 
-def _find_route(head: bytes, keys: KeySet, algorithms: tuple[str, ...] | None) -> Route:
+def _find_route(head: bytes, keys: KeySet, algorithms: Collection[str]) -> Route:
     header = _parse_header(head)
-    if algorithms is not None and header.algorithm not in algorithms:
+    if header.algorithm not in algorithms:
         raise AlgorithmRefused("The token's algorithm is not allowed here.")
     key = keys.find(header.algorithm, header.kid)
     if key is None:
