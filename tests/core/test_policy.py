@@ -138,6 +138,16 @@ def test_claims_must_have_one_of_the_values_that_a_policy_names(forge: Forge) ->
     assert refusal(forge, forge.token(token_use="access", tier="tin"), demanded) == "tier"
 
 
+def test_a_policy_may_demand_a_claim_as_text_whatever_it_says(forge: Forge) -> None:
+    demanded = policy(claim_values={"azp": str, "tier": "gold"})
+    for text in ("x", "another", "0"):
+        assert verify(forge, forge.token(azp=text, tier="gold"), demanded)
+    nothing: list[Json] = [..., "", None, [], {}, ["x"], {"x": 1}, 1, True]
+    for value in nothing:
+        assert refusal(forge, forge.token(azp=value, tier="gold"), demanded) == "azp"
+    assert refusal(forge, forge.token(azp="x", tier="tin"), demanded) == "tier"
+
+
 def test_a_refusal_of_a_value_does_not_repeat_it(forge: Forge) -> None:
     with pytest.raises(ClaimRefused) as refused:
         verify(forge, forge.token(token_use="sesame"), policy(claim_values={"token_use": "access"}))
@@ -179,6 +189,8 @@ def test_scopes_are_read_from_the_claim_that_a_policy_names(forge: Forge) -> Non
         {"claim_values": {"token_use": []}},
         {"claim_values": {"token_use": ""}},
         {"claim_values": {"token_use": None}},
+        {"claim_values": {"token_use": int}},
+        {"claim_values": {"": str}},
         {"claim_values": {"token_use": [5]}},
         {"claim_values": {"token_use": ["access", ""]}},
         {"claim_values": {"": "access"}},
@@ -207,7 +219,8 @@ def test_a_policy_cannot_be_changed_from_outside_and_can_be_compared_and_hashed(
 
 
 def test_a_policy_is_made_from_another_with_all_that_it_demands() -> None:
-    first = policy(typ=["JWT", ABSENT], claim_values={"tier": ["gold", "tin"]}, audience_aliases=["b"], forbidden=["c"])
+    values: dict[str, Json] = {"tier": ["gold", "tin"], "azp": str}
+    first = policy(typ=["JWT", ABSENT], claim_values=values, audience_aliases=["b"], forbidden=["c"])
     second = msgspec.structs.replace(first, leeway_s=0)
     assert second != first
     assert msgspec.structs.replace(second, leeway_s=5) == first

@@ -301,6 +301,12 @@ def test_auth0_id_tokens_are_no_access_tokens(signing: Key) -> None:
     assert refusal(signing, (auth0_id()[0], auth0_id()[1], policy)) == "nonce"
 
 
+@pytest.mark.parametrize("make", [auth0, auth0_rfc_9068, entra, entra_v1, keycloak, google])
+def test_a_logout_token_or_another_security_event_is_refused(signing: Key, make: Make) -> None:
+    events: Json = {"http://schemas.openid.net/event/backchannel-logout": {}}
+    assert refusal(signing, make(), events=events) == "events"
+
+
 def test_auth0_tokens_for_another_api_are_refused(signing: Key) -> None:
     for audience in ("https://example.com/other-api", ["https://my-domain.auth0.com/userinfo"], "my_client_id", ...):
         assert refusal(signing, auth0(), aud=audience) == "aud"
@@ -358,8 +364,12 @@ def test_entra_tokens_of_another_tenant_are_refused(signing: Key) -> None:
 
 
 def test_entra_versions_are_not_taken_for_each_other(signing: Key) -> None:
-    assert refusal(signing, (entra()[0], entra_v1()[1] | {"aud": API}, entra()[2])) == "azp"
-    assert refusal(signing, (entra()[0], entra()[1] | {"aud": f"api://{API}"}, entra_v1()[2])) == "appid"
+    second, first = entra()[1], entra_v1()[1]
+    assert refusal(signing, (entra()[0], first | {"aud": API}, entra()[2])) == "iss"
+    assert refusal(signing, (entra()[0], second | {"aud": f"api://{API}"}, entra_v1()[2])) == "iss"
+    assert refusal(signing, (entra()[0], first | {"aud": API, "iss": second["iss"], "ver": "2.0"}, entra()[2])) == "azp"
+    renamed = {"aud": first["aud"], "iss": first["iss"], "ver": "1.0"}
+    assert refusal(signing, (entra()[0], second | renamed, entra_v1()[2])) == "appid"
     assert refusal(signing, entra(), ver="1.0") == "ver"
     assert refusal(signing, entra_v1(), ver="2.0") == "ver"
 
@@ -367,6 +377,12 @@ def test_entra_versions_are_not_taken_for_each_other(signing: Key) -> None:
 def test_entra_id_tokens_are_no_access_tokens_even_with_the_same_audience(signing: Key) -> None:
     assert refusal(signing, entra_id()) == "azp"
     assert refusal(signing, entra_id(), azp=SPA, nonce="12345") == "nonce"
+
+
+@pytest.mark.parametrize("nothing", [None, "", [], {}, 5, True, [SPA], ...])
+def test_entra_tokens_that_name_no_client_are_refused_however_they_say_so(signing: Key, nothing: Json) -> None:
+    assert refusal(signing, entra(), azp=nothing) == "azp"
+    assert refusal(signing, entra_v1(), appid=nothing) == "appid"
 
 
 def test_entra_tokens_for_another_api_are_refused(signing: Key) -> None:
@@ -462,6 +478,9 @@ REALM: dict[str, Json] = {"base_url": "https://sso.example.com", "realm": "demo"
         (Policy.auth0, {"domain": "t.auth0.com", "audience": []}, "audience"),
         (Policy.auth0, {"domain": "t.auth0.com", "audience": "a", "max_lifetime_s": 2_592_001}, "max_lifetime_s"),
         (Policy.auth0, {"domain": "t.auth0.com", "audience": "a", "algorithms": ("none",)}, "algorithms"),
+        (Policy.auth0, {"domain": "t.auth0.com", "audience": "a", "algorithms": ("HS256",)}, "algorithms"),
+        (Policy.auth0, {"domain": "t.auth0.com", "audience": "a", "algorithms": "HS256"}, "algorithms"),
+        (Policy.auth0, {"domain": "t.auth0.com", "audience": "a", "algorithms": ("RS256", 5)}, "algorithms"),
         (Policy.auth0, {"domain": "t.auth0.com", "audience": "a", "leeway_s": 61}, "leeway_s"),
         (Policy.auth0, {"domain": "t.auth0.com", "audience": "a", "claims_type": dict}, "claims_type"),
         *((Policy.cognito, COGNITO | change, name) for change, name in (
@@ -484,7 +503,8 @@ REALM: dict[str, Json] = {"base_url": "https://sso.example.com", "realm": "demo"
             ({"base_url": "https://x@sso.example.com"}, "base_url"),
             ({"base_url": "https://s.example.com?q"}, "base_url"),
             ({"realm": "demo/x"}, "realm"), ({"realm": ""}, "realm"), ({"max_lifetime_s": True}, "max_lifetime_s"),
-            ({"algorithms": ("HS256", "RS256")}, "algorithms"), ({"client_id": ""}, "claim_values"))),
+            ({"algorithms": ("HS256", "RS256")}, "algorithms"), ({"algorithms": ("HS512",)}, "algorithms"),
+            ({"algorithms": None}, "algorithms"), ({"client_id": ""}, "claim_values"))),
         (Policy.google, {"client_id": CLIENT, "hosted_domain": "https://example.com"}, "hosted_domain"),
         (Policy.google, {"client_id": ()}, "audience"),
     ],

@@ -74,7 +74,7 @@ def _wrong_type(members: dict[str, Any], error: msgspec.ValidationError) -> Clai
     return ClaimRefused(f"The claim {claim!r} is not {_TYPES.get(claim, 'text')}.", claim=claim)
 
 
-_Values: TypeAlias = tuple[tuple[str, frozenset[str]], ...]
+_Values: TypeAlias = tuple[tuple[str, frozenset[str] | type[str]], ...]
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -89,7 +89,8 @@ class Policy(msgspec.Struct, frozen=True):
     - `leeway_s`: 0 to 60 seconds of forgiveness for clocks that differ.
     - `required`: claims that must be there besides issuer, audience and `exp`, and not be empty text.
     - `forbidden`: claims that must not be there.
-    - `claim_values`: claims that must be there with that value, or with one of those: `{"token_use": "access"}`.
+    - `claim_values`: claims that must be there with that value, or with one of those, or (`str`) with any text that is
+      not empty: `{"token_use": "access", "azp": str}`.
     - `scope_claim`: the claim that `Claims.scopes` reads.
     - `claims_type`: a msgspec Struct that the claims are read into besides: `claims.custom`.
     - `max_lifetime_s`: the longest `exp - iat` (`exp - now` where a policy does not require `iat`).
@@ -132,7 +133,7 @@ class Policy(msgspec.Struct, frozen=True):
     audience_aliases: tuple[str, ...] = ()
     audience_claim: str = "aud"
     forbidden: tuple[str, ...] = ()
-    claim_values: Mapping[str, str | Iterable[str]] | _Values = ()
+    claim_values: Mapping[str, str | Iterable[str] | type[str]] | _Values = ()
     scope_claim: str = "scope"
 
     def __post_init__(self) -> None:
@@ -159,7 +160,7 @@ class Policy(msgspec.Struct, frozen=True):
         if forbidden is None:
             faults.append("forbidden must list names of claims.")
         if claim_values is None:
-            faults.append("claim_values must map names of claims to a text that is not empty, or several.")
+            faults.append("claim_values must map names of claims to a text that is not empty, or several, or to str.")
         if type(self.leeway_s) is not int or not 0 <= self.leeway_s <= MAX_LEEWAY_S:
             faults.append(f"leeway_s must be 0 to {MAX_LEEWAY_S} seconds.")
         if type(self.max_lifetime_s) is not int or self.max_lifetime_s <= 0:
@@ -345,10 +346,15 @@ def _types(value: object) -> str | frozenset[str | Absent] | None:
 
 
 def _values(value: object) -> _Values | None:
-    settled: list[tuple[str, frozenset[str]]] = []
+    settled: list[tuple[str, frozenset[str] | type[str]]] = []
     for name, texts in value.items() if isinstance(value, Mapping) else _pairs(value):
+        if not isinstance(name, str) or name == "":
+            return None
+        if texts is str:
+            settled.append((name, str))
+            continue
         values = (texts,) if isinstance(texts, str) else _names(texts)
-        if not isinstance(name, str) or name == "" or not values or not all(values):
+        if not values or not all(values):
             return None
         settled.append((name, frozenset(values)))
     return tuple(settled)
@@ -599,7 +605,7 @@ def _check_shape(members: dict[str, Any], registered: Registered, policy: Policy
             raise ClaimRefused(f"The token has a claim {name!r}, which the tokens for here do not have.", claim=name)
     for name, values in cast("_Values", policy.claim_values):
         value = members.get(name)
-        if type(value) is not str or value not in values:
+        if type(value) is not str or (value == "" if isinstance(values, type) else value not in values):
             raise ClaimRefused(f"The claim {name!r} has not the value that is demanded here.", claim=name)
     if policy.scope_claim != "scope":
         scope = members.get(policy.scope_claim, UNSET)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+from jotgate.core.algorithms import ALGORITHMS
 from jotgate.core.errors import SettingsError
 
 
@@ -29,8 +30,10 @@ ABSENT: Final = Absent.ABSENT
 RS256 = ("RS256",)
 DAY_S = 86_400
 
-# What OpenID Connect Core §2 and §3.3.2.11 put into ID tokens alone: no access token has any of them.
-_ID_TOKEN_CLAIMS = ("nonce", "at_hash", "c_hash")
+# A logout token or another security event (OpenID Connect Back-Channel Logout 1.0 §2.4, RFC 8417 §2.2) has `events`.
+_EVENTS = ("events",)
+# What OpenID Connect Core §2 and §3.3.2.11 put into ID tokens alone, and events: no access token has any of them.
+_FOREIGN_CLAIMS = ("nonce", "at_hash", "c_hash", *_EVENTS)
 
 _HOST = r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+"
 _GUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -46,6 +49,7 @@ def auth0(
     _check(
         "auth0",
         (_fits(_HOST, domain), "domain must be a host name such as tenant.eu.auth0.com."),
+        _by_pairs(algorithms),
         _bounded(max_lifetime_s, 30 * DAY_S),
     )
     return {
@@ -53,7 +57,7 @@ def auth0(
         **_audience(audience),
         "algorithms": algorithms,
         "typ": ("JWT", "at+jwt"),
-        "forbidden": _ID_TOKEN_CLAIMS,
+        "forbidden": _FOREIGN_CLAIMS,
         "max_lifetime_s": max_lifetime_s,
     }
 
@@ -119,9 +123,8 @@ def entra(
         "typ": "JWT",
         # An app that calls its own API under one registration gets ID tokens and access tokens with the same
         # audience: only the latter name the client that they were given to.
-        "required": ("sub", "iat", "azp" if second else "appid"),
-        "claim_values": {"tid": tenant_id, "ver": version},
-        "forbidden": _ID_TOKEN_CLAIMS,
+        "claim_values": {"tid": tenant_id, "ver": version, "azp" if second else "appid": str},
+        "forbidden": _FOREIGN_CLAIMS,
         "scope_claim": "scp",
         "max_lifetime_s": max_lifetime_s,
     }
@@ -141,6 +144,7 @@ def keycloak(
         "keycloak",
         (_fits(_BASE_URL, base_url), "base_url must be an https URL without a slash at its end."),
         (_fits(_REALM, realm), "realm must be one segment of a URL's path."),
+        _by_pairs(algorithms),
         _bounded(max_lifetime_s, DAY_S),
     )
     values: dict[str, Any] = {"typ": "Bearer"}
@@ -152,6 +156,7 @@ def keycloak(
         "algorithms": algorithms,
         "typ": ("JWT", "at+jwt"),
         "claim_values": values,
+        "forbidden": _EVENTS,
         "max_lifetime_s": max_lifetime_s,
     }
 
@@ -164,6 +169,7 @@ def google(*, client_id: str | Iterable[str], hosted_domain: str | None = None) 
         **_audience(client_id),
         "algorithms": RS256,
         "typ": "JWT",
+        "forbidden": _EVENTS,
         "max_lifetime_s": 3_900,
     }
     if hosted_domain is not None:
@@ -188,6 +194,12 @@ def _fits(pattern: str, value: object) -> bool:
 
 def _bounded(asked_s: object, most_s: int) -> tuple[bool, str]:
     return type(asked_s) is int and 0 < asked_s <= most_s, f"max_lifetime_s must be 1 to {most_s} seconds."
+
+
+def _by_pairs(algorithms: object) -> tuple[bool, str]:
+    """Demand key pairs: whoever verifies by the issuer's HMAC secret could sign as the issuer."""
+    rows = [ALGORITHMS[name] for name in _texts(algorithms) if isinstance(name, str) and name in ALGORITHMS]
+    return not any(row.symmetric for row in rows), "algorithms must be those of key pairs, and not HMAC."
 
 
 def _check(preset: str, *demands: tuple[bool, str]) -> None:
