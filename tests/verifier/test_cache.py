@@ -9,6 +9,7 @@ import sys
 import threading
 import tracemalloc
 from itertools import count
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -33,11 +34,10 @@ from jotgate import (
     issue_token,
     sign_jws,
     verify_jws,
-    verify_token,
 )
 from jotgate.core.revocations import Revocations
 from jotgate.verifier import Snapshot
-from jotgate.verifier.cache import CacheStatus, TokenCache
+from jotgate.verifier.cache import CacheStatus
 
 NOW = 1_800_000_000
 ISSUER = "https://issuer.example"
@@ -67,13 +67,10 @@ class World:
     def __init__(self, keys: KeySet = KEYS, **options: object) -> None:
         self.now = NOW
         self.decides = Snapshot(keys, Revocations())
-        self.verifier = Verifier(
-            issuer=ISSUER,
-            audience="api",
-            source=self,
-            clock=lambda: self.now,
-            **({"algorithms": ("HS256",) if keys.symmetric else ("ES256",)} | options),  # type: ignore[arg-type]
-        )
+        if "policy" not in options:
+            named = {"issuer": ISSUER, "audience": "api", "algorithms": ("HS256",) if keys.symmetric else ("ES256",)}
+            options = named | options
+        self.verifier = Verifier(source=self, clock=lambda: self.now, **options)  # type: ignore[arg-type]
 
     def snapshot(self) -> Snapshot:
         return self.decides
@@ -259,14 +256,57 @@ def test_what_is_no_token_is_refused_as_ever(world: World, wrong: object) -> Non
 class Own(msgspec.Struct):
     roles: list[str]
 
+    anything: Any = None
+    left: ClassVar[int] = 99
 
-def test_claims_with_a_part_that_can_be_changed_are_not_shared() -> None:
+    def __post_init__(self) -> None:
+        if Own.left == 0:
+            raise ValueError
+        Own.left -= 1
+
+
+class Typed(World):
+    """The same with claims in an own type."""
+
+    def __init__(self) -> None:
+        super().__init__(policy=Policy(issuer=ISSUER, audience="api", algorithms=("ES256",), claims_type=Own))
+
+
+async def test_typed_claims_are_remembered_and_read_anew_for_each_who_gets_them() -> None:
+    world = Typed()
+    given = token(roles=["reader"], anything={"deep": [1]})
+    for use in range(3):
+        claims = world.verifier.verify(given) if use else await world.verifier.averify(given)
+        assert claims.custom == Own(["reader"], {"deep": [1]})
+        assert claims["anything"] == {"deep": [1]}
+        claims.custom.roles.append("admin")
+        claims.custom.anything["deep"].append(2)
+        assert claims["anything"] == {"deep": [1]}
+    assert world.counts() == (2, 1)
+
+
+def test_an_own_type_that_refuses_what_it_took_before_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Typed()
     given = token(roles=["reader"])
-    policy = Policy(issuer=ISSUER, audience="api", algorithms=("ES256",), claims_type=Own)
-    cache = TokenCache(10, 10**6)
-    cache.add(given, KEYS, verify_token(given, KEYS, policy, NOW), NOW, 5)
-    assert cache.find(given, KEYS, NOW) is None
-    assert cache.status().entries == 0
+    world.verifier.verify(given)
+    monkeypatch.setattr(Own, "left", 0)
+    with pytest.raises(ClaimRefused):
+        world.verifier.verify(given)
+    assert world.counts() == (1, 1)
+
+
+def test_a_remembered_token_with_typed_claims_ends_with_its_time_and_its_session() -> None:
+    world = Typed()
+    given = token(roles=[])
+    world.verifier.verify(given)
+    world.revoke("s1")
+    with pytest.raises(TokenRevoked):
+        world.verifier.verify(given)
+    world.revoke()
+    world.now = NOW + 305
+    with pytest.raises(TokenExpired):
+        world.verifier.verify(given)
+    assert world.counts() == (1, 2)
 
 
 def test_0_entries_is_no_cache() -> None:

@@ -56,6 +56,17 @@ def test_another_audience_is_refused() -> None:
         Verifier(issuer=ISSUER, audience="other", keys=KEY.public).verify(token())
 
 
+def test_status_tells_the_keys_that_cannot_be_used_and_why() -> None:
+    keys = KeySet.from_jwks({"keys": [KEY.to_jwk(), {"kty": "EC", "kid": "broken"}, {"kty": "FUTURE"}]})
+    source = Source()
+    verifier = Verifier(issuer=ISSUER, audience="api", source=source)
+    assert verifier.status().skipped == ()
+    source.now = Snapshot(keys, Revocations())
+    for each in (verifier, Verifier(issuer=ISSUER, audience="api", keys=keys)):
+        assert [name for name, _ in each.status().skipped] == ["broken", 2]
+        assert each.status().skipped == keys.skipped
+
+
 class Source:
     def __init__(self) -> None:
         self.now: Snapshot | None = None

@@ -466,6 +466,11 @@ class Claims:
         """The claims as the policy's `claims_type`; None if it has none."""
         return self._custom
 
+    def as_type(self, claims_type: type[msgspec.Struct] | None) -> "Claims":
+        """Give the same claims with `custom` of that type, or without any. Raises ClaimRefused if they do not fit."""
+        custom = None if claims_type is None else read_custom(self._members, claims_type)
+        return Claims(self._read, self._registered, custom)
+
     def has_scopes(self, *scopes: str) -> bool:
         """Say whether the token allows all of these."""
         return self.scopes.issuperset(scopes)
@@ -621,7 +626,8 @@ def read_custom(members: dict[str, Any], claims_type: type[msgspec.Struct]) -> m
     if config.forbid_unknown_fields:
         members = {name: value for name, value in members.items() if name not in REGISTERED or name in known}
     try:
-        return msgspec.convert(members, claims_type)
+        # A copy, because msgspec passes on what is in a field of any type, and whoever gets `custom` may change it.
+        return msgspec.convert(_copied(members), claims_type)
     except Exception:  # noqa: BLE001 - a set of lists is a TypeError, and a type's own __post_init__ may raise anything
         # The sentence of whatever was raised may quote the value, so the claim at fault is looked for instead.
         raise _own_fault(members, claims_type) from None

@@ -70,9 +70,13 @@ class _Generation:
 
 
 class TokenCache:
-    """At most `max_entries` tokens and about `max_bytes` bytes, first in, first out. Shared by all threads."""
+    """At most `max_entries` tokens and about `max_bytes` bytes, first in, first out. Shared by all threads.
 
-    def __init__(self, max_entries: int, max_bytes: int) -> None:
+    `claims_type` is the policy's: what `find_typed` reads claims into.
+    """
+
+    def __init__(self, max_entries: int, max_bytes: int, claims_type: type[Struct] | None = None) -> None:
+        self._claims_type = claims_type
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self.forget()
@@ -101,6 +105,14 @@ class TokenCache:
         counts[1] += 1
         return None
 
+    def find_typed(self, token: str | bytes, keys: KeySet, now: int) -> Claims | None:
+        """Do the same where claims are read into an own type: anew at each use, as whoever gets one may change it.
+
+        Raises ClaimRefused, should that type's own code refuse now what it took before.
+        """
+        known = self.find(token, keys, now)
+        return None if known is None else known.as_type(self._claims_type)
+
     def add(self, token: str | bytes, keys: KeySet, claims: Claims, now: int, leeway_s: int) -> None:
         """Remember what `verify_token` has just said of a token, with these keys, at `now`.
 
@@ -108,8 +120,10 @@ class TokenCache:
         `now`, the token is proved anew.
         """
         text = token if type(token) is str else _text(token)
-        if text is None or claims.custom is not None:  # an own type may be changed by whoever gets it
+        if text is None:
             return
+        if claims.custom is not None:
+            claims = claims.as_type(None)
         until = claims.expires_at + leeway_s
         weight = _ENTRY_BYTES + sys.getsizeof(text) + _size_of(claims._members)  # noqa: SLF001 # a copy would cost more
         if weight > self._max_bytes or not self._lock.acquire(blocking=False):

@@ -50,6 +50,8 @@ class Status(Struct, frozen=True):
     """Why the last fetch failed; None after one that succeeded."""
     cache: CacheStatus | None = None
     """The cache of verified tokens; None where there is none."""
+    skipped: tuple[tuple[str | int, str], ...] = ()
+    """The keys of the issuer's set that cannot be used: pairs of `kid` (or position in the set) and reason."""
 
 
 class _FixedKeys:
@@ -164,8 +166,11 @@ class Verifier:
                 faults.append("max_key_age_offline_s must be more than refresh_s.")
         if faults:
             raise SettingsError(faults)
-        self._cache = TokenCache(cache_entries, cache_bytes) if cache_entries else None
-        self._find = self._cache.find if self._cache is not None else _find_nothing
+        claims_type = self._policy.claims_type
+        self._cache = TokenCache(cache_entries, cache_bytes, claims_type) if cache_entries else None
+        self._find = _find_nothing
+        if self._cache is not None:
+            self._find = self._cache.find if claims_type is None else self._cache.find_typed
         if keys is not None or source is not None:
             return
 
@@ -277,12 +282,14 @@ class Verifier:
                 fetched_at=good.fetched_at if good else None,
                 last_error=remote.last_error,
                 cache=cache,
+                skipped=good.snapshot.keys.skipped if good else (),
             )
         try:
-            keys, fault = _kids(self._source.snapshot()), None
+            snapshot = self._source.snapshot()
         except KeySourceError as refusal:
-            keys, fault = (), str(refusal)
-        return Status(self._mode, self.issuer, keys, fault is None, None, last_error=fault, cache=cache)
+            return Status(self._mode, self.issuer, (), False, None, last_error=str(refusal), cache=cache)
+        skipped = snapshot.keys.skipped
+        return Status(self._mode, self.issuer, _kids(snapshot), True, None, None, cache=cache, skipped=skipped)
 
     def close(self) -> None:
         """End the background thread, if there is one. Using the verifier again starts it again."""
