@@ -129,7 +129,7 @@ def test_without_keys_the_answer_is_503_with_retry_after(kit: TestAuth) -> None:
     assert answer.headers["retry-after"] == "2"
 
 
-EVENT_SOURCE = {"Accept": "text/event-stream", "Sec-Fetch-Site": "same-site"}
+EVENT_SOURCE = {"Accept": "text/event-stream", "Sec-Fetch-Site": "same-site", "Sec-Fetch-Dest": "empty"}
 
 
 @pytest.mark.parametrize("path", ["/stream", "/stream-response"])

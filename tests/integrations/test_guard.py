@@ -234,7 +234,7 @@ def test_wrong_settings_are_told_all_at_once(kit: TestAuth) -> None:
 # The stream cookie
 
 
-STREAM: Headers = (("Accept", "text/event-stream"), ("Sec-Fetch-Site", "same-origin"))
+STREAM: Headers = (("Accept", "text/event-stream"), ("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Dest", "empty"))
 
 
 async def cookie_of(guard: Guard, kit: TestAuth, note: str = "") -> str:
@@ -263,7 +263,7 @@ async def test_the_stream_cookie_opens_a_stream_route_of_the_same_site(kit: Test
     guard = Guard(kit.verifier)
     cookie = (await cookie_of(guard, kit)).split(";")[0]
     for site in ("same-origin", "same-site"):
-        headers = [("Cookie", f"theme=dark; {cookie}"), ("Accept", "text/event-stream"), ("Sec-Fetch-Site", site)]
+        headers = [("Cookie", f"theme=dark; {cookie}"), STREAM[0], ("Sec-Fetch-Site", site), STREAM[2]]
         assert (await guard.admit(scope(headers), stream=True)).subject == "alice"
 
 
@@ -274,11 +274,16 @@ async def test_the_stream_cookie_opens_a_stream_route_of_the_same_site(kit: Test
         ({"method": "HEAD"}, STREAM, 401, "missing_credential"),
         ({"type": "websocket"}, STREAM, 401, "missing_credential"),
         ({}, STREAM[1:], 401, "missing_credential"),
-        ({}, (("Accept", "*/*"), STREAM[1]), 401, "missing_credential"),
+        ({}, (("Accept", "*/*"), *STREAM[1:]), 401, "missing_credential"),
         ({}, STREAM[:1], 403, "cross_site_refused"),
-        ({}, (STREAM[0], ("Sec-Fetch-Site", "cross-site")), 403, "cross_site_refused"),
-        ({}, (STREAM[0], ("Sec-Fetch-Site", "none")), 403, "cross_site_refused"),
+        ({}, (STREAM[0], STREAM[2]), 403, "cross_site_refused"),
+        ({}, (STREAM[0], STREAM[2], ("Sec-Fetch-Site", "cross-site")), 403, "cross_site_refused"),
+        ({}, (STREAM[0], STREAM[2], ("Sec-Fetch-Site", "none")), 403, "cross_site_refused"),
         ({}, (*STREAM, ("Sec-Fetch-Site", "cross-site")), 403, "cross_site_refused"),
+        ({}, STREAM[:2], 403, "not_an_event_source"),
+        ({}, (*STREAM[:2], ("Sec-Fetch-Dest", "document")), 403, "not_an_event_source"),
+        ({}, (*STREAM[:2], ("Sec-Fetch-Dest", "iframe")), 403, "not_an_event_source"),
+        ({}, (*STREAM, ("Sec-Fetch-Dest", "image")), 403, "not_an_event_source"),
         ({"scheme": "http"}, STREAM, 403, "clear_text_refused"),
     ],
 )

@@ -171,7 +171,8 @@ def test_an_event_stream_opens_by_the_cookie(served: Served) -> None:
     opened = served.ask("POST", "/stream", TestAuth().bearer("alice"))
     assert opened.status == 204
     cookie = str(opened.headers["Set-Cookie"]).split(";")[0]
-    asked = {"Cookie": cookie, "Accept": "text/event-stream", "Sec-Fetch-Site": "same-origin"}
+    browser = {"Accept": "text/event-stream", "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Dest": "empty"}
+    asked = {"Cookie": cookie, **browser}
     assert served.ask("GET", "/stream", asked).body == b"data: alice\n\n"
     assert served.ask("GET", "/me", asked).status == 401
 

@@ -115,7 +115,7 @@ def test_optional_claims_are_none_without_a_token_and_never_with_a_bad_one(kit: 
 
 
 def test_an_event_source_gets_in_by_the_cookie_of_a_bearer_protected_post(kit: TestAuth, client: TestClient) -> None:
-    event_source = {"Accept": "text/event-stream", "Sec-Fetch-Site": "same-origin"}
+    event_source = {"Accept": "text/event-stream", "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Dest": "empty"}
     check_refusal(client.get("/stream", headers=event_source), 401, "missing_credential", REALM)
     check_refusal(client.post("/stream"), 401, "missing_credential", REALM)
     opened = client.post("/stream", headers=kit.bearer("alice", scopes=["orders:read"]))

@@ -16,7 +16,7 @@ KIT = TestAuth()
 GOOD = KIT.token("alice")
 GUARD = Guard(KIT.verifier, trusted_proxies=1)
 
-NAMES = """authorization Authorization cookie accept sec-fetch-site sec-websocket-protocol
+NAMES = """authorization Authorization cookie accept sec-fetch-site sec-fetch-dest sec-websocket-protocol
 forwarded x-forwarded-for x-forwarded-proto"""
 VALUES = (
     f"Bearer {GOOD}",
@@ -70,6 +70,7 @@ def test_the_fuzzer_above_can_get_in(origin: str) -> None:
             (b"cookie", f"{GUARD.cookie_name}={GOOD}".encode()),
             (b"accept", b"text/event-stream"),
             (b"sec-fetch-site", b"same-origin"),
+            (b"sec-fetch-dest", b"empty"),
         ],
     }[origin]
     scope = {"type": "http", "method": "GET", "path": "/", "scheme": "https", "client": None, "headers": headers}

@@ -218,6 +218,10 @@ class Guard:
         # Cookies come along whoever made the browser ask, so the browser has to say who that was.
         if list(_values(scope, b"sec-fetch-site")) not in ([b"same-origin"], [b"same-site"]):
             raise self._refused(403, "cross_site_refused", "The stream cookie counts for pages of the same site only.")
+        # And for what: `empty` is a script's request or an EventSource (Fetch Metadata §2.1), and no page, frame, image
+        # or worker that somebody makes the browser load from here.
+        if list(_values(scope, b"sec-fetch-dest")) != [b"empty"]:
+            raise self._refused(403, "not_an_event_source", "The stream cookie counts for an EventSource only.")
         return Credential(values[0].decode("latin-1"), "cookie")
 
     def _check_confidential(self, scope: Scope) -> None:

@@ -117,7 +117,8 @@ class Auth:
 
         The request's bearer header must have been admitted by this Auth; make it a POST. The cookie is `__Host-Http-`,
         HttpOnly, Secure, SameSite=Strict, ends with the token, and opens only routes that say `stream=True`, and
-        those only for a GET that asks for `text/event-stream` and comes from a page of the same site.
+        those only for a GET that asks for `text/event-stream` and that the browser calls a script's request
+        (`Sec-Fetch-Dest: empty`) from a page of the same site.
 
         Raises:
             RuntimeError: no bearer header was admitted, which is a fault of the program.
