@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import sha256
+from hashlib import sha256, sha512
 
-from jotgate import Key
+from jotgate import Key, KeyRefused
+from jotgate.core.algorithms import ALGORITHMS
+from jotgate.core.encoding import encode_segment
+from jotgate.core.jwk import find_mldsa
 
 RSA_JWK = {
     "kty": "RSA",
@@ -71,9 +74,57 @@ ED25519_JWK = {
     "alg": "Ed25519",
 }
 
+ES384_JWK = {
+    "kty": "EC",
+    "crv": "P-384",
+    "x": "MtRy0xrlUQIhnjuXLjSBNqFA7qc0wgboFvsRjN8GpLCrDs2-15py44j_IYeMh28_",
+    "y": "OXY2zGbuSpx8l8oxSGSrFOwhrk3FA_KffTFPSrP9lJm_PglFGKpOSboa2SCAfVJU",
+    "d": "psSkVp2pxCNVsxzv3GitGti4bDD4aQs41_-3RH6cdsV_sSZTrT7RzD5Gg6Ai-p5p",
+    "alg": "ES384",
+}
+ES512_JWK = {
+    "kty": "EC",
+    "crv": "P-521",
+    "x": "AUQGWZZHbgxitTjQ_9nOxHO8sTNpivGcjKSS6jsHiqbVCP_0nJsLa-ORMvw-5hvSH_bjm_NvkaAZnJnAA2lIZ5Qv",
+    "y": "AIeMmJNjrZeG-o2q3gK7d0bi3uALmdl2v5Omu7gxf8XNB1-XG_pk3_Oe6xrSaHqQ6iyLKFnlYEY9B9YGYY4QLXD7",
+    "d": "AGO8zMBvnPKAQJjfVXlgJqQ-LQ01U3qxDvqk_TBDdBga2b7z2wBKrDntpC61h96HLVbPPU0p1dr6p7vpW_20gS-L",
+    "alg": "ES512",
+}
+
+
+def _mldsa_keys() -> dict[str, Key]:
+    """ML-DSA's keys, whose public half is computed from a seed; none where the installed cryptography has none."""
+    keys = {}
+    for name in ("ML-DSA-44", "ML-DSA-65", "ML-DSA-87"):
+        seed = sha256(f"tests/fuzz {name}".encode()).digest()
+        try:
+            private = find_mldsa(ALGORITHMS[name])[1].from_seed_bytes(seed)
+        except KeyRefused:
+            continue
+        public = encode_segment(private.public_key().public_bytes_raw())
+        jwk = {"kty": "AKP", "alg": name, "pub": public, "priv": encode_segment(seed)}
+        keys[name] = Key.from_jwk(jwk, kid=f"key-{name.lower()}")
+    return keys
+
+
 KEYS: Mapping[str, Key] = {
     "HS256": Key.from_secret(sha256(b"tests/fuzz").digest(), "HS256", kid="key-h"),
     "RS256": Key.from_jwk(RSA_JWK, kid="key-r"),
     "ES256": Key.from_jwk(ES256_JWK, kid="key-e"),
     "Ed25519": Key.from_jwk(ED25519_JWK, kid="key-d"),
+    "ES384": Key.from_jwk(ES384_JWK, kid="key-e3"),
+    "ES512": Key.from_jwk(ES512_JWK, kid="key-e5"),
+    **{
+        name: Key.from_secret(sha512(f"tests/fuzz {name}".encode()).digest(), name, kid=f"key-h{name[2]}")
+        for name in ("HS384", "HS512")
+    },
+    **{
+        name: Key.from_jwk(RSA_JWK | {"alg": name}, kid=f"key-{name[0].lower()}{name[2]}")
+        for name in ("RS384", "RS512", "PS256", "PS384", "PS512")
+    },
+    **_mldsa_keys(),
 }
+"""One key for each algorithm, each under a name of its own."""
+
+KINDS = ("HS256", "RS256", "ES256", "Ed25519")
+"""One algorithm for each type of key: those that get most of the mutants."""

@@ -3,7 +3,7 @@
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
-const { importJWK, jwtVerify } = await import(pathToFileURL(`${process.argv[2]}/jose/dist/webapi/index.js`));
+const { createLocalJWKSet, importJWK, jwtVerify } = await import(pathToFileURL(`${process.argv[2]}/jose/dist/webapi/index.js`));
 const said = (error) => `${error.code ?? error.name}: ${error.message}`.replaceAll("\n", " ");
 
 async function judge(token, key, { algorithm, issuer, audience, now }) {
@@ -18,10 +18,13 @@ async function judge(token, key, { algorithm, issuer, audience, now }) {
   }
 }
 
-// Keys come as the base64 of their text, which need be no JSON and no UTF-8.
+// Keys and sets come as the base64 of their text, which need be no JSON and no UTF-8.
+const parsed = (text) =>
+  JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Buffer.from(text, "base64")));
+
 async function judgeKey(text, question) {
   try {
-    const jwk = JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Buffer.from(text, "base64")));
+    const jwk = parsed(text);
     const key = await importJWK(jwk, jwk.alg ?? question.algorithm);
     return [null, await judge(question.token, key, question)];
   } catch (error) {
@@ -29,10 +32,22 @@ async function judgeKey(text, question) {
   }
 }
 
+async function judgeSet(text, question) {
+  let keys;
+  try {
+    keys = createLocalJWKSet(parsed(text));
+  } catch (error) {
+    return `not read: ${said(error)}`;
+  }
+  return judge(question.token, keys, question);
+}
+
 for await (const line of createInterface({ input: process.stdin })) {
   const question = JSON.parse(line);
   const answers = [];
-  if (question.keys === undefined) {
+  if (question.sets !== undefined) {
+    for (const text of question.sets) answers.push(await judgeSet(text, question));
+  } else if (question.keys === undefined) {
     const key = await importJWK(question.jwk, question.algorithm);
     for (const token of question.tokens) answers.push(await judge(token, key, question));
   } else {

@@ -372,6 +372,46 @@ def mutants(
     return made
 
 
+def set_texts(
+    mutator: Mutator, count: int, jwks: Sequence[Mapping[str, Json]], secret: Mapping[str, Json]
+) -> list[bytes]:
+    """`count` JWK sets of good keys, mutants, secrets, unknown keys and what is no key; some names stand twice."""
+    return [_set_text(mutator, jwks, secret) for _ in range(count)]
+
+
+def _set_text(mutator: Mutator, jwks: Sequence[Mapping[str, Json]], secret: Mapping[str, Json]) -> bytes:
+    random = mutator.random
+
+    def entry() -> bytes:
+        good = random.choice(jwks)
+        makers: tuple[Callable[[], bytes], ...] = (
+            *(lambda: json.dumps(good).encode(),) * 8,
+            *(lambda: mutator.object_text(good, KEY_NAMES),) * 5,
+            lambda: json.dumps({**good, "kid": random.choice(jwks)["kid"]}).encode(),
+            lambda: json.dumps(
+                {name: value for name, value in good.items() if name != random.choice(list(good))}
+            ).encode(),
+            lambda: json.dumps({**good, "use": random.choice(("enc", "sig"))}).encode(),
+            lambda: json.dumps({**good, "kty": random.choice(("FUTURE", "oct", "EC", None))}).encode(),
+            lambda: json.dumps({"kty": "FUTURE", "alg": "X", "kid": random.choice((good["kid"], "other"))}).encode(),
+            lambda: json.dumps({"kty": "oct", "kid": "short", "k": "c2hvcnQ"}).encode(),
+            lambda: json.dumps(secret).encode(),
+            lambda: random.choice((b"5", b"null", b"[]", b"{}", json.dumps(json.dumps(good)).encode())),
+        )
+        return random.choice(makers)()
+
+    entries = [entry() for _ in range(random.choice((0, 1, 1, 2, 2, 3, 4)))]
+    listed = b"[" + b",".join(entries) + b"]"
+    roll = random.random()
+    if roll < 0.82:
+        return b'{"keys":' + listed + b"}"
+    if roll < 0.88:
+        return b'{"keys":' + listed + random.choice((b',"keys":[]}', b',"kid":"x"}', b',"kty":"EC"}', b',"Keys":[]}'))
+    if roll < 0.94:
+        return random.choice((listed, b'{"keys":{"0":' + listed + b"}}", b'{"keys":null}', b'{"jwks":' + listed + b"}"))
+    return mutator.bytes_of(b'{"keys":' + listed + b"}")
+
+
 def key_texts(mutator: Mutator, count: int, jwk: Mapping[str, Json]) -> list[bytes]:
     """`count` JWK texts near `jwk`."""
     return [mutator.object_text(jwk, KEY_NAMES) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""PyJWT, joserfc and npm's jose as judges of tokens and keys: None for what a peer takes, else why it refuses.
+"""PyJWT, joserfc, jwcrypto and npm's jose as judges of tokens, keys and key sets: None for what is taken, else why not.
 
 Each peer gets the key, the algorithm, issuer, audience, leeway and time that ours gets, and is as strict as it can be.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import importlib
 import json
 import subprocess
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import joserfc.jwk
@@ -43,6 +45,16 @@ class Peer(Protocol):
     def judge_tokens(self, tokens: Sequence[str], algorithm: str, jwk: Mapping[str, Json]) -> list[Reason]: ...
 
     def judge_keys(self, keys: Sequence[bytes], algorithm: str, token: str) -> list[KeyVerdict]: ...
+
+
+class SetPeer(Peer, Protocol):
+    """A library that reads JWK sets, too: whether the token is taken whose header names one of the set's keys."""
+
+    def judge_sets(self, sets: Sequence[bytes], algorithm: str, token: str) -> list[Reason]: ...
+
+
+NOT_READ = "not read: "
+"""Begins the reason why a set is refused as a whole."""
 
 
 def _said(error: BaseException) -> str:
@@ -105,6 +117,29 @@ class PyJwt:
                     verdicts.append(KeyVerdict(None, self._judge(token, algorithm, key)))
         return verdicts
 
+    def judge_sets(self, sets: Sequence[bytes], algorithm: str, token: str) -> list[Reason]:
+        kid = jwt.get_unverified_header(token)["kid"]
+        return [self._judge_set(text, algorithm, token, kid) for text in sets]
+
+    def _judge_set(self, text: bytes, algorithm: str, token: str, kid: str) -> Reason:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                members = json.loads(text)
+                for entry in members["keys"]:
+                    if isinstance(entry, dict) and entry.get("alg") == "Ed25519":
+                        entry["alg"] = "EdDSA"
+                keys = jwt.PyJWKSet.from_dict(members)
+            except Exception as error:  # noqa: BLE001
+                return NOT_READ + _said(error)
+            try:
+                key = keys[kid]
+            except KeyError as error:
+                return _said(error)
+            if key.algorithm_name not in (algorithm, "EdDSA" if algorithm == "Ed25519" else algorithm):
+                return "the key is for another algorithm"
+            return self._judge(token, algorithm, key.key)
+
 
 class Joserfc:
     name = "joserfc"
@@ -147,6 +182,62 @@ class Joserfc:
                     verdicts.append(KeyVerdict(None, self._judge(token, algorithm, key)))
         return verdicts
 
+    def judge_sets(self, sets: Sequence[bytes], algorithm: str, token: str) -> list[Reason]:
+        verdicts: list[Reason] = []
+        for text in sets:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    keys = joserfc.jwk.KeySet.import_key_set(json.loads(text))
+                except Exception as error:  # noqa: BLE001
+                    verdicts.append(NOT_READ + _said(error))
+                else:
+                    verdicts.append(self._judge(token, algorithm, keys))
+        return verdicts
+
+
+class JwCrypto:
+    """The only peer here that knows ML-DSA; Node's WebCrypto has it from release 24 on."""
+
+    name = "jwcrypto"
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # It has no types, which mypy would complain of.
+        self._jwk: Json = importlib.import_module("jwcrypto.jwk")
+        self._jwt: Json = importlib.import_module("jwcrypto.jwt")
+        # It takes no time as an argument either.
+        monkeypatch.setattr(self._jwt, "time", SimpleNamespace(time=lambda: NOW))
+
+    def _judge(self, token: str, algorithm: str, key: Json) -> Reason:
+        judge = self._jwt.JWT(
+            algs=[algorithm],
+            check_claims={"iss": ISSUER, "aud": AUDIENCE, "exp": None, "sub": None, "iat": None},
+            expected_type="JWS",
+            strict_serialization=True,
+        )
+        judge.leeway = LEEWAY_S
+        try:
+            judge.deserialize(token, key)
+        except Exception as error:  # noqa: BLE001
+            return _said(error)
+        return None
+
+    def judge_tokens(self, tokens: Sequence[str], algorithm: str, jwk: Mapping[str, Json]) -> list[Reason]:
+        key = self._jwk.JWK(**jwk)
+        return [self._judge(token, algorithm, key) for token in tokens]
+
+    def judge_keys(self, keys: Sequence[bytes], algorithm: str, token: str) -> list[KeyVerdict]:
+        verdicts = []
+        for text in keys:
+            try:
+                key = self._jwk.JWK.from_json(text.decode("utf-8"))
+                key.get_op_key("verify")
+            except Exception as error:  # noqa: BLE001
+                verdicts.append(KeyVerdict(_said(error), "not read"))
+            else:
+                verdicts.append(KeyVerdict(None, self._judge(token, algorithm, key)))
+        return verdicts
+
 
 class Jose:
     """One node process for all questions; `close` ends it."""
@@ -179,6 +270,10 @@ class Jose:
     def judge_keys(self, keys: Sequence[bytes], algorithm: str, token: str) -> list[KeyVerdict]:
         texts = [base64.b64encode(key).decode() for key in keys]
         return [KeyVerdict(*answer) for answer in self._ask(keys=texts, algorithm=algorithm, token=token)]
+
+    def judge_sets(self, sets: Sequence[bytes], algorithm: str, token: str) -> list[Reason]:
+        texts = [base64.b64encode(text).decode() for text in sets]
+        return self._ask(sets=texts, algorithm=algorithm, token=token)
 
     def close(self) -> None:
         assert self._process.stdin is not None

@@ -11,9 +11,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from jotgate import Key, KeyRefused, KeySet, MalformedToken, Policy, TokenError, verify_jws, verify_token
 from jotgate.core.bearer import parse_authorization
+from jotgate.core.jwk import MAX_KID_CHARS
 from tests.fuzz.fixed_keys import KEYS
 from tests.fuzz.mutation import AUDIENCE, ISSUER, NOW, segment
 
@@ -72,11 +77,13 @@ def check_jws(token: str | bytes, key: Key) -> bool:
         return False
     text = token if isinstance(token, str) else token.decode("ascii")
     signed, _, signature = text.rpartition(".")
-    if key.algorithm == "ES256":
-        order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    if key.algorithm in ORDERS:
+        order, half = ORDERS[key.algorithm]
         made = key.sign(signed.encode())
-        twin = made[:32] + (order - int.from_bytes(made[32:])).to_bytes(32)
+        twin = made[:half] + (order - int.from_bytes(made[half:])).to_bytes(half)
         demand(signature in (segment(made), segment(twin)), "not signed by the key")
+    elif key.algorithm.startswith(("PS", "ML-DSA")):  # no two signatures of one text are the same
+        demand(_primitive_takes(key, _decoded(signature), signed.encode()), "not signed by the key")
     else:
         demand(signature == segment(key.sign(signed.encode())), "not signed by the key")
     head, _, body = signed.partition(".")
@@ -86,6 +93,32 @@ def check_jws(token: str | bytes, key: Key) -> bool:
     demand(header["alg"] == key.algorithm, "another algorithm")
     demand(header.get("kid", key.kid) == key.kid, "another key")
     demand(not {"crit", "b64"} & set(header), "an extension")
+    return True
+
+
+ORDERS = {
+    "ES256": (0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551, 32),
+    "ES384": (
+        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
+        48,
+    ),
+    "ES512": (2**521 - 2**260 + 0xA51868783BF2F966B7FCC0148F709A5D03BB5C9B8899C47AEBB6FB71E91386409, 66),
+}
+"""The order of each curve's group (SP 800-186 §3.2.1), and the length of half a signature (RFC 7518 §3.4)."""
+_HASHES = {"PS256": hashes.SHA256(), "PS384": hashes.SHA384(), "PS512": hashes.SHA512()}
+
+
+def _primitive_takes(key: Key, signature: bytes, message: bytes) -> bool:
+    """Asks the primitive directly: PSS with a salt as long as the hash (RFC 7518 §3.5), ML-DSA without a context."""
+    public = key.public._public
+    try:
+        if isinstance(public, RSAPublicKey):
+            hash_ = _HASHES[key.algorithm]
+            public.verify(signature, message, padding.PSS(padding.MGF1(hash_), hash_.digest_size), hash_)
+        else:
+            public.verify(signature, message)
+    except InvalidSignature:
+        return False
     return True
 
 
@@ -138,6 +171,13 @@ def jws(data: bytes) -> None:
     check_jws(data.decode("latin-1"), KEY)
 
 
+def signature(data: bytes) -> None:
+    """The first byte chooses an algorithm, the rest is the signature of a token that is good otherwise."""
+    key = list(KEYS.values())[data[0] % len(KEYS)] if data else KEY
+    header = json.dumps({"alg": key.algorithm, "kid": key.kid, "typ": "at+jwt"}).encode()
+    check_jws(f"{segment(header)}.{segment(b'{}')}.{segment(data[1:])}", key)
+
+
 def header(data: bytes) -> None:
     """Any bytes as the header of a correctly signed JWS."""
     check_jws(signed_text(data, b"{}"), KEY)
@@ -169,7 +209,10 @@ def jwk(data: bytes) -> Key | None:
 
 
 def jwks(data: bytes) -> None:
-    """Any bytes as a JWK set: one kind of key, each `kid` once, and every entry taken or named as skipped."""
+    """Any bytes as a JWK set: one kind of key, each `kid` once, and every entry taken or named as skipped.
+
+    That goes for the entries that are skipped, too.
+    """
     try:
         keys = KeySet.from_jwks(data)
     except KeyRefused:
@@ -178,11 +221,24 @@ def jwks(data: bytes) -> None:
     demand(len(keys) + len(keys.skipped) == len(entries), "an entry is lost")
     demand(len({key.symmetric for key in keys}) <= 1, "secrets among public keys")
     demand(len({key.kid for key in keys}) == len(keys), "a kid repeats")
+    objects = [entry for entry in entries if type(entry) is dict]
+    kids = [entry["kid"] for entry in objects if type(entry.get("kid")) is str and len(entry["kid"]) <= MAX_KID_CHARS]
+    demand(len(set(kids)) == len(kids), "a kid repeats in what is skipped")
+    types = {entry["kty"] for entry in objects if entry.get("kty") in ("oct", "RSA", "EC", "OKP", "AKP")}
+    demand("oct" not in types or len(types) == 1, "secrets among public keys in what is skipped")
 
 
 def pem(data: bytes) -> None:
     """Any bytes as a PEM key, for each type of key."""
-    for algorithm in ("RS256", "ES256", "Ed25519"):
+    for algorithm in (
+        "RS256",
+        "PS512",
+        "ES256",
+        "ES384",
+        "ES512",
+        "Ed25519",
+        *(name for name in KEYS if "DSA" in name),
+    ):
         try:
             key = Key.from_pem(data, algorithm)
         except KeyRefused:
@@ -206,5 +262,5 @@ def bearer(data: bytes) -> None:
 
 
 TARGETS: Mapping[str, Callable[[bytes], object]] = {
-    target.__name__: target for target in (jws, header, payload, claims, jwk, jwks, pem, bearer)
+    target.__name__: target for target in (jws, signature, header, payload, claims, jwk, jwks, pem, bearer)
 }

@@ -1,4 +1,4 @@
-"""The same mutated tokens and keys before jotgate, PyJWT, joserfc and npm's jose: what ours alone takes is explained.
+"""The same mutated tokens, keys and key sets before jotgate and others: what ours alone takes is explained.
 
 An unexplained one fails. What ours refuses and a peer takes is counted by reason and, in the long run, printed.
 """
@@ -19,14 +19,27 @@ import pytest
 from jotgate import JotgateError, Key, KeySet, verify_token
 from tests.conftest import Need
 from tests.fuzz.differences import RULES, explain
-from tests.fuzz.fixed_keys import KEYS
-from tests.fuzz.mutation import CLAIMS, NOW, Mutator, key_texts, mutants
-from tests.fuzz.peers import Jose, Joserfc, KeyVerdict, Peer, PyJwt, Reason
+from tests.fuzz.fixed_keys import KEYS, KINDS
+from tests.fuzz.mutation import CLAIMS, NOW, Mutator, key_texts, mutants, set_texts
+from tests.fuzz.peers import Jose, Joserfc, JwCrypto, KeyVerdict, Peer, PyJwt, Reason, SetPeer
 from tests.fuzz.targets import policy, signed_text
 
 Json: TypeAlias = Any
 SEED = 20_261_123
-ALGORITHM = pytest.mark.parametrize("algorithm", KEYS)
+CLAIMS_TEXT = json.dumps(CLAIMS).encode()
+KNOWN = {
+    name: ("jwcrypto",) if name.startswith("ML-DSA") else ("PyJWT", "joserfc", "jose")  # who knows an algorithm
+    for name in KEYS
+}
+PAIRS = pytest.mark.parametrize(
+    ("peer", "algorithm"), [(peer, name) for name, peers in KNOWN.items() for peer in peers], indirect=["peer"]
+)
+# Two of each kind of signature: sets are about keys.
+SET_PAIRS = pytest.mark.parametrize(
+    ("peer", "algorithm"),
+    [(peer, name) for peer in ("PyJWT", "joserfc", "jose") for name in ("ES256", "RS256", "PS256", "Ed25519")],
+    indirect=["peer"],
+)
 
 
 @pytest.fixture
@@ -36,11 +49,13 @@ def jose(need: Need, node_modules: Path) -> Iterator[Jose]:
     peer.close()
 
 
-@pytest.fixture(params=("PyJWT", "joserfc", "jose"))
+@pytest.fixture
 def peer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Peer:
     if request.param == "jose":
         found: Peer = request.getfixturevalue("jose")
         return found
+    if request.param == "jwcrypto":
+        return JwCrypto(monkeypatch)
     return PyJwt(monkeypatch) if request.param == "PyJWT" else Joserfc()
 
 
@@ -123,6 +138,23 @@ def compare_keys(peer: Peer, algorithm: str, jwk: dict[str, str], seed: int, cou
     return tally
 
 
+def compare_sets(peer: SetPeer, algorithm: str, seed: int, count: int) -> Tally:
+    """Which sets let a token pass that the key of the set's that it names has signed."""
+    key = KEYS[algorithm]
+    token = signed_text(json.dumps({"alg": algorithm, "kid": key.kid, "typ": "at+jwt"}).encode(), CLAIMS_TEXT, key)
+    # The key in question first, and again: it should be in most of the sets.
+    names = (algorithm, algorithm, "ES256", "RS256", "PS256", "Ed25519", "ES384")
+    tally = Tally(peer.name, "set")
+    texts = set_texts(Mutator(seed), count, [jwk_of(KEYS[name]) for name in names], jwk_of(KEYS["HS256"]))
+    for text, verdict in zip(texts, peer.judge_sets(texts, algorithm, token), strict=True):
+        tally.compare(our_judgement(partial(verify_with_set, text, algorithm, token)), verdict, text, text)
+    return tally
+
+
+def verify_with_set(text: bytes, algorithm: str, token: str) -> None:
+    verify_token(token, KeySet.from_jwks(text, algorithms=(algorithm,)), policy(algorithm), NOW)
+
+
 def judge(tally: Tally, seed: int) -> None:
     assert not tally.unexplained, (
         f"seed {seed}: jotgate takes {len(tally.unexplained)} that {tally.peer} refuses and no rule explains: "
@@ -130,21 +162,31 @@ def judge(tally: Tally, seed: int) -> None:
     )
 
 
-@ALGORITHM
+@PAIRS
 def test_no_mutated_token_is_taken_by_ours_alone_without_an_explanation(peer: Peer, algorithm: str) -> None:
-    tally = compare_tokens(peer, algorithm, SEED, 600)
-    assert tally.both > 60, "the peer takes next to nothing: it is not set up as ours is"
-    assert sum(tally.stricter.values()) > 20
+    count = 600 if algorithm in KINDS else 150
+    tally = compare_tokens(peer, algorithm, SEED, count)
+    assert tally.both > count // 10, "the peer takes next to nothing: it is not set up as ours is"
+    assert sum(tally.stricter.values()) > count // 30
     judge(tally, SEED)
 
 
-@ALGORITHM
+@PAIRS
 def test_no_mutated_key_is_taken_by_ours_alone_without_an_explanation(peer: Peer, algorithm: str) -> None:
-    tally = compare_keys(peer, algorithm, jwk_of(KEYS[algorithm]), SEED, 300)
-    assert tally.both > 60, "the peer reads next to no key: it is not set up as ours is"
+    count = 300 if algorithm in KINDS else 80
+    tally = compare_keys(peer, algorithm, jwk_of(KEYS[algorithm]), SEED, count)
+    assert tally.both > count // 5, "the peer reads next to no key: it is not set up as ours is"
     judge(tally, SEED)
     if algorithm in ("ES256", "Ed25519"):
         judge(compare_keys(peer, algorithm, KEYS[algorithm].to_private_jwk(), SEED, 200), SEED)
+
+
+@SET_PAIRS
+def test_no_key_set_lets_a_token_pass_with_ours_alone_without_an_explanation(peer: SetPeer, algorithm: str) -> None:
+    tally = compare_sets(peer, algorithm, SEED, 400)
+    assert tally.both > 40, "the peer reads next to no set: it is not set up as ours is"
+    assert sum(tally.stricter.values()) > 20
+    judge(tally, SEED)
 
 
 def test_every_rule_is_explained_in_the_table_and_every_row_is_a_rule() -> None:
@@ -162,6 +204,11 @@ def test_every_rule_is_explained_in_the_table_and_every_row_is_a_rule() -> None:
         ("joserfc", "token", "ExceededSizeError: Header size exceeds 512 bytes.", b"{}"),
         ("jose", "token", "ERR_JWT_EXPIRED: expired", b"{}"),
         ("PyJWT", "token", "UnsupportedHeaderError", b'{"v":1}'),
+        ("joserfc", "set", "not read: KeyParameterError: x", json.dumps({"keys": [jwk_of(KEYS["ES256"])]}).encode()),
+        ("joserfc", "set", "BadSignatureError: bad_signature", b'{"keys":[{}]}'),
+        ("jose", "set", "not read: ERR_JWKS_INVALID: JSON Web Key Set malformed", b'{"keys":[{}]}'),
+        ("jose", "set", "ERR_JWKS_NO_MATCHING_KEY: none", b'{"keys":[5]}'),
+        ("jwcrypto", "key", "KeyError: \"Cannot set 'k' on 'AKP' key type\"", b'{"kty":"AKP"}'),
     ],
 )
 def test_rules_explain_no_more_than_they_claim(peer_name: str, kind: str, reason: str, judged: bytes) -> None:
@@ -169,15 +216,25 @@ def test_rules_explain_no_more_than_they_claim(peer_name: str, kind: str, reason
 
 
 @pytest.mark.soak
-@ALGORITHM
+@SET_PAIRS
+def test_thousands_of_key_sets_before_every_peer(peer: SetPeer, algorithm: str) -> None:
+    seed = SystemRandom().randrange(2**32)
+    tally = compare_sets(peer, algorithm, seed, 5_000)
+    print(f"seed {seed}, {algorithm}, {tally.report(5_000)}")  # noqa: T201 # pytest -rP shows it
+    judge(tally, seed)
+
+
+@pytest.mark.soak
+@PAIRS
 def test_tens_of_thousands_of_tokens_and_keys_before_every_peer(peer: Peer, algorithm: str) -> None:
     seed = SystemRandom().randrange(2**32)
-    tokens = compare_tokens(peer, algorithm, seed, 10_000)
-    keys = compare_keys(peer, algorithm, jwk_of(KEYS[algorithm]), seed, 4_000)
+    times = 1 if algorithm in KINDS else 4
+    tokens = compare_tokens(peer, algorithm, seed, 10_000 // times)
+    keys = compare_keys(peer, algorithm, jwk_of(KEYS[algorithm]), seed, 4_000 // times)
     # OpenSSL proves the primes of private RSA keys, which takes it a tenth of a second each.
-    count = {"RS256": 50, "HS256": 0}.get(algorithm, 2_000)
+    count = {"oct": 0, "RSA": 50}.get(KEYS[algorithm].to_private_jwk()["kty"], 2_000) // times
     private = compare_keys(peer, algorithm, KEYS[algorithm].to_private_jwk(), seed, count)
-    totals: Sequence[tuple[Tally, int]] = ((tokens, 10_000), (keys, 4_000), (private, count))
+    totals: Sequence[tuple[Tally, int]] = ((tokens, 10_000 // times), (keys, 4_000 // times), (private, count))
     for tally, total in totals:
         print(f"seed {seed}, {algorithm}, {tally.report(total)}")  # noqa: T201 # pytest -rP shows it
     for tally, _ in totals:

@@ -1,7 +1,7 @@
 """Runs one target under atheris, guided by the coverage of jotgate.core: `python -m tests.fuzz.with_atheris jwk`.
 
-What follows the target's name goes to libFuzzer: a folder of inputs, `-max_total_time=600`. atheris is no dependency of
-the tests: it has wheels for some Python versions only.
+What follows the target's name goes to libFuzzer: a folder of inputs, `-max_total_time=600`. atheris has wheels for
+Linux on x86_64 only, so that it is imported here and nowhere else.
 """
 
 from __future__ import annotations
