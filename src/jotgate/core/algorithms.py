@@ -170,7 +170,7 @@ def _mldsa_check(size: int) -> Callable[[Any], Check]:
             if len(signature) != size:
                 raise BadSignature(_WRONG)
             try:
-                verify(signature, message)  # with the empty context, as RFC 9964 demands
+                verify(signature, message)  # with the empty context (RFC 9964 §5)
             except InvalidSignature:
                 raise BadSignature(_WRONG) from None
 

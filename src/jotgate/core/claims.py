@@ -201,7 +201,8 @@ class Policy(msgspec.Struct, frozen=True):
 
         `domain` is the tenant's or the custom domain, as it stands in `iss`. Both token profiles are taken. They live
         24 hours unless the API's settings say otherwise (30 days at most). An ID token names a client as its audience,
-        so never register an API under a client's id. Sources: "Access Token Profiles",
+        so never register an API under a client's id. An API whose tokens are signed by HMAC shares the issuer's
+        secret, and would be an issuer itself: no preset takes such. Sources: "Access Token Profiles",
         https://auth0.com/docs/secure/tokens/access-tokens/access-token-profiles, and "Update Access Token Lifetime",
         https://auth0.com/docs/secure/tokens/access-tokens/update-access-token-lifetime.
         """
@@ -226,9 +227,9 @@ class Policy(msgspec.Struct, frozen=True):
         Access tokens have no `aud`: the client stands in `client_id`. Where the app asks for tokens bound to a
         resource they do have one, which `audience` must name then; without `audience` such tokens are for another API
         and refused. With `token_use="id"` ID tokens are taken, and only those. Headers have no `typ`. Tokens live 5
-        minutes to 1 day. Sources: "Understanding the access token" and "Verifying JSON web tokens",
-        https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-the-access-token.html
-        and …/amazon-cognito-user-pools-using-tokens-verifying-a-jwt.html.
+        minutes to 1 day. Sources: "Understanding the access token" (header, `client_id`, and `aud` only where the
+        application requested a resource binding), "Understanding the identity (ID) token" and "Verifying JSON web
+        tokens" in https://docs.aws.amazon.com/cognito/latest/developerguide/.
         """
         shape = presets.cognito(
             region=region,
@@ -258,9 +259,9 @@ class Policy(msgspec.Struct, frozen=True):
         `scp`; app roles are in `claims["roles"]`. ID tokens are refused also where client and API share a registration.
         Tokens live 60 to 90 minutes and are dated 5 minutes back; with Continuous Access Evaluation up to 28 hours,
         which `max_lifetime_s` may then allow. The keys have no `alg`. National clouds have other issuers: make a
-        `Policy` for them. Sources: "Access tokens in the Microsoft identity platform",
-        https://learn.microsoft.com/entra/identity-platform/access-tokens, and "Access token claims reference",
-        https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference.
+        `Policy` for them. Sources: "Access tokens in the Microsoft identity platform", "Access token claims reference"
+        (`azp` and `appid`, `ver`, and `typ`, which is always JWT), "ID token claims reference" and "Optional claims
+        reference" (neither of which knows `azp` or `appid`) in https://learn.microsoft.com/entra/identity-platform/.
         """
         shape = presets.entra(tenant_id=tenant_id, audience=audience, version=version, max_lifetime_s=max_lifetime_s)
         return cls(**shape, leeway_s=leeway_s, claims_type=claims_type)
@@ -284,9 +285,10 @@ class Policy(msgspec.Struct, frozen=True):
         instead, which names the client that a token was given to: `client_id` demands that besides, if given.
         Keycloak's other tokens (ID, refresh, logout, DPoP-bound) say so in a claim `typ` and are refused. `base_url`
         is all of the issuer before `/realms`. Tokens live 5 minutes unless the realm says otherwise. Sources:
-        "Keycloak Audience: Get the aud Claim Right", https://phasetwo.io/tutorials/clients/audience/, "Get a Keycloak
-        Token and Read Every Claim", https://phasetwo.io/tutorials/getting-started/your-first-token/, and on the
-        header's type https://github.com/keycloak/keycloak/pull/37573.
+        "Audience support" in the Server Administration Guide, https://www.keycloak.org/docs/latest/server_admin/ (a
+        client is no audience of its own access tokens, and the one of its ID tokens), "Get a Keycloak Token and Read
+        Every Claim", https://phasetwo.io/tutorials/getting-started/your-first-token/, and on the header's types
+        https://github.com/keycloak/keycloak/pull/37573 (at+jwt, where a client asks for it) and …/pull/29260 (logout).
         """
         shape = presets.keycloak(
             base_url=base_url,

@@ -635,7 +635,7 @@ def _write_ed25519(row: Algorithm, public: Material, private: Material) -> dict[
     return members
 
 
-# ML-DSA (RFC 9964 §3, FIPS 204)
+# ML-DSA (RFC 9964: §3 the key type, §4 the private key is a seed of 32 bytes, §6 the thumbprint; FIPS 204)
 
 
 def find_mldsa(row: Algorithm) -> tuple[Any, Any]:
@@ -662,7 +662,7 @@ def _check_mldsa(row: Algorithm, key: Material) -> None:
 
 def _read_mldsa(row: Algorithm, members: dict[str, Any]) -> tuple[Material, Material]:
     if "alg" not in members:
-        raise KeyRefused("A JWK of type AKP names its algorithm itself (RFC 9964).")
+        raise KeyRefused("A JWK of type AKP names its algorithm itself (RFC 9964 §3).")
     public_class, private_class = find_mldsa(row)
     raw = _octets(members, "pub")
     try:

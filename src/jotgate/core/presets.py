@@ -122,7 +122,7 @@ def entra(
         "algorithms": RS256,
         "typ": "JWT",
         # An app that calls its own API under one registration gets ID tokens and access tokens with the same
-        # audience: only the latter name the client that they were given to.
+        # audience: only the latter name the client that they were given to (Entra's claims references).
         "claim_values": {"tid": tenant_id, "ver": version, "azp" if second else "appid": str},
         "forbidden": _FOREIGN_CLAIMS,
         "scope_claim": "scp",
