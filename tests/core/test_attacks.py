@@ -371,6 +371,37 @@ def test_ml_dsa_signatures_under_a_context_are_refused(forge: Forge, bits: int) 
         verify_jws(f"{text}.{encode_segment(private.sign(text.encode(), b'JWT'))}", key)
 
 
+def test_all_wrong_signatures_are_refused_in_the_same_words(
+    forge: Forge, keys: dict[str, Key], every_algorithm: str
+) -> None:
+    """What is wrong with one is nobody's business: the difference would tell a forger how far they got."""
+    signed, _, good = forge.token(every_algorithm).rpartition(".")
+    raw = decode_segment(good.encode())
+    wrong = (
+        b"",
+        raw[:-1],
+        raw + b"\0",
+        bytes(len(raw)),
+        bytes((raw[0] ^ 1,)) + raw[1:],
+        keys[every_algorithm].sign(b"-"),
+    )
+    said = set()
+    for signature in wrong:
+        with pytest.raises(BadSignature) as refused:
+            verify_token(
+                f"{signed}.{forge.segment(signature)}", keys[every_algorithm], forge.policy(every_algorithm), forge.now
+            )
+        said.add(str(refused.value))
+    assert said == {"The signature does not belong to this token and key."}
+
+
+def test_members_that_mean_something_in_a_jwe_mean_nothing_here(verify: Verify, forge: Forge, algorithm: str) -> None:
+    """No payload is ever inflated and no key derived: such code does not exist, and RFC 7515 §4 says to ignore them."""
+    for members in ({"zip": "DEF"}, {"p2c": 2**31, "p2s": "AAAA"}, {"enc": "A256GCM"}, {"epk": {"kty": "EC"}}):
+        claims = verify(forge.token(algorithm, header=forge.header(algorithm, **members)))
+        assert claims.to_dict() == verify(forge.token(algorithm)).to_dict()
+
+
 def test_a_signature_by_another_key_under_the_same_kid_is_refused(forge: Forge, keys: dict[str, Key]) -> None:
     for name in (
         "HS256",

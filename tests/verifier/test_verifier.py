@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from jotgate import (
     KeySourceError,
     Policy,
     SettingsError,
+    TokenError,
     TokenRevoked,
     UnknownKey,
     Verifier,
@@ -54,6 +56,18 @@ async def test_averify_gives_what_verify_gives() -> None:
 def test_another_audience_is_refused() -> None:
     with pytest.raises(ClaimRefused):
         Verifier(issuer=ISSUER, audience="other", keys=KEY.public).verify(token())
+
+
+def test_a_key_counts_for_its_own_issuer_alone_whatever_its_kid() -> None:
+    first, second = (generate_key("ES256", kid="same") for _ in range(2))
+    issuers = {"https://one.example": first, "https://two.example": second}
+    verifiers = {name: Verifier(issuer=name, audience="api", keys=key.public) for name, key in issuers.items()}
+    for name, verifier in verifiers.items():
+        assert verifier.verify(Issuer(issuer=name, keys=issuers[name]).issue("alice", audience="api")).issuer == name
+        for claimed, key in itertools.product(issuers, issuers.values()):
+            if (claimed, key) != (name, issuers[name]):
+                with pytest.raises(TokenError):
+                    verifier.verify(Issuer(issuer=claimed, keys=key).issue("alice", audience="api"))
 
 
 def test_status_tells_the_keys_that_cannot_be_used_and_why() -> None:
