@@ -233,6 +233,19 @@ class Plan(msgspec.Struct):
     tier: str
 
 
+def test_claims_are_read_into_a_type_once_more_and_out_of_it(forge: Forge) -> None:
+    claims = verify(forge, forge.token(tier="gold", tags=["a"]), policy())
+    assert claims.custom is None
+    typed = claims.as_type(Plan)
+    assert typed.custom == Plan("gold")
+    assert typed.to_dict() == claims.to_dict()
+    assert typed.expires_at == claims.expires_at
+    assert typed.as_type(None).custom is None
+    with pytest.raises(ClaimRefused) as refused:
+        verify(forge, forge.token(), policy()).as_type(Plan)
+    assert refused.value.claim == "tier"
+
+
 class Own(msgspec.Struct, rename={"site": "https://shop.example/site"}):
     tenant: str
     seats: int

@@ -294,3 +294,6 @@ def test_atheris_finds_nothing(target: str, tmp_path: Path) -> None:
         check=False,
     )
     assert answer.returncode == 0, answer.stderr[-3000:]
+    for line in answer.stderr.splitlines():
+        if "DONE" in line or line.startswith("Done "):
+            print(f"{target}: {line.strip()}")  # noqa: T201 # pytest -rP shows it
