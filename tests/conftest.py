@@ -24,6 +24,8 @@ import httpx2
 import hypothesis
 import pytest
 
+from tests.services import PostgresServer, RedisServer, find_postgres, run_postgres, run_redis
+
 # One profile for `make test` (the same examples each time, no deadline on a shared machine), one for `make soak`.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("soak", deadline=None, max_examples=2000)
@@ -76,6 +78,51 @@ def node_modules() -> Path:
     if not (folder / "jose").is_dir():
         _missing("npm's jose is not installed (scripts/ensure-services does it)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_program() -> str:
+    """The path of `postgres`."""
+    path = find_postgres()
+    if path is None:
+        _missing("PostgreSQL is not installed (scripts/ensure-services does it)")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres_program: str) -> Iterator[PostgresServer]:
+    """One PostgreSQL for the whole run; it does not wait for the disk. Tests make databases in it and never stop it."""
+    with run_postgres(postgres_program, fsync=False) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The address of an empty database of the test's own."""
+    url = postgres_server.new_database()
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def own_postgres(postgres_program: str) -> Iterator[PostgresServer]:
+    """A PostgreSQL of the test's own, durable as in real life, to stop, restart and crash as it likes."""
+    with run_postgres(postgres_program, fsync=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(need: Need) -> Iterator[RedisServer]:
+    """One Redis for the whole run. Tests never stop it."""
+    with run_redis(need("redis-server")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_redis(need: Need) -> Iterator[RedisServer]:
+    """A Redis of the test's own, to stop and restart as it likes."""
+    with run_redis(need("redis-server")) as server:
+        yield server
 
 
 def node_command(node: str) -> list[str]:

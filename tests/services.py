@@ -1,0 +1,269 @@
+"""The real PostgreSQL and Redis that tests run against: own processes on loopback, in own folders, ended by their ids.
+
+They are Debian's programs (see scripts/ensure-services), started here and nowhere else. Their passwords are made up, so
+that tests can look for them where they must not be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import asyncpg
+
+T = TypeVar("T")
+
+STARTED_WITHIN_S = 60
+STOPPED_WITHIN_S = 60
+PASSWORD = "canary-of-the-database"
+
+
+def find_postgres() -> str | None:
+    """The path of the newest `postgres` that is installed; Debian keeps it out of PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
+    return str(found[-1]) if found else shutil.which("postgres")
+
+
+def run_apart(work: Callable[[], Coroutine[None, None, T]]) -> T:
+    """Run a coroutine in a thread of its own, so that it does not matter which event loop is running here."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(work())).result()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class _Service:
+    """A server process on a port that stays the same from one start to the next."""
+
+    name = ""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and return when it answers."""
+        assert self._process is None, f"{self.name} runs already"
+        with (self.folder / "log").open("ab") as log:
+            self._process = self._launch(log.fileno())
+        deadline = time.monotonic() + STARTED_WITHIN_S
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop(signal.SIGKILL)
+                raise AssertionError(f"{self.name} did not start; it said:\n{self.said()}")
+            time.sleep(0.01)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End it, and wait until it has ended. Whether it ran does not matter."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(STOPPED_WITHIN_S)
+            self._process = None
+
+    def restart(self) -> None:
+        """Stop it, cutting all connections, and start it on the same port with the same data."""
+        self.stop()
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, f"{self.name} does not run"
+        return self._process.pid
+
+    def said(self) -> str:
+        """What it wrote into its log."""
+        return (self.folder / "log").read_text(errors="replace")
+
+    def _launch(self, log: int) -> subprocess.Popen[bytes]:
+        raise NotImplementedError
+
+    def _is_ready(self) -> bool:
+        raise NotImplementedError
+
+
+class PostgresServer(_Service):
+    """A PostgreSQL of its own. Everybody may log in as `jotgate` (with any password), `strict` needs the right one."""
+
+    name = "PostgreSQL"
+
+    def __init__(self, program: str, folder: Path, *, fsync: bool) -> None:
+        super().__init__(folder)
+        self._program = program
+        self._fsync = fsync
+        # PostgreSQL refuses to run as root, so that root lends it the user that Debian's package made, or nobody.
+        self._user: int | None = None
+        if os.geteuid() == 0:
+            names = {entry.pw_name for entry in pwd.getpwall()}
+            self._user = pwd.getpwnam("postgres" if "postgres" in names else "nobody").pw_uid
+            os.chown(folder, self._user, -1)
+        self._count = 0
+
+    @property
+    def url(self) -> str:
+        """The address of the database `postgres`, which is there from the beginning and which tests leave alone."""
+        return self.url_of("postgres")
+
+    def url_of(self, database: str, *, user: str = "jotgate") -> str:
+        """The address of a database, with a password in it."""
+        return f"postgresql://{user}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def make_cluster(self) -> None:
+        """Make the empty database cluster in the folder."""
+        initdb = str(Path(self._program).with_name("initdb"))
+        options = ["--username=jotgate", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        subprocess.run(
+            [initdb, *options, str(self.folder / "data")],
+            user=self._user,
+            check=True,
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+        )
+        rules = "host all strict 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
+        (self.folder / "data" / "pg_hba.conf").write_text(rules)
+
+    def query(self, sql: str, *values: object, database: str = "postgres") -> list[asyncpg.Record]:
+        """Run one statement on a connection of its own; blocks."""
+
+        async def run() -> list[asyncpg.Record]:
+            connection = await asyncpg.connect(self.url_of(database))
+            try:
+                return await connection.fetch(sql, *values)
+            finally:
+                await connection.close()
+
+        return run_apart(run)
+
+    def new_database(self, *, template: str = "template0") -> str:
+        """Make a database like the template, and return its address."""
+        self._count += 1
+        name = f"test{self._count}"
+        self.query(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self.url_of(name)
+
+    def drop_database(self, url: str) -> None:
+        """Delete a database, whoever is connected to it."""
+        self.query(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """End it in an orderly way that cuts all connections, whoever is in the middle of something."""
+        super().stop(number)
+
+    def crash(self) -> None:
+        """End it without writing anything down: the next start recovers from the write-ahead log."""
+        super().stop(signal.SIGQUIT)
+
+    def _launch(self, log: int) -> subprocess.Popen[bytes]:
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "fsync": "on" if self._fsync else "off",
+            "full_page_writes": "on" if self._fsync else "off",
+            "shared_buffers": "32MB",
+            "max_connections": "200",
+            "timezone": "UTC",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return subprocess.Popen(
+            [self._program, "-D", str(self.folder / "data"), *options],
+            user=self._user,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # A Ctrl-C in the terminal is for the tests, which then end it in an orderly way.
+            start_new_session=True,
+        )
+
+    def _is_ready(self) -> bool:
+        try:
+            lines = (self.folder / "data" / "postmaster.pid").read_text().split("\n")
+        except FileNotFoundError:
+            return False
+        return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+
+
+class RedisServer(_Service):
+    """A Redis of its own, which keeps nothing and wants a password."""
+
+    name = "Redis"
+
+    def __init__(self, program: str, folder: Path) -> None:
+        super().__init__(folder)
+        self._program = program
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+
+    def _launch(self, log: int) -> subprocess.Popen[bytes]:
+        options = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no"]
+        return subprocess.Popen(
+            [self._program, *options, "--dir", str(self.folder), "--requirepass", PASSWORD],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+    def _is_ready(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
+                probe.sendall(f"AUTH {PASSWORD}\r\nPING\r\n".encode())
+                return probe.makefile("rb").readline() == b"+OK\r\n"
+        except OSError:
+            return False
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    # Not pytest's own folders: they are closed to the user that PostgreSQL runs as.
+    folder = Path(tempfile.mkdtemp(prefix="jotgate-service-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def run_postgres(program: str, *, fsync: bool) -> Iterator[PostgresServer]:
+    """A PostgreSQL for as long as the block lasts."""
+    with _own_folder() as folder:
+        server = PostgresServer(program, folder, fsync=fsync)
+        server.make_cluster()
+        server.start()
+        try:
+            server.query(f"CREATE ROLE strict LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def run_redis(program: str) -> Iterator[RedisServer]:
+    """A Redis for as long as the block lasts."""
+    with _own_folder() as folder:
+        server = RedisServer(program, folder)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
