@@ -5,10 +5,10 @@ BIN := .venv/bin
 SOURCES := pyproject.toml README.md LICENSE $(shell find src examples -type f -not -name '*.pyc' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format soak bench-start bench-tokens pins clean
+.PHONY: help install demo test lint format soak bench-sessions bench-start bench-tokens pins clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/wheel ## make .venv with all extras, the development tools and jotgate's own wheel
 
@@ -34,6 +34,9 @@ soak: .venv/wheel .venv/services ## the long runs: more examples, more kills, ev
 bench-tokens: .venv/wheel ## sign and verify, beside other libraries and the bare primitives
 	$(BIN)/python -m bench.tokens
 
+bench-sessions: .venv/wheel ## logins, refreshes and protected GETs a second, beside other servers
+	$(BIN)/python -m bench.sessions
+
 bench-start: .venv/wheel ## time from start to ready, and the cost of `import jotgate`
 	$(BIN)/python -m bench.start
 
@@ -41,6 +44,7 @@ pins: ## resolve requirements/*.txt anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet pyproject.toml -o requirements/core.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --all-extras pyproject.toml requirements/dev.in -o requirements/dev.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet requirements/bench.in -c requirements/dev.txt -o requirements/bench.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet requirements/bench-servers.in -o requirements/bench-servers.txt
 
 clean: ## remove .venv and everything built
 	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

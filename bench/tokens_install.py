@@ -20,16 +20,16 @@ _NODE_FILES = (_ROOT / "bench" / "package.json", _ROOT / "bench" / "package-lock
 
 def install_peers() -> None:
     """Bring both parts up to date, the Node part where npm is found. Takes seconds the first time, then nothing."""
-    if _is_outdated(_PYTHON, _PINS):
+    if is_outdated(_PYTHON, _PINS):
         pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes")
         subprocess.run((*pip, "--target", str(_PYTHON), "-r", str(_PINS)), check=True)
-        _settle(_PYTHON, _PINS)
+        settle(_PYTHON, _PINS)
     npm = shutil.which("npm")
-    if npm is not None and _is_outdated(_NODE, *_NODE_FILES):
+    if npm is not None and is_outdated(_NODE, *_NODE_FILES):
         for file in _NODE_FILES:
             shutil.copy(file, _NODE)
         subprocess.run((npm, "ci", "--prefix", str(_NODE), "--silent", "--no-audit", "--no-fund"), check=True)
-        _settle(_NODE, *_NODE_FILES)
+        settle(_NODE, *_NODE_FILES)
 
 
 def add_to_path() -> None:
@@ -44,7 +44,7 @@ def node_modules() -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _is_outdated(folder: Path, *sources: Path) -> bool:
+def is_outdated(folder: Path, *sources: Path) -> bool:
     """Empty the folder if it was filled from other sources."""
     marker = folder / ".filled-from"
     if marker.is_file() and marker.read_text(encoding="ascii") == _digest(*sources):
@@ -54,7 +54,7 @@ def _is_outdated(folder: Path, *sources: Path) -> bool:
     return True
 
 
-def _settle(folder: Path, *sources: Path) -> None:
+def settle(folder: Path, *sources: Path) -> None:
     (folder / ".filled-from").write_text(_digest(*sources), encoding="ascii")
 
 
