@@ -5,6 +5,8 @@ import re
 from jotgate.core.errors import MalformedToken
 from jotgate.core.jws import MAX_TOKEN_BYTES
 
+# What nearly all values are, in one step.
+_USUAL = re.compile(rb"Bearer ([A-Za-z0-9._~+/-]+=*)")
 _SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
 _CREDENTIALS = re.compile(r" +([A-Za-z0-9._~+/-]+=*)")
 
@@ -16,6 +18,8 @@ def parse_authorization(value: str | bytes | None) -> str | None:
     """
     if value is None:
         return None
+    if type(value) is bytes and len(value) <= MAX_TOKEN_BYTES and (usual := _USUAL.fullmatch(value)):
+        return usual[1].decode("ascii")
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     text = text.strip(" \t")
     scheme = _SCHEME.match(text)

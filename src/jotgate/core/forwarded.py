@@ -4,6 +4,7 @@ Anyone can write these headers, so they count only as far as configured proxies 
 and no further than the first address that is not one of ours.
 """
 
+import functools
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -81,6 +82,12 @@ def parse_address(text: str | None) -> _Address | None:
     return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
 
 
+@functools.lru_cache(maxsize=1024)
+def _direct_sender(peer: str | None, scheme: str) -> Sender:
+    """Tell the sender of a connection, which brings many requests; what headers say is not remembered."""
+    return Sender(parse_address(peer), scheme in ("https", "wss"))
+
+
 def resolve_sender(
     peer: str | None,
     scheme: str,
@@ -100,7 +107,7 @@ def resolve_sender(
         forwarded_proto: values of ``X-Forwarded-Proto``.
         proxies: who is trusted. Nobody trusted: the headers are not looked at.
     """
-    direct = Sender(parse_address(peer), scheme in ("https", "wss"))
+    direct = _direct_sender(peer, scheme)
     if not (proxies.count or proxies.holds(direct.address)):
         return direct
     told = [

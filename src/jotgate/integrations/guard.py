@@ -193,9 +193,11 @@ class Guard:
         return cookie
 
     def _find(self, scope: Scope, *, stream: bool) -> Credential | None:
-        headers = list(_values(scope, b"authorization"))
-        tokens = [token for value in headers if (token := parse_authorization(value)) is not None]
-        found = [Credential(token, "header") for token in tokens]
+        headers = _values(scope, b"authorization")
+        found: list[Credential] = []
+        for value in headers:
+            if (token := parse_authorization(value)) is not None:
+                found.append(Credential(token, "header"))  # noqa: PERF401 - a comprehension has its own frame
         if scope["type"] == "websocket":
             found += [Credential(token, "subprotocol") for token in _offered_tokens(scope)]
         if len(headers) > 1 or len(found) > 1:
@@ -216,7 +218,7 @@ class Guard:
         if len(values) > 1:
             raise self._ambiguous()
         # Cookies come along whoever made the browser ask, so the browser has to say who that was.
-        if list(_values(scope, b"sec-fetch-site")) not in ([b"same-origin"], [b"same-site"]):
+        if _values(scope, b"sec-fetch-site") not in ([b"same-origin"], [b"same-site"]):
             raise self._refused(403, "cross_site_refused", "The stream cookie counts for pages of the same site only.")
         # And for what: `empty` is a script's request or an EventSource (Fetch Metadata §2.1), and no page, frame, image
         # or worker that somebody makes the browser load from here.
@@ -226,17 +228,21 @@ class Guard:
 
     def _check_confidential(self, scope: Scope) -> None:
         scheme = scope.get("scheme", "http")
-        if scheme in ("https", "wss") and not self._proxies:
-            return  # what most requests are; the addresses behind need no reading
         client = scope.get("client")
-        sender = resolve_sender(
-            client[0] if client else None,
-            scheme,
-            forwarded=_texts(scope, b"forwarded"),
-            forwarded_for=_texts(scope, b"x-forwarded-for"),
-            forwarded_proto=_texts(scope, b"x-forwarded-proto"),
-            proxies=self._proxies,
-        )
+        peer = client[0] if client else None
+        if self._proxies:
+            sender = resolve_sender(
+                peer,
+                scheme,
+                forwarded=_texts(scope, b"forwarded"),
+                forwarded_for=_texts(scope, b"x-forwarded-for"),
+                forwarded_proto=_texts(scope, b"x-forwarded-proto"),
+                proxies=self._proxies,
+            )
+        elif scheme in ("https", "wss"):
+            return  # what most requests are
+        else:
+            sender = resolve_sender(peer, scheme, proxies=self._proxies)
         if not sender.confidential:
             detail = (
                 "Access tokens are taken over HTTPS only. "
@@ -295,8 +301,8 @@ def _offered_tokens(scope: Scope) -> Iterator[str]:
             yield offered[index + 1] if index + 1 < len(offered) else ""
 
 
-def _values(scope: Scope, name: bytes) -> Iterator[bytes]:
-    return (value for key, value in scope["headers"] if key.lower() == name)
+def _values(scope: Scope, name: bytes) -> list[bytes]:
+    return [value for key, value in scope["headers"] if key.lower() == name]
 
 
 def _texts(scope: Scope, name: bytes) -> list[str]:

@@ -33,7 +33,7 @@ def get_log() -> structlog.stdlib.BoundLogger:
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
-    )
+    ).bind()  # once: what `wrap_logger` gives binds itself anew at every event
     return log
 
 

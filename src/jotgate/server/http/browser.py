@@ -3,6 +3,7 @@
 RFC 10017 (browser-based apps), RFC 6265bis (cookie prefixes), the Fetch standard (Origin, CORS), Fetch Metadata.
 """
 
+import functools
 import hashlib
 from typing import Final
 
@@ -15,6 +16,7 @@ CLIENT_HEADER: Final = b"jotgate-client"
 _PREFLIGHT_S: Final = b"600"
 
 
+@functools.cache
 def cookie_name(issuer: str) -> str:
     """Return the name of the session cookie: two issuers on one host do not overwrite each other's.
 

@@ -1,5 +1,6 @@
 """Bodies to typed values, once, at the edge: strict JSON, known members, right types; it knows no endpoint."""
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
@@ -7,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import fields
+from msgspec.structs import FieldInfo, fields
 
 from jotgate.core.encoding import JsonRefused, parse_json_object
 from jotgate.server.http.exchange import Request
@@ -96,7 +97,7 @@ def _holds_nul(value: object) -> bool:
 
 
 def _typed(members: Mapping[str, Any], kind: type[_Input]) -> _Input:
-    known = {each.encode_name: each for each in fields(kind)}
+    known = _members_of(kind)
     if not members.keys() <= known.keys():
         raise MemberRefused("unknown_member", f"The body may hold only {', '.join(known) or 'no members'}.")
     missing = [name for name, each in known.items() if each.required and name not in members]
@@ -109,6 +110,12 @@ def _typed(members: Mapping[str, Any], kind: type[_Input]) -> _Input:
         except msgspec.ValidationError:
             raise MemberRefused("wrong_type", f"{name} must be {_kind_name(known[name].type)}.") from None
     return kind(**values)
+
+
+@functools.cache
+def _members_of(kind: type[Struct]) -> Mapping[str, FieldInfo]:
+    """Read the annotations of a kind of input once, not with each request."""
+    return {each.encode_name: each for each in fields(kind)}
 
 
 def _decode_secret(kind: type, value: object) -> object:
