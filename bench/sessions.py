@@ -27,10 +27,10 @@ from bench.report import Report, Row, Target, pinned, publish, run_options, usab
 from bench.sessions_load import drive
 from bench.sessions_processes import postgresql, postgresql_programs
 from bench.sessions_sides import (
+    APIS,
     COSTLY_LOGIN,
     HEALTH,
     JOTGATE,
-    JOTGATE_IN_ASGI,
     JOTGATE_IN_FASTAPI,
     LOGIN,
     OPEN_READ,
@@ -194,7 +194,7 @@ def summarize(report: SessionsReport, samples: Samples) -> None:
         _compare(report, rates, Asked(LOGIN, database, JOTGATE), logins)
     reads = [each for each in rates if each.operation == READ]
     _compare(report, rates, Asked(READ, SQLITE, JOTGATE_IN_FASTAPI), reads)
-    for side in (JOTGATE_IN_FASTAPI, JOTGATE_IN_ASGI):
+    for side in APIS:
         shut, open_to_all = Asked(READ, SQLITE, side), Asked(OPEN_READ, SQLITE, side)
         if shut in rates:
             name = f"{side}: time of a protected GET as against an open one"

@@ -1,8 +1,8 @@
 """An API as a user of jotgate has it, for `bench.sessions`: the same answer from an open and from a protected route.
 
-Two apps, each with the auth server mounted under `/auth` and asked through its in-process verifier, so that a logout
-counts at once: FastAPI with `Depends(auth.require(…))`, and a plain ASGI app behind `BearerMiddleware`, where next to
-nothing hides what protecting costs. Both read the variable BENCH_SERVER.
+Each app has the auth server mounted under `/auth` and asks it through its in-process verifier, so that a logout counts
+at once: FastAPI with `Depends(auth.require(…))`, FastAPI behind `BearerMiddleware`, and a plain ASGI app behind the
+same, where next to nothing hides what protecting costs. They read the variable BENCH_SERVER.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 
 from jotgate import Claims
 from jotgate.integrations.asgi import BearerMiddleware
@@ -26,10 +26,11 @@ _AUTH = "/auth"
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 def make_fastapi() -> FastAPI:
-    """Make the FastAPI app."""
+    """Make the FastAPI app that asks for a token where a route says so."""
     server = _auth_server()
     app, auth = FastAPI(lifespan=server.lifespan), Auth(server.verifier())
     app.mount(_AUTH, server)
@@ -38,6 +39,28 @@ def make_fastapi() -> FastAPI:
     async def me(claims: Claims = Depends(auth.require(SCOPE))) -> dict[str, str]:
         return {"sub": claims.subject}
 
+    _add_open_routes(app)
+    return app
+
+
+def make_fastapi_behind_middleware() -> ASGIApp:
+    """Make the FastAPI app that is protected as a whole."""
+    app = FastAPI()
+
+    @app.get("/me")
+    async def me(request: Request) -> dict[str, str]:
+        return {"sub": request.state.claims.subject}
+
+    _add_open_routes(app)
+    return _behind_middleware(app)
+
+
+def make_asgi() -> ASGIApp:
+    """Make the plain app, which is protected as a whole."""
+    return _behind_middleware(_answer)
+
+
+def _add_open_routes(app: FastAPI) -> None:
     @app.get("/open")
     async def anybody() -> dict[str, str]:
         return {"sub": "anybody"}
@@ -46,15 +69,12 @@ def make_fastapi() -> FastAPI:
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    return app
 
-
-def make_asgi() -> Callable[[Message, Receive, Send], Awaitable[None]]:
-    """Make the plain app."""
+def _behind_middleware(app: ASGIApp) -> ASGIApp:
     server = _auth_server()
-    api = BearerMiddleware(_answer, server.verifier(), scopes=(SCOPE,), public={"/open", "/healthz"})
+    api = BearerMiddleware(app, server.verifier(), scopes=(SCOPE,), public={"/open", "/healthz"})
 
-    async def app(scope: Message, receive: Receive, send: Send) -> None:
+    async def parted(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await server(scope, receive, send)
         elif scope["path"].startswith(_AUTH + "/"):
@@ -62,7 +82,7 @@ def make_asgi() -> Callable[[Message, Receive, Send], Awaitable[None]]:
         else:
             await api(scope, receive, send)
 
-    return app
+    return parted
 
 
 async def _answer(scope: Message, receive: Receive, send: Send) -> None:

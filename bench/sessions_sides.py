@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -34,7 +35,15 @@ from jotgate.server.records import Account
 from jotgate.server.store.sqlite import SqliteStore
 
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
-JOTGATE, JOTGATE_IN_FASTAPI, JOTGATE_IN_ASGI = "jotgate", "jotgate in FastAPI", "jotgate in plain ASGI"
+JOTGATE = "jotgate"
+JOTGATE_IN_FASTAPI, JOTGATE_AROUND_FASTAPI = "jotgate's Depends in FastAPI", "jotgate's middleware around FastAPI"
+JOTGATE_AROUND_ASGI = "jotgate's middleware around plain ASGI"
+APIS: Final[Mapping[str, str]] = {
+    JOTGATE_IN_FASTAPI: "make_fastapi",
+    JOTGATE_AROUND_FASTAPI: "make_fastapi_behind_middleware",
+    JOTGATE_AROUND_ASGI: "make_asgi",
+}
+"""The function of `bench.sessions_api` that makes each."""
 REFRESH, LOGIN, COSTLY_LOGIN, READ = "refresh", "login less its hash", "login", "protected GET"
 OPEN_READ = "open GET"
 HEALTH = "healthz"
@@ -251,11 +260,10 @@ def _jotgate_works(port: int, accounts: Accounts, prefix: str = "") -> dict[str,
 @contextmanager
 def jotgate_api(setting: Setting, name: str) -> Iterator[list[Side]]:
     """An API with jotgate mounted."""
-    factory = {JOTGATE_IN_FASTAPI: "make_fastapi", JOTGATE_IN_ASGI: "make_asgi"}[name]
     folder, port, accounts = setting.folder_for(name), free_port(), setting.accounts
     issuer, data_dir = f"https://localhost:{port}{_AUTH_PATH}", folder / "data"
     seed_jotgate(Settings(issuer=issuer, data_dir=data_dir, http=True), accounts)
-    command = granian(f"bench.sessions_api:{factory}", port, "--interface", "asgi", "--factory")
+    command = granian(f"bench.sessions_api:{APIS[name]}", port, "--interface", "asgi", "--factory")
     orders = json.dumps({"issuer": issuer, "data_dir": str(data_dir)})
     with setting.run(folder, port, command, BENCH_SERVER=orders) as server:
         logins = [
@@ -391,8 +399,7 @@ def make_sides(setting: Setting, stack: ExitStack) -> tuple[list[Side], dict[str
     has_peers, has_database = peers_python() is not None, setting.postgresql_port is not None
     makers: list[tuple[str, str | None, Callable[[Setting], Any]]] = [
         ("jotgate, SQLite", None, jotgate_on_sqlite),
-        (JOTGATE_IN_FASTAPI, None, lambda to: jotgate_api(to, JOTGATE_IN_FASTAPI)),
-        (JOTGATE_IN_ASGI, None, lambda to: jotgate_api(to, JOTGATE_IN_ASGI)),
+        *((name, None, partial(jotgate_api, name=name)) for name in APIS),
     ]
     no_peers = None if has_peers else "not installed"
     no_database = None if has_database else "PostgreSQL is not installed"
