@@ -23,7 +23,7 @@ from jotgate import (
     verify_token,
 )
 from jotgate.core.algorithms import ALGORITHMS, ASYMMETRIC
-from jotgate.core.claims import REGISTERED, RFC_9068, check_claims, read_registered, read_usual
+from jotgate.core.claims import REGISTERED, RFC_9068, check_claims, read_registered
 from jotgate.core.encoding import JsonRefused, parse_json_object
 
 Json: TypeAlias = Any
@@ -431,7 +431,7 @@ USUAL = json.dumps(GOOD | {"jti": "t", "nbf": NOW}, separators=(",", ":"))
 
 def read(text: str, policy: Policy = POLICY, now: int = NOW) -> Claims | None:
     """What the short way says; whatever it takes, the long way must take as well, and say the same of it."""
-    usual = read_usual(text.encode(), policy, now)
+    usual = policy.read_usual(text.encode(), now)
     if usual is not None:
         members = parse_json_object(text.encode())
         full = Claims(members, check_claims(members, policy, now))
@@ -470,8 +470,8 @@ def test_what_is_not_usual_goes_the_long_way() -> None:
         "\ufeff" + USUAL,
     ):
         assert read(text) is None
-    assert read_usual(USUAL.encode("utf-16"), POLICY, NOW) is None
-    assert read_usual(USUAL.encode().replace(b"somebody", b"some\xffdy"), POLICY, NOW) is None
+    assert POLICY.read_usual(USUAL.encode("utf-16"), NOW) is None
+    assert POLICY.read_usual(USUAL.encode().replace(b"somebody", b"some\xffdy"), NOW) is None
 
 
 @pytest.mark.parametrize("more", ['"iss":"x"', '"exp":5', '"nbf":0', '"sub":""', '"aud":["x"]', '"jti":""'])
@@ -491,7 +491,7 @@ def test_no_payload_with_a_claim_twice_goes_the_short_way_whatever_makes_up_for_
             text = text.replace(old, new)
         for doubled in (f"{{{more},{text[1:]}", f"{text[:-1]},{more}}}", f"{{{more},{more},{text[1:]}"):
             assert doubled.count(name) > 1
-            assert read_usual(doubled.encode(), POLICY, NOW) is None
+            assert POLICY.read_usual(doubled.encode(), NOW) is None
             with pytest.raises(JsonRefused):
                 parse_json_object(doubled.encode())
 

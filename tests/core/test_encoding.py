@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import example, given
@@ -26,6 +27,20 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 def test_every_value_comes_back_from_its_segment(raw: bytes) -> None:
     assert decode_segment(encode_segment(raw)) == raw
     assert decode_segment(encode_segment(raw).encode()) == raw
+
+
+@given(st.binary(max_size=5000))
+def test_bytes_are_written_as_the_standard_library_writes_them(raw: bytes) -> None:
+    expected = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    assert encode_segment(raw) == expected
+    for alike in (bytearray(raw), memoryview(raw)):
+        assert encode_segment(cast("bytes", alike)) == expected
+
+
+@pytest.mark.parametrize("other", ["text", None, 5, {"a": 1}, [1]])
+def test_nothing_but_bytes_is_written_as_a_segment(other: object) -> None:
+    with pytest.raises(TypeError):
+        encode_segment(cast("bytes", other))
 
 
 @given(st.text(alphabet=ALPHABET + "+/= \n.é\x00", max_size=12) | st.binary(max_size=12))

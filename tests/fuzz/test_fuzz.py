@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jotgate import Key, KeyRefused, KeySet, TokenError
-from jotgate.core.claims import check_claims, read_usual
+from jotgate.core.claims import check_claims
 from jotgate.core.encoding import parse_json_object
 from tests.fuzz.fixed_keys import KEYS, KINDS
 from tests.fuzz.mutation import CLAIMS, NOW, TOKEN_NAMES, Mutator, key_texts, mutants, segment, set_texts
@@ -167,7 +167,7 @@ def test_the_short_way_of_reading_claims_takes_nothing_that_the_long_way_refuses
     demands = policy()
     taken = 0
     for payload in near_usual(Mutator(SEED), 3_000):
-        usual = read_usual(payload, demands, NOW)
+        usual = demands.read_usual(payload, NOW)
         if usual is not None:
             members = parse_json_object(payload)
             check_claims(members, demands, NOW)

@@ -1,7 +1,8 @@
 """What a token says and what a verifier demands of it (RFC 7519 §4, RFC 9068 §2.2); knows no key and no signature."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, TypeAlias, cast
 
 import msgspec
@@ -77,7 +78,7 @@ def _wrong_type(members: dict[str, Any], error: msgspec.ValidationError) -> Clai
 _Values: TypeAlias = tuple[tuple[str, frozenset[str] | type[str]], ...]
 
 
-class Policy(msgspec.Struct, frozen=True):
+class Policy(msgspec.Struct, frozen=True, dict=True):  # a __dict__, for what it keeps prepared
     """What a verifier demands of a token. There are no off-switches: issuer, audience, type and end are always checked.
 
     - `issuer`: compared exactly with `iss`. `issuer_aliases`: other spellings of the same issuer's name.
@@ -185,6 +186,17 @@ class Policy(msgspec.Struct, frozen=True):
         if isinstance(self.typ, str):
             return typ == self.typ
         return (ABSENT if typ is None else typ) in self.typ  # type: ignore[operator] # a frozenset once it is settled
+
+    @cached_property
+    def read_usual(self) -> "Callable[[bytes, int], Claims | None]":
+        """`read_usual(payload, now)`: the claims of a usual payload, at once; None for any other. For `verify_token`.
+
+        Of what is not usual, `check_claims` decides, and names the fault. Usual is what has registered claims only, in
+        compact JSON without escapes and with whole seconds, and is good. Such a text has no claim twice: written again
+        it would be shorter. Without escapes, fractions and exponents no value has a spelling shorter than the one that
+        it is written in, and of equal claims one is left.
+        """
+        return _usual_reader(self)
 
     @classmethod
     def auth0(
@@ -514,49 +526,65 @@ class _Usual(Registered, frozen=True, kw_only=True):
     """The registered claims as nearly all tokens have them: times without fractions."""
 
     exp: _Seconds
-    iat: _Seconds | UnsetType = UNSET
+    iat: _Seconds
     nbf: _Seconds | UnsetType = UNSET
     auth_time: _Seconds | UnsetType = UNSET
 
 
-_decode_usual = msgspec.json.Decoder(_Usual).decode
+_Filled: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+_FILLED: Mapping[str, object] = {
+    **dict.fromkeys(("exp", "iat", "nbf", "auth_time"), _Seconds),
+    "aud": _Filled | Annotated[list[str], msgspec.Meta(min_length=1)],
+}
 _encode = msgspec.json.Encoder().encode
 _BACKSLASH = ord("\\")  # a number is found four times as fast as a text of one character
 
 
-def read_usual(payload: bytes, policy: Policy, now: int) -> Claims | None:
-    """Give the claims of a usual payload at once; None for any other, which `check_claims` judges and names the fault.
+@lru_cache(maxsize=64)
+def _usual_decoder(required: frozenset[str]) -> Callable[[bytes], _Usual]:
+    """Read usual claims, none of the `required` left out or empty: msgspec sees that in no measurable time."""
+    fields = [(name, _FILLED.get(name, _Filled)) for name in required]
+    kind = msgspec.defstruct("_UsualAndRequired", fields, bases=(_Usual,), frozen=True, kw_only=True)
+    return cast("Callable[[bytes], _Usual]", msgspec.json.Decoder(kind).decode)
 
-    Usual is what has registered claims only, in compact JSON without escapes and with whole seconds, and is good. Such
-    a text has no claim twice: written again it would be shorter. Without escapes, fractions and exponents no value has
-    a spelling shorter than the one that it is written in, and of equal claims one is left.
-    """
-    try:
-        claims = _decode_usual(payload)
-        if len(_encode(claims)) != len(payload) or _BACKSLASH in payload:
-            return None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    for name in policy.required:
-        if name not in REGISTERED or not getattr(claims, name):
-            return None
-    leeway_s, expires_at, not_before, issued_at = policy.leeway_s, claims.exp, claims.nbf, claims.iat
+
+def _usual_reader(policy: Policy) -> Callable[[bytes, int], Claims | None]:
+    """Give `Policy.read_usual`, for which all is settled here that does not change from token to token."""
+    required = frozenset(policy.required)
     if (
-        claims.iss == policy.issuer
-        and (claims.aud == policy.audience or (type(claims.aud) is list and policy.audience in claims.aud))
-        and now < expires_at + leeway_s
-        and (not_before is UNSET or now >= not_before - leeway_s)
-        and issued_at is not UNSET
-        and now >= issued_at - leeway_s
-        and expires_at - issued_at <= policy.max_lifetime_s
-        and policy.audience_claim == "aud"
-        and policy.scope_claim == "scope"
-        and not policy.forbidden
-        and not policy.claim_values
-        and policy.claims_type is None
+        policy.audience_claim != "aud"
+        or policy.scope_claim != "scope"
+        or policy.forbidden
+        or policy.claim_values
+        or policy.claims_type is not None
+        or not required <= REGISTERED
     ):
-        return Claims(None, claims)
-    return None
+        return lambda payload, now: None
+    decode = _usual_decoder(required)
+    issuer, audience = policy.issuer, policy.audience
+    leeway_s, max_lifetime_s = policy.leeway_s, policy.max_lifetime_s
+
+    def read(payload: bytes, now: int) -> Claims | None:
+        try:
+            claims = decode(payload)
+            if len(_encode(claims)) != len(payload) or _BACKSLASH in payload:
+                return None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        audiences, expires_at, issued_at, not_before = claims.aud, claims.exp, claims.iat, claims.nbf
+        begun = now + leeway_s
+        if (
+            claims.iss == issuer
+            and (audiences == audience or (type(audiences) is list and audience in audiences))
+            and now < expires_at + leeway_s
+            and issued_at <= begun
+            and (not_before is UNSET or not_before <= begun)
+            and expires_at - issued_at <= max_lifetime_s
+        ):
+            return Claims(None, claims)
+        return None
+
+    return read
 
 
 def check_claims(members: dict[str, Any], policy: Policy, now: int) -> Registered:

@@ -8,7 +8,6 @@ last duplicate win as well.
 import json
 import math
 import re
-from binascii import b2a_base64
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -20,7 +19,6 @@ MAX_JSON_DEPTH = 32
 MAX_NUMBER_DIGITS = 4300  # where msgspec stops too, and int() by default
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-_TO_URL = bytes.maketrans(b"+/", b"-_")
 # To the standard alphabet, and every byte that base64url does not have (the standard one's own two, the padding, what
 # means something in JSON) to one that base64 does not have.
 _FROM_URL = bytes(byte if byte in _ALPHABET else ord("!") for byte in range(256)).translate(
@@ -35,11 +33,15 @@ _ENDS: tuple[dict[int, bytes], ...] = (
     dict.fromkeys(_ALPHABET[::4], b'="'),
 )
 _decode_base64 = msgspec.json.Decoder(bytes).decode
+_encode = msgspec.json.Encoder().encode
 
 
 def encode_segment(raw: bytes) -> str:
     """Encode as base64url without padding (RFC 7515 §2)."""
-    return b2a_base64(raw, newline=False).translate(_TO_URL).rstrip(b"=").decode("ascii")
+    if type(raw) is not bytes:
+        raw = bytes(memoryview(raw))  # a TypeError for text, which msgspec would write as it stands
+    # As in JSON, less the quotation marks: it takes two thirds of the time of `binascii` and `translate`.
+    return _encode(raw).replace(b"+", b"-").replace(b"/", b"_").strip(b'"=').decode("ascii")
 
 
 def decode_segment(segment: str | bytes) -> bytes:
@@ -120,7 +122,6 @@ class JsonRefused(ValueError):
 
 _BRACKET = ord("[")  # a number is found four times as fast as a text of one character
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
-_encode = msgspec.json.Encoder().encode
 
 
 def parse_json_object(raw: bytes, *, max_depth: int = MAX_JSON_DEPTH) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from jotgate.core.claims import Claims, Policy, check_claims, read_custom, read_registered, read_usual
+from jotgate.core.claims import Claims, Policy, check_claims, read_custom, read_registered
 from jotgate.core.encoding import JsonRefused, encode_json_object, parse_json_object
 from jotgate.core.errors import ClaimRefused, MalformedToken
 from jotgate.core.jwk import Key, KeySet
@@ -48,7 +48,7 @@ def verify_token(token: str | bytes, keys: Key | KeySet, policy: Policy, now: in
     route, payload = open_jws(token, keys, policy.algorithms)
     if route.typ != policy.typ and not policy.takes_typ(route.typ):
         raise ClaimRefused("The token is of another type ('typ').", claim="typ")
-    usual = read_usual(payload, policy, now)
+    usual = policy.read_usual(payload, now)
     if usual is not None:
         return usual
     try:
