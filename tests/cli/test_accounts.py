@@ -173,7 +173,7 @@ def test_a_folder_without_a_database_is_refused_and_not_filled(jotgate: Jotgate,
 def test_keys_are_listed_without_anything_secret(jotgate: Jotgate, running_server: RunningServer) -> None:
     folder = ["--data", str(running_server.data_dir)]
     told = json.loads(jotgate("keys", "list", "--json", *folder).out)
-    assert [set(each) for each in told] == [{"kid", "purpose", "algorithm", "created_at"}] * 2
+    assert [set(each) for each in told] == [{"kid", "purpose", "algorithm", "created_at"}] * 3
     with running_server.client() as client:
         [published] = client.get("/.well-known/jwks.json").json()["keys"]
     assert {each["purpose"]: each["kid"] for each in told}["access"] == published["kid"]

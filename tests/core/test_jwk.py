@@ -1162,3 +1162,13 @@ def test_a_key_stands_for_the_set_of_itself(keys: dict[str, Key], public_keys: K
     assert list(keys["ES256"].as_set) == [keys["ES256"]]
     assert keys["ES256"].as_set is keys["ES256"].as_set
     assert public_keys.as_set is public_keys
+
+
+def test_a_set_without_some_keys_is_the_same_set_where_it_has_none_of_them() -> None:
+    first, second = generate_key("ES256").public, generate_key("ES256").public
+    keys = KeySet([first, second], skipped=[("broken", "why")])
+    assert keys.without({"other"}) is keys
+    left = keys.without({first.kid, "other"})
+    assert [key.kid for key in left] == [second.kid]
+    assert left.skipped == keys.skipped
+    assert [key.kid for key in keys] == [first.kid, second.kid]

@@ -42,6 +42,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "JOTGATE_ALLOWED_ORIGINS": "https://www.example.com",
         "JOTGATE_HTTP": "true",
         "JOTGATE_HASH_WORKERS": "3",
+        "JOTGATE_FEED_CONNECTIONS": "50",
         "JOTGATE_CLAIMS_FOR": "package.module:function",
     }
     assert {name.removeprefix("JOTGATE_").lower() for name in environ} == {each.name for each in fields(Settings)}
@@ -60,6 +61,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
         allowed_origins=("https://www.example.com",),
         http=True,
         hash_workers=3,
+        feed_connections=50,
         claims_for="package.module:function",
     )
     assert Settings.from_env({"JOTGATE_TRUSTED_PROXIES": "2"}).trusted_proxies == 2

@@ -114,7 +114,11 @@ def list_keys(data: Path | None, *, as_json: bool) -> None:
         fields = ("kid", "purpose", "algorithm", "created_at")
         print_json([{name: getattr(key, name) for name in fields} for key in keys])
         return
-    purposes = {"access": "signs access tokens", "refresh": "authenticates refresh tokens"}
+    purposes = {
+        "access": "signs access tokens",
+        "feed": "signs the revocation feed",
+        "refresh": "authenticates refresh tokens",
+    }
     rows = [
         (key.kid, purposes.get(key.purpose, key.purpose), key.algorithm, relative(key.created_at, now)) for key in keys
     ]

@@ -8,7 +8,7 @@ On the wire, ids of one length stand in one text without anything between them: 
 into 3 MB.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated, Final
 
 import msgspec
@@ -27,7 +27,6 @@ MAX_SNAPSHOT_BYTES: Final = 32 * 1024 * 1024
 """A snapshot of a million sessions has 29 MB."""
 MAX_EVENT_BYTES: Final = 256 * 1024
 
-_IDS_PER_EVENT: Final = 4096  # far below MAX_EVENT_BYTES, whatever the ids
 _MAX_ID_CHARS: Final = 256
 
 
@@ -174,18 +173,3 @@ def _revocation(group: _Group) -> Revocation:
         raise FeedRefused("The message's ids cannot be told apart.")
     ids = group.ids
     return Revocation(group.kind, tuple(ids[n : n + group.size] for n in range(0, len(ids), group.size)), group.at)
-
-
-def split(revocations: Sequence[Revocation]) -> list[list[Revocation]]:
-    """Cut revocations into parts that fit into one event each."""
-    parts: list[list[Revocation]] = [[]]
-    room = _IDS_PER_EVENT
-    for each in revocations:
-        for start in range(0, max(len(each.ids), 1), _IDS_PER_EVENT):
-            ids = each.ids[start : start + _IDS_PER_EVENT]
-            if len(ids) > room:
-                parts.append([])
-                room = _IDS_PER_EVENT
-            parts[-1].append(Revocation(each.kind, ids, each.at))
-            room -= max(len(ids), 1)
-    return parts

@@ -5,7 +5,7 @@
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
@@ -344,6 +344,12 @@ class KeySet:
     def get(self, kid: str) -> Key | None:
         """Give the key of that exact `kid`, or None."""
         return self._by_kid.get(kid)
+
+    def without(self, kids: Collection[str]) -> "KeySet":
+        """Give the set without keys of these `kid`s: this very set, where it has none of them."""
+        if self._by_kid.keys().isdisjoint(kids):
+            return self
+        return KeySet((key for key in self if key.kid not in kids), skipped=self._skipped)
 
     def to_jwks(self) -> dict[str, list[dict[str, str]]]:
         """Give the public JWK set. Raises KeyRefused if it holds secrets."""

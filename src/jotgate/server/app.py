@@ -21,21 +21,24 @@ from jotgate.core.encoding import encode_segment
 from jotgate.core.errors import JotgateError, SettingsError
 from jotgate.core.jwk import KeySet
 from jotgate.issuer import Issuer
+from jotgate.server.feed import Feed
 from jotgate.server.flows.deps import CLIENT_ID, ClaimsFor, Deps
 from jotgate.server.http.dispatch import Api
 from jotgate.server.http.documents import METADATA_PATH
-from jotgate.server.http.exchange import Receive, Scope, Send, read_head, send_response
+from jotgate.server.http.exchange import Receive, Scope, Send, StreamResponse, read_head, send_response, send_stream
 from jotgate.server.http.problems import problem
 from jotgate.server.keys import load_keys
-from jotgate.server.live import Follower, LiveState
+from jotgate.server.live import REVOCATION_LIFE_S, Follower, Listener, LiveState
 from jotgate.server.log import get_log
 from jotgate.server.passwords import Passwords
 from jotgate.server.sealing import MasterKey
 from jotgate.server.settings import Settings
+from jotgate.server.store import StoreError
 from jotgate.server.store.sqlite import SqliteStore
 from jotgate.verifier import Snapshot, Verifier
 
 DATABASE_NAME: Final = "jotgate.sqlite3"
+_CAUGHT_UP_WITHIN_S: Final = 10.0
 
 Clock = Callable[[], int]
 
@@ -168,6 +171,9 @@ class AuthApp:
             response = await running.api.answer(request, receive)
         except JotgateError as error:  # the app could not start
             response = problem(error, self._log)
+        if isinstance(response, StreamResponse):
+            await send_stream(response, receive, send, with_body=request.method != "HEAD")
+            return
         await send_response(response, send, with_body=request.method != "HEAD")
 
     def _wire(self) -> _Running:
@@ -176,11 +182,25 @@ class AuthApp:
         store.open()
         given = settings.master_key.reveal() if settings.master_key else None
         master = MasterKey.load(settings.data_dir, given, make=not store.load_keys())
-        store.attend(encode_segment(self._random(16)))
+        head = store.attend(encode_segment(self._random(16)))
         keys = load_keys(store, master, self._clock(), self._random)
         public = KeySet([keys.signing.public])
-        live = LiveState(public, clock=self._clock)
-        follower = Follower(live, store)
+        live = LiveState(public)
+        feed = Feed(
+            keys.feed,
+            issuer=settings.issuer,
+            entries=live.entries,
+            keep_s=REVOCATION_LIFE_S,
+            connections=settings.feed_connections,
+            clock=self._clock,
+        )
+        follower = Follower(live, feed, store, head, clock=self._clock, random=self._random)
+        try:
+            follower.wait_caught_up(_CAUGHT_UP_WITHIN_S)
+        except StoreError:
+            follower.stop()
+            store.close_now()
+            raise
         deps = Deps(
             settings=settings,
             store=store,
@@ -195,12 +215,13 @@ class AuthApp:
             verifier=self.verifier(),
             refresh_tokens=keys.refresh_tokens,
             live=live,
+            feed=feed,
             clock=self._clock,
             random=self._random,
             claims_for=self._claims_for,
             log=self._log,
         )
-        return _Running(os.getpid(), deps, Api(deps, public), follower)
+        return _Running(os.getpid(), deps, Api(deps, public, KeySet([keys.feed.public])), follower)
 
 
 class _LiveSource:
@@ -211,6 +232,9 @@ class _LiveSource:
 
     def snapshot(self) -> Snapshot:
         return self._app.live_snapshot()
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        return self._app.start().live.subscribe(listener)
 
 
 class _WellKnown:

@@ -14,13 +14,18 @@ from jotgate.server.store import Store
 SIGNING_ALGORITHM: Final = "ES256"
 _ACCESS: Final = "access"
 _REFRESH: Final = "refresh"
+_FEED: Final = "feed"
 
 
 @dataclass(frozen=True, slots=True)
 class ServerKeys:
-    """One key a purpose: ``signing`` signs access tokens, ``refresh_tokens`` makes and checks refresh tokens."""
+    """One key a purpose.
+
+    ``signing`` signs access tokens, ``feed`` the revocation feed; ``refresh_tokens`` makes and checks refresh tokens.
+    """
 
     signing: Key
+    feed: Key
     refresh_tokens: RefreshTokens
 
 
@@ -33,20 +38,25 @@ def load_keys(store: Store, master: MasterKey, now: int, random: Callable[[int],
         SettingsError: the master key is not the one that the keys were sealed with.
     """
     stored = {key.purpose: key for key in store.load_keys()}
-    access = stored.get(_ACCESS) or store.add_key_if_none(_new_signing_key(master, now))
+    access = stored.get(_ACCESS) or store.add_key_if_none(_new_signing_key(_ACCESS, master, now))
+    feed = stored.get(_FEED) or store.add_key_if_none(_new_signing_key(_FEED, master, now))
     refresh = stored.get(_REFRESH) or store.add_key_if_none(_new_mac_key(master, now, random))
-    pem = master.unseal(access.sealed, purpose=_ACCESS, kid=access.kid)
     mac_key = master.unseal(refresh.sealed, purpose=_REFRESH, kid=refresh.kid)
     return ServerKeys(
-        signing=Key.from_pem(pem, access.algorithm),
+        signing=_unseal(master, access),
+        feed=_unseal(master, feed),
         refresh_tokens=RefreshTokens({refresh.kid: mac_key}, active=refresh.kid),
     )
 
 
-def _new_signing_key(master: MasterKey, now: int) -> SealedKey:
+def _unseal(master: MasterKey, key: SealedKey) -> Key:
+    return Key.from_pem(master.unseal(key.sealed, purpose=key.purpose, kid=key.kid), key.algorithm)
+
+
+def _new_signing_key(purpose: str, master: MasterKey, now: int) -> SealedKey:
     key = generate_key(SIGNING_ALGORITHM)
-    sealed = master.seal(key.to_pem().encode(), purpose=_ACCESS, kid=key.kid)
-    return SealedKey(kid=key.kid, purpose=_ACCESS, algorithm=key.algorithm, sealed=sealed, created_at=now)
+    sealed = master.seal(key.to_pem().encode(), purpose=purpose, kid=key.kid)
+    return SealedKey(kid=key.kid, purpose=purpose, algorithm=key.algorithm, sealed=sealed, created_at=now)
 
 
 def _new_mac_key(master: MasterKey, now: int, random: Callable[[int], bytes]) -> SealedKey:

@@ -1,21 +1,26 @@
-"""What this process knows without asking the database: its key set and what has been revoked of late.
+"""What this process knows without asking the database: its keys, and what has been revoked of late.
 
 It is the ``KeySource`` of in-process verifiers. A logout in this process counts before it is answered; one in another
-process (a second worker, the command line) counts as soon as the log has been read again.
+process (a replica, a second worker, the command line) counts as soon as the log has been read again, which every
+wake-up and at least every quarter of a second brings about. What is read goes on to the feed, in the order of the log.
 """
 
 import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from jotgate.core.encoding import encode_segment
 from jotgate.core.jwk import KeySet
-from jotgate.core.revocations import Revocation, RevocationList
+from jotgate.core.revocations import Kind, Revocation, RevocationList
+from jotgate.server.feed import HEARTBEAT_S, Feed
 from jotgate.server.log import get_log, where
+from jotgate.server.records import LogEntry, LogHead
 from jotgate.server.settings import MAX_ACCESS_TOKEN_TTL_S
-from jotgate.server.store import Store, StoreError
+from jotgate.server.store import Store, StoreBusy, StoreError
+from jotgate.server.wakeups import Wakeups
 from jotgate.verifier import Snapshot
 
 POLL_S: Final = 0.25
@@ -25,31 +30,64 @@ REVOCATION_LIFE_S: Final = MAX_ACCESS_TOKEN_TTL_S + 60 + 60
 # An entry of the log whose end has passed by no more than this is read at start all the same: the clock may be wrong.
 CLOCK_JUMP_S: Final = 3_700
 _TIDY_EVERY_S: Final = 600.0
+_PAGE: Final = 500  # entries read at once; they become one event of the feed
+_SWEEP_EVERY_S: Final = 2.0
+_SWEEP_ROWS: Final = 200
+
+Listener = Callable[[Sequence[Revocation]], None]
 
 
 class LiveState:
-    """Keys and recent revocations. A logout adds one entry in place, however many there are."""
+    """Keys and recent revocations, whoever asks: adding takes the same time however many there are."""
 
-    def __init__(
-        self, keys: KeySet, *, clock: Callable[[], int], monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, keys: KeySet, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._keys = keys
-        self._clock = clock
         self._monotonic = monotonic
         self._writing = threading.Lock()
         self._list = RevocationList()
-        self._cursor = 0
+        self._listeners: list[Listener] = []
+        self._tell: Callable[[], None] = _nobody
         self._show()
 
     def snapshot(self) -> Snapshot:
         """Return what is known now."""
         return self._snapshot
 
-    def revoke(self, revocations: Iterable[Revocation]) -> None:
-        """Take in what has just been revoked: from now on it counts in this process."""
+    def entries(self) -> tuple[Revocation, ...]:
+        """Return all that is revoked."""
         with self._writing:
-            self._list.add(revocations, keep_until=int(self._monotonic()) + REVOCATION_LIFE_S)
+            return tuple(self._list)
+
+    def revoke(self, revocations: Iterable[Revocation]) -> None:
+        """Take in what has just been committed here: it counts from now on, and others are told to look."""
+        self.learn(revocations)
+        self._tell()
+
+    def learn(self, revocations: Iterable[Revocation]) -> None:
+        """Take in revocations, wherever they come from."""
+        with self._writing:
+            new = self._list.add(revocations, keep_until=int(self._monotonic()) + REVOCATION_LIFE_S)
             self._show()
+        if new:
+            for listener in tuple(self._listeners):
+                try:
+                    listener(new)
+                except Exception as error:  # noqa: BLE001 - the app's own code: it must not keep others from hearing
+                    get_log().error("on_revoked_failed", error=type(error).__name__, at=where(error))
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` with what is newly revoked, on the thread that learns it; returns what ends that."""
+        self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            with contextlib.suppress(ValueError):
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def tell_with(self, tell: Callable[[], None]) -> None:
+        """Have ``tell`` called after each change of the log that was made here."""
+        self._tell = tell
 
     def tidy(self) -> None:
         """Drop entries of which no token can be alive any more."""
@@ -58,49 +96,68 @@ class LiveState:
             self._show()
 
     def _show(self) -> None:
-        self._snapshot = Snapshot(keys=self._keys, revocations=self._list.revocations)
+        revoked = self._list.revoked_keys
+        keys = self._keys.without(revoked) if revoked else self._keys
+        self._snapshot = Snapshot(keys=keys, revocations=self._list.revocations)
 
-    async def catch_up(self, store: Store) -> None:
-        """Take in what the log holds beyond the last reading.
+    def __len__(self) -> int:
+        return len(self._list)
 
-        Raises:
-            StoreError: the database does not answer; what is known stays.
-        """
-        entries = await store.revocations_after(self._cursor, alive_at=self._clock() - CLOCK_JUMP_S)
-        if entries:
-            self.revoke(entry.revocation for entry in entries)
-            self._cursor = entries[-1].seq
 
-    async def follow(self, store: Store) -> None:
-        """Keep catching up until cancelled. A database that does not answer is told once, and asked again."""
-        silent = False
-        tidied_at = self._monotonic()
-        while True:
-            try:
-                await self.catch_up(store)
-                await store.wait_changed(POLL_S)
-                silent = False
-            except StoreError as error:
-                if not silent:
-                    get_log().error("revocations_unread", error=type(error).__name__, at=where(error))
-                silent = True
-                await asyncio.sleep(POLL_S)
-            if self._monotonic() - tidied_at > _TIDY_EVERY_S:
-                self.tidy()
-                tidied_at = self._monotonic()
+def _nobody() -> None:
+    """Tell nobody: there is no follower yet."""
 
 
 class Follower:
-    """A thread that keeps a ``LiveState`` up to date, whatever event loops the app lives and dies in."""
+    """A thread that follows the log into a ``LiveState`` and a ``Feed``, whatever event loops the app lives in.
 
-    def __init__(self, live: LiveState, store: Store) -> None:
+    It also deletes what is long dead, a few rows at a time.
+    """
+
+    def __init__(
+        self,
+        live: LiveState,
+        feed: Feed,
+        store: Store,
+        head: LogHead,
+        *,
+        clock: Callable[[], int],
+        random: Callable[[int], bytes],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``head`` is what ``Store.attend`` returned: the log that this process vouches for from now on."""
+        self._live = live
+        self._feed = feed
+        self._store = store
+        self._head = LogHead(head.log_id, 0)  # the log's recent entries are read first
+        self._clock = clock
+        self._random = random
+        self._monotonic = monotonic
+        self._silent = False
+        self._beat_at = float("-inf")
+        self._swept_to = b""
+        self._caught_up = threading.Event()
         self._loop = asyncio.new_event_loop()
-        self._task = self._loop.create_task(live.follow(store))
+        self.wakeups = Wakeups(self._loop, store)
+        live.tell_with(self.wakeups.tell)
+        feed.begin(head.log_id, 0)
+        self._task = self._loop.create_task(self._follow())
+        self._sweeping = self._loop.create_task(self._sweep())
         self._thread = threading.Thread(target=self._run, name="jotgate-revocations", daemon=True)
         self._thread.start()
 
+    def wait_caught_up(self, timeout_s: float) -> None:
+        """Block until the log has been read once: before that, nobody here knows what is revoked.
+
+        Raises:
+            StoreError: the database did not answer in time.
+        """
+        if not self._caught_up.wait(timeout_s):
+            raise StoreBusy("The revocations could not be read in time.")
+
     def stop(self) -> None:
-        """Stop following, and wait for the thread."""
+        """Stop following, end the feed's streams, and wait for the thread."""
+        self._feed.close()
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join()
@@ -108,4 +165,96 @@ class Follower:
     def _run(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             self._loop.run_until_complete(self._task)
+        self._sweeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._sweeping)
         self._loop.close()
+
+    async def _follow(self) -> None:
+        """Keep catching up until cancelled. A database that does not answer is told once, and asked again."""
+        tidied_at = self._monotonic()
+        while True:
+            try:
+                await self.catch_up()
+                self._caught_up.set()
+                self._silent = False
+                # Only who has just read the log may say that nothing is missing: without a database there is silence.
+                if self._monotonic() - self._beat_at >= HEARTBEAT_S:
+                    self._feed.beat()
+                    self._beat_at = self._monotonic()
+                await self.wakeups.wait(POLL_S)
+            except StoreError as error:
+                if not self._silent:
+                    get_log().error("revocations_unread", error=type(error).__name__, at=where(error))
+                self._silent = True
+                await asyncio.sleep(POLL_S)
+            if self._monotonic() - tidied_at > _TIDY_EVERY_S:
+                self._live.tidy()
+                tidied_at = self._monotonic()
+
+    async def catch_up(self) -> None:
+        """Take in what the log holds beyond the last reading.
+
+        Raises:
+            StoreError: the database does not answer; what is known stays.
+        """
+        head = await self._store.head()
+        if head.log_id != self._head.log_id or head.seq < self._head.seq:
+            await self._start_over(head)
+        elif head.seq > self._head.seq:
+            await self._read_to(head)
+
+    async def _read_to(self, head: LogHead) -> list[LogEntry]:
+        everything: list[LogEntry] = []
+        while self._head.seq < head.seq:
+            entries = await self._store.revocations_after(
+                self._head.seq, alive_at=self._clock() - CLOCK_JUMP_S, limit=_PAGE
+            )
+            entries = [entry for entry in entries if entry.seq <= head.seq]
+            reached = entries[-1].seq if len(entries) == _PAGE else head.seq
+            revocations = _grouped(entries)
+            self._live.learn(revocations)
+            self._feed.append(reached, revocations)
+            self._head = LogHead(head.log_id, reached)
+            everything += entries
+        return everything
+
+    async def _start_over(self, head: LogHead) -> None:
+        """Follow another log: somebody renewed its id, or the database was restored from an older copy.
+
+        In the second case the log goes on from an earlier number, under which others have seen something else. So it
+        gets a new id, and what it has lost is logged again, as far as this process knows.
+        """
+        if head.seq < self._head.seq:
+            log_id = encode_segment(self._random(16))
+            await self._store.renew_log(head.log_id, log_id)
+            get_log().error("database_restored", log_id=log_id, seq=head.seq, known_seq=self._head.seq)
+            head = await self._store.head()
+        known = self._live.entries()
+        self._head = LogHead(head.log_id, 0)
+        self._feed.begin(head.log_id, 0)
+        logged = RevocationList()
+        logged.add(_grouped(await self._read_to(head)), keep_until=1)
+        lost = logged.add(known, keep_until=1)
+        if lost:
+            get_log().warning("revocations_logged_again", count=sum(max(len(each.ids), 1) for each in lost))
+            await self._store.log_again(lost, now=self._clock(), until_s=REVOCATION_LIFE_S)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_EVERY_S)
+            # A database that does not answer is told by the follower already.
+            with contextlib.suppress(StoreError):
+                self._swept_to = await self._store.sweep(self._swept_to, now=self._clock(), limit=_SWEEP_ROWS)
+
+
+def _grouped(entries: Sequence[LogEntry]) -> list[Revocation]:
+    """Put the entries of one page together by kind, as far as their time does not matter."""
+    ids: dict[Kind, list[str]] = {"session": [], "token": [], "key": []}
+    rest: list[Revocation] = []
+    for entry in entries:
+        if entry.kind in ids:
+            ids[entry.kind].append(entry.id)
+        else:
+            rest.append(entry.revocation)
+    return [Revocation(kind, tuple(names)) for kind, names in ids.items() if names] + rest

@@ -58,7 +58,7 @@ class SealedKey(Struct, frozen=True, kw_only=True):
     """A private key as the database holds it: encrypted under the master key (see `sealing`)."""
 
     kid: str
-    purpose: str  # "access" or "refresh"
+    purpose: str  # "access", "feed" or "refresh"
     algorithm: str
     sealed: bytes
     created_at: int

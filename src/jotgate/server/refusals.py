@@ -147,6 +147,13 @@ class InsufficientScope(RequestRefused):
         self.scope = scope
 
 
+class ParameterRefused(RequestRefused):
+    """A parameter of the query is not what it should be."""
+
+    code = "invalid_parameter"
+    status = 400
+
+
 class Busy(RequestRefused):
     """The server has as much to do as it will take on."""
 

@@ -68,6 +68,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The server listens without TLS: only for loopback, or behind a trusted proxy that speaks TLS."""
     hash_workers: int = field(default_factory=lambda: max(1, _usable_cores() - 1))
     """Threads that check passwords, so that the event loop never does."""
+    feed_connections: int = 1000
+    """How many verifiers may listen to one process's stream of revocations at once; others poll."""
     claims_for: str | None = None
     """``module:function`` that returns an account's own claims for its access tokens."""
 
@@ -164,6 +166,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "allowed_origins": _read_list,
     "http": _read_bool,
     "hash_workers": _read_int,
+    "feed_connections": _read_int,
     "claims_for": str.strip,
 }
 _RANGES: Final = {
@@ -172,6 +175,7 @@ _RANGES: Final = {
     "session_absolute_s": (60, 31_536_000),
     "password_min_length": (8, 128),
     "hash_workers": (1, 64),
+    "feed_connections": (1, 100_000),
 }
 
 
@@ -218,6 +222,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "allowed_origins": (tuple,),
     "http": (bool,),
     "hash_workers": (int,),
+    "feed_connections": (int,),
     "claims_for": (str, type(None)),
 }
 

@@ -87,6 +87,7 @@ async def test_openapi_describes_exactly_the_routes(api: Api) -> None:
         "/.well-known/jwks.json",
         "/.well-known/oauth-authorization-server",
         "/.well-known/openid-configuration",
+        "/.well-known/revocation-keys.json",
         "/openapi.json",
     }
     assert described == {(route.method, route.path) for route in ROUTES} | {("GET", path) for path in documents}

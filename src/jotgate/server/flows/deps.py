@@ -8,6 +8,7 @@ import structlog
 from msgspec import Struct
 
 from jotgate.issuer import Issuer
+from jotgate.server.feed import Feed
 from jotgate.server.live import LiveState
 from jotgate.server.passwords import Passwords
 from jotgate.server.records import Account
@@ -42,6 +43,7 @@ class Deps:
     verifier: Verifier
     refresh_tokens: RefreshTokens
     live: LiveState
+    feed: Feed
     clock: Callable[[], int]
     random: Callable[[int], bytes]
     claims_for: ClaimsFor | None

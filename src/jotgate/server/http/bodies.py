@@ -95,6 +95,9 @@ class MetadataAnswer(Struct, frozen=True):
     response_types_supported: tuple[str, ...]
     grant_types_supported: tuple[str, ...]
     token_endpoint_auth_methods_supported: tuple[str, ...]
+    jotgate_revocations_uri: str
+    jotgate_revocations_stream_uri: str
+    jotgate_revocations_jwks_uri: str
 
 
 class HealthAnswer(Struct, frozen=True):

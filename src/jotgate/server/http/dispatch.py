@@ -7,6 +7,7 @@ from jotgate.core.jwk import KeySet
 from jotgate.server.flows.deps import Deps
 from jotgate.server.http.browser import cors_headers, preflight_headers
 from jotgate.server.http.documents import (
+    FEED_KEYS_PATH,
     JWKS_PATH,
     METADATA_PATH,
     OPENAPI_PATH,
@@ -15,7 +16,7 @@ from jotgate.server.http.documents import (
     metadata,
     openapi,
 )
-from jotgate.server.http.exchange import Headers, Receive, Request, Response, read_body
+from jotgate.server.http.exchange import Headers, Receive, Request, Response, StreamResponse, read_body
 from jotgate.server.http.problems import oauth_error, problem
 from jotgate.server.http.routes import ROUTES, Route
 from jotgate.server.refusals import ClearTextRefused, MethodNotAllowed, NotFound
@@ -35,12 +36,13 @@ _ROUTES: Final[Mapping[str, Mapping[str, Route]]] = {
 class Api:
     """The endpoints and documents of one server, over the parts that they work with."""
 
-    def __init__(self, deps: Deps, keys: KeySet) -> None:
+    def __init__(self, deps: Deps, keys: KeySet, feed_keys: KeySet) -> None:
         self._deps = deps
         self._settings = deps.settings
         meta = Document(metadata(self._settings))
         self._documents: Mapping[str, Document] = {
             JWKS_PATH: Document(keys.to_jwks()),
+            FEED_KEYS_PATH: Document(feed_keys.to_jwks()),
             METADATA_PATH: meta,
             # Where RFC 8414 section 3.1 puts it for an issuer with a path, when the server has the host to itself.
             METADATA_PATH + self._settings.issuer_path: meta,
@@ -53,24 +55,27 @@ class Api:
 
     def metadata(self, request: Request) -> Response:
         """Answer with the metadata, whatever the path."""
-        return self._finish(request, self._documents[METADATA_PATH].response(request), _ANY_ORIGIN)
+        document = self._documents[METADATA_PATH].response(request)
+        return document.with_headers(*self._headers(request, _ANY_ORIGIN))
 
-    async def answer(self, request: Request, receive: Receive) -> Response:
+    async def answer(self, request: Request, receive: Receive) -> Response | StreamResponse:
         """Return the response to a request whose body has not been read yet. Every error is an answer."""
         routes = _ROUTES.get(request.path, {})
         render = oauth_error if any(route.form for route in routes.values()) else problem
         is_open = request.path in self._documents or any(route.public for route in routes.values())
         cors: Headers = _ANY_ORIGIN if is_open else cors_headers(request, self._settings)
         try:
-            response = await self._dispatch(request, routes, receive)
+            response: Response | StreamResponse = await self._dispatch(request, routes, receive)
         except Exception as error:  # noqa: BLE001 - the mapper turns every error into an answer
             response = render(error, self._deps.log)
-        return self._finish(request, response, cors)
+        return response.with_headers(*self._headers(request, cors))
 
-    def _finish(self, request: Request, response: Response, cors: Headers) -> Response:
-        return response.with_headers(*(self._secure_headers if request.sender.secure else _COMMON), *cors)
+    def _headers(self, request: Request, cors: Headers) -> Headers:
+        return (*(self._secure_headers if request.sender.secure else _COMMON), *cors)
 
-    async def _dispatch(self, request: Request, routes: Mapping[str, Route], receive: Receive) -> Response:
+    async def _dispatch(
+        self, request: Request, routes: Mapping[str, Route], receive: Receive
+    ) -> Response | StreamResponse:
         document = self._documents.get(request.path)
         if document is None and not routes:
             raise NotFound("There is nothing at this path.")

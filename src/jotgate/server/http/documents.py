@@ -10,10 +10,11 @@ from jotgate.server.http.bodies import KeySetAnswer, MetadataAnswer, OAuthError,
 from jotgate.server.http.browser import cookie_name
 from jotgate.server.http.exchange import Request, Response
 from jotgate.server.http.inputs import secret_schema
-from jotgate.server.http.routes import ROUTES, Route
+from jotgate.server.http.routes import REVOCATIONS_PATH, REVOCATIONS_STREAM_PATH, ROUTES, Route
 from jotgate.server.settings import Settings
 
 JWKS_PATH: Final = "/.well-known/jwks.json"
+FEED_KEYS_PATH: Final = "/.well-known/revocation-keys.json"
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 OPENID_PATH: Final = "/.well-known/openid-configuration"
 OPENAPI_PATH: Final = "/openapi.json"
@@ -37,8 +38,7 @@ class Document:
 
     def response(self, request: Request) -> Response:
         """Return the document, or 304 where the client has it already."""
-        asked = {part.strip().removeprefix("W/") for line in request.all(b"if-none-match") for part in line.split(",")}
-        return self._unchanged if self._etag in asked or "*" in asked else self._whole
+        return self._unchanged if request.has_etag(self._etag) else self._whole
 
 
 def metadata(settings: Settings) -> MetadataAnswer:
@@ -51,6 +51,9 @@ def metadata(settings: Settings) -> MetadataAnswer:
         response_types_supported=(),
         grant_types_supported=("refresh_token",),
         token_endpoint_auth_methods_supported=("none",),
+        jotgate_revocations_uri=f"{settings.issuer}{REVOCATIONS_PATH}",
+        jotgate_revocations_stream_uri=f"{settings.issuer}{REVOCATIONS_STREAM_PATH}",
+        jotgate_revocations_jwks_uri=f"{settings.issuer}{FEED_KEYS_PATH}",
     )
 
 
@@ -71,6 +74,7 @@ def openapi(settings: Settings) -> dict[str, Any]:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of)
     for path, kind, summary in (
         (JWKS_PATH, KeySetAnswer, "The public keys that verify access tokens (RFC 7517)"),
+        (FEED_KEYS_PATH, KeySetAnswer, "The public keys that verify the revocation feed, and nothing else"),
         (METADATA_PATH, MetadataAnswer, "The server's metadata (RFC 8414)"),
         (OPENID_PATH, MetadataAnswer, "The same metadata, where OpenID clients look"),
     ):
@@ -110,6 +114,8 @@ _SECURITY: Final[Mapping[str, list[dict[str, list[str]]]]] = {
 
 def _operation(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
     success: dict[str, Any] = {"description": "Done."}
+    if route.media_type is not None:
+        success["content"] = {route.media_type: {"schema": {"type": "string"}}}
     if route.output is not None:
         success["content"] = {"application/json": {"schema": schema_of[route.output]}}
     operation: dict[str, Any] = {
@@ -118,6 +124,11 @@ def _operation(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
         "security": _SECURITY[route.credential],
         "responses": {str(route.success): success},
     }
+    if route.parameters:
+        operation["parameters"] = [
+            {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "description": said}
+            for name, said in route.parameters.items()
+        ]
     if route.input is not None:
         media_type = "application/x-www-form-urlencoded" if route.form else "application/json"
         operation["requestBody"] = {

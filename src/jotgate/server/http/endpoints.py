@@ -1,10 +1,12 @@
 """One function an endpoint: a request to a flow's arguments, and its result to a response."""
 
+import asyncio
 from typing import Final
 
 import msgspec
 
 from jotgate.core.bearer import parse_authorization
+from jotgate.server.feed import Position
 from jotgate.server.flows.account import account_of_bearer
 from jotgate.server.flows.deps import CLIENT_ID, Deps, public
 from jotgate.server.flows.login import login
@@ -29,15 +31,17 @@ from jotgate.server.http.browser import (
     session_credential,
     set_cookie,
 )
-from jotgate.server.http.exchange import Request, Response
+from jotgate.server.http.exchange import Request, Response, StreamResponse
 from jotgate.server.http.inputs import parse_form_body, parse_json_body
 from jotgate.server.records import Account
-from jotgate.server.refusals import GrantRefused, InvalidRefreshToken
+from jotgate.server.refusals import GrantRefused, InvalidRefreshToken, ParameterRefused
 from jotgate.server.secret import Secret
 from jotgate.server.store import StoreError
 
 _JSON: Final = (b"content-type", b"application/json")
 _NO_STORE: Final = (b"cache-control", b"no-store")
+# The last one tells nginx, and those who follow it, to pass on every event at once.
+_EVENT_STREAM: Final = ((b"content-type", b"text/event-stream"), _NO_STORE, (b"x-accel-buffering", b"no"))
 
 
 async def post_signup(deps: Deps, request: Request) -> Response:
@@ -122,6 +126,34 @@ async def get_ready(deps: Deps, request: Request) -> Response:
     """``GET /readyz``: the process can do its work: the database takes reads and writes."""
     await deps.store.ping()
     return _json(200, HealthAnswer(status="ok"))
+
+
+async def get_revocations(deps: Deps, request: Request) -> Response:
+    """``GET /revocations``: the signed snapshot; with ``?after=``, the events behind that position."""
+    after = request.parameter("after")
+    if after is not None:
+        return Response(200, deps.feed.since(_position(after)), _EVENT_STREAM)
+    # Off the event loop: to sign a hundred thousand entries takes tens of milliseconds.
+    position, raw = await asyncio.to_thread(deps.feed.snapshot)
+    etag = f'"{position}"'
+    headers = ((b"etag", etag.encode("ascii")), (b"cache-control", b"no-cache"))
+    if request.has_etag(etag):
+        return Response(304, b"", headers)
+    return Response(200, raw, ((b"content-type", b"application/revocations+jwt"), *headers))
+
+
+async def get_revocations_stream(deps: Deps, request: Request) -> StreamResponse:
+    """``GET /revocations/stream``: server-sent events from ``Last-Event-ID`` or ``?after=``, else from now on."""
+    after = request.one(b"last-event-id") or request.parameter("after")
+    deps.feed.check_room()
+    return StreamResponse(deps.feed.stream(None if after is None else _position(after)), _EVENT_STREAM)
+
+
+def _position(text: str) -> Position:
+    position = Position.parse(text)
+    if position is None:
+        raise ParameterRefused("A position in the feed is the id of one of its events.")
+    return position
 
 
 async def _end_replaced(deps: Deps, replaced: Secret, now: int) -> None:

@@ -5,13 +5,14 @@ Bodies are bounded in size and in time before anything looks at them.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from jotgate.core.forwarded import Sender, TrustedProxies, resolve_sender
-from jotgate.server.refusals import BodyIncomplete, BodyTimeout, BodyTooLarge, HeaderRefused
+from jotgate.server.refusals import BodyIncomplete, BodyTimeout, BodyTooLarge, HeaderRefused, ParameterRefused
 
 MAX_BODY_BYTES: Final = 65_536
 BODY_TIMEOUT_S: Final = 10.0
@@ -30,6 +31,7 @@ class Request(Struct, frozen=True):
     headers: Headers
     sender: Sender
     body: bytes = b""
+    query: bytes = b""
 
     def all(self, name: bytes) -> list[str]:
         """Return every value of a header, in order; the name in lower case."""
@@ -46,9 +48,29 @@ class Request(Struct, frozen=True):
             raise HeaderRefused(f"The header {name.decode('ascii')} must not be repeated.")
         return values[0] if values else None
 
+    def has_etag(self, etag: str) -> bool:
+        """Whether the client has this version of what it asks for already (RFC 9110 section 13.1.2)."""
+        asked = {part.strip().removeprefix("W/") for line in self.all(b"if-none-match") for part in line.split(",")}
+        return etag in asked or "*" in asked
+
     def has_browser_marks(self) -> bool:
         """Whether a browser's own headers are on it: Origin, or any of Sec-Fetch-* (Fetch Metadata)."""
         return any(name == b"origin" or name.startswith(b"sec-fetch-") for name, _ in self.headers)
+
+    def parameter(self, name: str) -> str | None:
+        """Return the value of a parameter of the query.
+
+        Raises:
+            ParameterRefused: it stands there twice, or the query cannot be read.
+        """
+        try:
+            pairs = parse_qsl(self.query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=16)
+        except ValueError:
+            raise ParameterRefused("The query cannot be read.") from None
+        values = [value for key, value in pairs if key == name]
+        if len(values) > 1:
+            raise ParameterRefused(f"The parameter {name} must not be repeated.")
+        return values[0] if values else None
 
 
 class Response(Struct, frozen=True):
@@ -61,6 +83,17 @@ class Response(Struct, frozen=True):
     def with_headers(self, *more: tuple[bytes, bytes]) -> "Response":
         """Return the response with further headers."""
         return Response(self.status, self.body, (*self.headers, *more))
+
+
+class StreamResponse(Struct, frozen=True):
+    """A response whose body comes in parts, until it ends or the client goes."""
+
+    parts: AsyncIterator[bytes]
+    headers: Headers = ()
+
+    def with_headers(self, *more: tuple[bytes, bytes]) -> "StreamResponse":
+        """Return the response with further headers."""
+        return StreamResponse(self.parts, (*self.headers, *more))
 
 
 def local_path(scope: Scope, issuer_path: str) -> str:
@@ -94,7 +127,7 @@ def read_head(scope: Scope, *, issuer_path: str, proxies: TrustedProxies) -> Req
         forwarded_proto=head.all(b"x-forwarded-proto"),
         proxies=proxies,
     )
-    return Request(head.method, head.path, headers, sender)
+    return Request(head.method, head.path, headers, sender, query=scope.get("query_string", b""))
 
 
 async def read_body(head: Request, receive: Receive) -> Request:
@@ -126,7 +159,7 @@ async def read_body(head: Request, receive: Receive) -> Request:
                     break
     except TimeoutError:
         raise BodyTimeout(f"The body did not arrive within {BODY_TIMEOUT_S:.0f} seconds.") from None
-    return Request(head.method, head.path, head.headers, head.sender, b"".join(chunks))
+    return structs.replace(head, body=b"".join(chunks))
 
 
 async def send_response(response: Response, send: Send, *, with_body: bool = True) -> None:
@@ -137,3 +170,35 @@ async def send_response(response: Response, send: Send, *, with_body: bool = Tru
         headers.append((b"content-length", length))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body if with_body else b""})
+
+
+async def send_stream(response: StreamResponse, receive: Receive, send: Send, *, with_body: bool = True) -> None:
+    """Send the parts of the body as they come. Returns when they end, or the client has gone."""
+    await send({"type": "http.response.start", "status": 200, "headers": [*response.headers]})
+    if with_body:
+        gone = asyncio.create_task(_until_gone(receive))
+        try:
+            while (part := await _next_unless(gone, response.parts)) is not None:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        finally:
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+            if isinstance(response.parts, AsyncGenerator):
+                await response.parts.aclose()
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _next_unless(gone: asyncio.Task[None], parts: AsyncIterator[bytes]) -> bytes | None:
+    """Return the next part; None when there is none, or nobody to send it to."""
+    coming = asyncio.ensure_future(anext(parts, None))
+    try:
+        await asyncio.wait([coming, gone], return_when=asyncio.FIRST_COMPLETED)
+        return None if gone.done() else coming.result()
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)

@@ -1,15 +1,15 @@
 """The route table: what dispatch and the OpenAPI document are both made from."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from jotgate.server.flows.deps import Deps
 from jotgate.server.http import bodies, endpoints
-from jotgate.server.http.exchange import Request, Response
+from jotgate.server.http.exchange import Request, Response, StreamResponse
 
-Handler = Callable[[Deps, Request], Awaitable[Response]]
+Handler = Callable[[Deps, Request], Awaitable[Response | StreamResponse]]
 Credential = Literal["none", "session", "session or bearer"]
 
 _BODY: Final = (
@@ -53,9 +53,17 @@ class Route(Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
     form: bool = False
     """The body is a form and errors are OAuth's (RFC 6749), not problem+json."""
+    media_type: str | None = None
+    """What the answer is, where it is not JSON."""
+    parameters: Mapping[str, str] = {}
+    """What may stand in the query, and what it means."""
     public: bool = False
     """Nothing secret passes: any origin may read it, over clear text too."""
 
+
+REVOCATIONS_PATH: Final = "/revocations"
+REVOCATIONS_STREAM_PATH: Final = "/revocations/stream"
+_AFTER: Final = {"after": "The id of the last event that the client has."}
 
 ROUTES: Final = (
     Route(
@@ -143,6 +151,26 @@ ROUTES: Final = (
         output=bodies.TokenAnswer,
         form=True,
         problems=("invalid_request", "invalid_client", "invalid_grant", "unsupported_grant_type", "invalid_scope"),
+    ),
+    Route(
+        method="GET",
+        path=REVOCATIONS_PATH,
+        handler=endpoints.get_revocations,
+        summary="All that is revoked, signed; with `after`, the signed events since, as the stream would send them",
+        media_type="application/revocations+jwt",
+        parameters=_AFTER,
+        public=True,
+        problems=("invalid_parameter", "internal_error"),
+    ),
+    Route(
+        method="GET",
+        path=REVOCATIONS_STREAM_PATH,
+        handler=endpoints.get_revocations_stream,
+        summary="Revocations as they happen: server-sent events, each signed, and a signed heartbeat every 5 s",
+        media_type="text/event-stream",
+        parameters=_AFTER,
+        public=True,
+        problems=("invalid_parameter", "invalid_header", "busy", "internal_error"),
     ),
     Route(
         method="GET",

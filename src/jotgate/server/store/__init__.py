@@ -4,10 +4,11 @@ A store knows SQL, transactions, threads and migrations. It knows no HTTP, no to
 the rules for every decision. Each method that writes has committed durably when it returns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from jotgate.core.errors import JotgateError, RequestRefused
+from jotgate.core.revocations import Revocation
 from jotgate.server.records import Account, Family, LogEntry, LogHead, Revoked, SealedKey, Target
 from jotgate.server.rules.refresh import Outcome
 
@@ -137,6 +138,9 @@ class Store(Protocol):
         refresh of theirs succeeds after it, and the second `at` of its entry, read from `clock` when nothing can come
         between any more, is not before that of any access token that their refreshes led to.
         """
+
+    async def log_again(self, revocations: Sequence[Revocation], *, now: int, until_s: int) -> None:
+        """End and log what was revoked before and is not in the log any more: the database came from an older copy."""
 
     async def sweep(self, after: bytes, *, now: int, limit: int) -> bytes:
         """Look at the next `limit` sessions behind the id `after`, and delete those dead for a day; so with the log.

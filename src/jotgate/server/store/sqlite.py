@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy.dialects import sqlite
 
-from jotgate.core.revocations import Kind
+from jotgate.core.revocations import Kind, Revocation
 from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, LogEntry, LogHead, Revoked, SealedKey, Target
 from jotgate.server.rules import refresh
 from jotgate.server.rules.accounts import email_identity
@@ -324,6 +324,22 @@ class SqliteStore:
             case "token" | "key":
                 return Revoked(self._append(connection, target.kind, [target.id], at=now, until_s=until_s))
         return Revoked(self._append(connection, "session", [sid for (sid,) in ended], at=now, until_s=until_s))
+
+    async def log_again(self, revocations: Sequence[Revocation], *, now: int, until_s: int) -> None:
+        """See `Store.log_again`."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            for each in revocations:
+                if each.kind == "session":
+                    for sid in each.ids:
+                        connection.execute(self._sql.end_family_by_sid, {"sid": sid, "now": now})
+                at = each.at if each.kind in ("client", "all") else now
+                entries = self._append(connection, each.kind, each.ids or ("",), at=at, until_s=until_s)
+                if each.kind in ("client", "all"):
+                    for entry in entries:
+                        self._cut(connection, entry)
+
+        await self._write(job)
 
     def _append(
         self, connection: sqlite3.Connection, kind: Kind, ids: Sequence[str], *, at: int, until_s: int

@@ -1,0 +1,287 @@
+"""The revocation feed as this process serves it: signed messages, made once and shared by everybody who listens.
+
+It knows messages and positions; it knows no store and no HTTP. Whoever follows the log appends to it, from one thread;
+any number of readers on any event loops take frames from it. A reader has a position and no queue, so that a slow one
+costs nothing: one that falls behind what is remembered is told to fetch the snapshot again.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from itertools import islice
+from typing import Final
+
+from msgspec import Struct
+
+from jotgate.core.feed import sign_event, sign_snapshot
+from jotgate.core.jwk import Key
+from jotgate.core.revocations import Revocation
+from jotgate.server.refusals import Busy
+
+HEARTBEAT_S: Final = 5.0
+SNAPSHOT_EVERY_S: Final = 1.0
+RESYNC: Final = b"event: resync\ndata: -\n\n"
+
+_RING_FRAMES: Final = 2_048
+_RING_BYTES: Final = 8 * 1024 * 1024
+_RESIGN_S: Final = 5.0  # a snapshot says when it was made, so that an old one can be told from a new one
+
+
+class Position(Struct, frozen=True):
+    """How far a reader has read: a log, and a sequence number in it."""
+
+    log_id: str
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.log_id}.{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Position | None":
+        """Read what `str` writes; None for anything else, which no reader of ours sends."""
+        log_id, _, digits = text.rpartition(".")
+        if not log_id or len(text) > 128 or not (digits.isascii() and digits.isdecimal() and len(digits) <= 16):
+            return None
+        return cls(log_id, int(digits))
+
+
+class _Frame(Struct, frozen=True):
+    prev: int
+    seq: int
+    text: bytes
+
+
+class _Snapshot(Struct, frozen=True):
+    position: Position
+    raw: bytes
+    made_at: float
+
+
+class Bell:
+    """Wakes whoever waits, on whichever event loops, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+        self._rung = 0
+
+    @property
+    def rung(self) -> int:
+        """How often it has rung."""
+        return self._rung
+
+    def ring(self) -> None:
+        """Wake all; each event loop is told once."""
+        with self._lock:
+            self._rung += 1
+            waiting, self._waiting = self._waiting, {}
+        for loop, futures in waiting.items():
+            try:
+                loop.call_soon_threadsafe(_finish, futures)
+            except RuntimeError:  # that loop was closed meanwhile, so nobody waits there any more
+                continue
+
+    async def wait(self, rung: int, timeout_s: float) -> None:
+        """Return once it has rung more than `rung` times, or after the time."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        with self._lock:
+            if self._rung != rung:
+                return
+            futures = self._waiting.setdefault(loop, [])
+            futures.append(future)
+        try:
+            await asyncio.wait([future], timeout=timeout_s)
+        finally:
+            if not future.done():  # the time is over, or the reader is gone
+                future.cancel()
+                with self._lock:
+                    if future in futures:
+                        futures.remove(future)
+
+
+def _finish(futures: Iterable[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
+class Feed:
+    """Signed messages of one log.
+
+    Args:
+        key: signs the feed and nothing else.
+        entries: gives what is revoked, at once and complete as of the last `append`.
+        keep_s: how long an entry matters.
+        connections: how many streams this process serves at once.
+    """
+
+    def __init__(
+        self,
+        key: Key,
+        *,
+        issuer: str,
+        entries: Callable[[], tuple[Revocation, ...]],
+        keep_s: int,
+        connections: int,
+        clock: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._key = key
+        self._issuer = issuer
+        self._entries = entries
+        self._keep_s = keep_s
+        self._connections = connections
+        self._clock = clock
+        self._monotonic = monotonic
+        self._bell = Bell()
+        self._lock = threading.Lock()  # guards what follows
+        self._head = Position("", 0)
+        self._ring: deque[_Frame] = deque()
+        self._ring_bytes = 0
+        self._number = 0  # of the first frame in the ring: grows with everything that is dropped there
+        self._signing = threading.Lock()
+        self._snapshot: _Snapshot | None = None
+        self._open = 0
+        self._closed = False
+
+    @property
+    def head(self) -> Position:
+        """How far the feed goes."""
+        return self._head
+
+    @property
+    def open_streams(self) -> int:
+        """How many readers are connected."""
+        return self._open
+
+    def begin(self, log_id: str, seq: int) -> None:
+        """Start, or start again in another log: whoever reads is told to fetch the snapshot."""
+        with self._lock:
+            self._number += len(self._ring) + 1  # behind every reader's position
+            self._ring.clear()
+            self._ring_bytes = 0
+            self._head = Position(log_id, seq)
+        self._bell.ring()
+
+    def append(self, seq: int, revocations: Iterable[Revocation]) -> None:
+        """Publish what was logged up to `seq`, in the order of the log: at most a few hundred ids at once."""
+        self._push(seq, b"revocations", revocations)
+
+    def beat(self) -> None:
+        """Tell everybody that nothing came since the last event. To be called only by who knows that."""
+        self._push(self._head.seq, b"heartbeat")
+
+    def close(self) -> None:
+        """End every stream."""
+        self._closed = True
+        self._bell.ring()
+
+    def snapshot(self) -> tuple[Position, bytes]:
+        """Give all that is revoked, signed. Blocks while it signs, at most once a second however many ask."""
+        made = self._snapshot
+        if made is not None and not self._is_old(made):
+            return made.position, made.raw
+        with self._signing:
+            made = self._snapshot
+            if made is None or self._is_old(made):
+                # The position first: an entry that comes in between is in the snapshot, and comes again as an event.
+                position = self._head
+                raw = sign_snapshot(
+                    self._key,
+                    issuer=self._issuer,
+                    log_id=position.log_id,
+                    seq=position.seq,
+                    now=self._clock(),
+                    keep_s=self._keep_s,
+                    revocations=self._entries(),
+                ).encode("ascii")
+                made = self._snapshot = _Snapshot(position, raw, self._monotonic())
+            return made.position, made.raw
+
+    def _is_old(self, made: _Snapshot) -> bool:
+        age_s = self._monotonic() - made.made_at
+        if made.position.log_id != self._head.log_id:
+            return True
+        return age_s >= (SNAPSHOT_EVERY_S if made.position != self._head else _RESIGN_S)
+
+    def since(self, position: Position | None) -> bytes:
+        """Give the frames after a position and a heartbeat, for those who ask again and again."""
+        with self._lock:
+            frames, _ = self._after(position)
+            head = self._head
+        return frames + self._heartbeat(head)
+
+    def check_room(self) -> None:
+        """Raises Busy when this process serves as many streams as it may."""
+        if self._open >= self._connections:
+            raise Busy("Too many verifiers listen here: poll instead, or try again shortly.", retry_after_s=5)
+
+    async def stream(self, position: Position | None) -> AsyncIterator[bytes]:
+        """Give the frames after a position as they come, until the feed closes; without a position, from now on."""
+        with self._lock:
+            self._open += 1
+        try:
+            rung = self._bell.rung
+            with self._lock:
+                frames, number = self._after(position)
+                head = self._head
+            yield frames + self._heartbeat(head)
+            while not self._closed:
+                await self._bell.wait(rung, 2 * HEARTBEAT_S)
+                rung = self._bell.rung
+                with self._lock:
+                    frames, number = self._from(number)
+                    head = self._head
+                if frames:
+                    yield frames + self._heartbeat(head) if frames == RESYNC else frames
+        finally:
+            with self._lock:
+                self._open -= 1
+
+    def _push(self, seq: int, kind: bytes, revocations: Iterable[Revocation] = ()) -> None:
+        frame = self._frame(self._head, seq, kind, revocations)
+        with self._lock:
+            self._ring.append(frame)
+            self._ring_bytes += len(frame.text)
+            while len(self._ring) > _RING_FRAMES or self._ring_bytes > _RING_BYTES:
+                self._ring_bytes -= len(self._ring.popleft().text)
+                self._number += 1
+            self._head = Position(self._head.log_id, seq)
+        self._bell.ring()
+
+    def _heartbeat(self, head: Position) -> bytes:
+        return self._frame(head, head.seq, b"heartbeat").text
+
+    def _frame(self, head: Position, seq: int, kind: bytes, revocations: Iterable[Revocation] = ()) -> _Frame:
+        signed = sign_event(
+            self._key,
+            issuer=self._issuer,
+            log_id=head.log_id,
+            prev=head.seq,
+            seq=seq,
+            now=self._clock(),
+            keep_s=self._keep_s,
+            revocations=revocations,
+        )
+        position = str(Position(head.log_id, seq)).encode("ascii")
+        return _Frame(head.seq, seq, b"id: %s\nevent: %s\ndata: %s\n\n" % (position, kind, signed.encode("ascii")))
+
+    def _after(self, position: Position | None) -> tuple[bytes, int]:
+        """Give the frames after a position, and the number of the next one; under the lock."""
+        end = self._number + len(self._ring)
+        if position is None or position == self._head:
+            return b"", end
+        known = position.log_id == self._head.log_id and position.seq < self._head.seq
+        if not known or not self._ring or self._ring[0].prev > position.seq:
+            return RESYNC, end
+        return b"".join(frame.text for frame in self._ring if frame.seq > position.seq), end
+
+    def _from(self, number: int) -> tuple[bytes, int]:
+        """Give the frames from a number on, and the number of the next one; under the lock."""
+        end = self._number + len(self._ring)
+        if number < self._number:
+            return RESYNC, end
+        return b"".join(frame.text for frame in islice(self._ring, number - self._number, None)), end
