@@ -145,18 +145,18 @@ def test_every_answer_is_counted_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "pieces",
+    ("pieces", "reason"),
     [
-        (GOOD.replace(b"200", b"503"),),
-        (GOOD.replace(b"abc", b"abd"),),
-        (GOOD + GOOD,),
-        (GOOD[:20], b""),
-        (b"",),
-        (b"HTTP/1.1 200 OK\r\n\r\nabc",),
+        ((GOOD.replace(b"200", b"503"),), "answered with 503"),
+        ((GOOD.replace(b"abc", b"abd"),), "instead of b'abc'"),
+        ((GOOD + GOOD,), "more than one answer"),
+        ((GOOD[:20], b""), "closed the connection"),
+        ((b"",), "closed the connection"),
+        ((b"HTTP/1.1 200 OK\r\n\r\nabc",), "where it ends"),
     ],
 )
-def test_a_wrong_answer_ends_the_run(pieces: tuple[bytes, ...]) -> None:
-    with answering(*pieces) as port, pytest.raises(WrongAnswer):
+def test_a_wrong_answer_ends_the_run(pieces: tuple[bytes, ...], reason: str) -> None:
+    with answering(*pieces) as port, pytest.raises(WrongAnswer, match=reason):
         drive(port, reads(b"abc"), connections=1, seconds=0.5)
 
 
