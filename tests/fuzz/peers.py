@@ -127,8 +127,12 @@ class PyJwt:
             try:
                 members = json.loads(text)
                 for entry in members["keys"]:
-                    if isinstance(entry, dict) and entry.get("alg") == "Ed25519":
+                    if not isinstance(entry, dict):
+                        continue
+                    if entry.get("alg") == "Ed25519":
                         entry["alg"] = "EdDSA"
+                    if "alg" not in entry and entry.get("kty") == "RSA":
+                        entry["alg"] = algorithm  # it would take the key for RS256; ours takes what the caller names
                 keys = jwt.PyJWKSet.from_dict(members)
             except Exception as error:  # noqa: BLE001
                 return NOT_READ + _said(error)
