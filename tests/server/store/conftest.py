@@ -7,22 +7,52 @@ from typing import Any
 import pytest
 
 from jotgate.server.records import Account, Family
+from jotgate.server.secret import Secret
 from jotgate.server.store import Store
+from jotgate.server.store.postgres import PostgresStore
 from jotgate.server.store.sqlite import SqliteStore
+from tests.services import PostgresServer
 
+MakeStore = Callable[[], Store]
 OpenStore = Callable[[], Store]
 NewAccount = Callable[..., Account]
 NewFamily = Callable[..., Family]
 
 
-@pytest.fixture(params=["sqlite"])
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: PostgresServer) -> str:
+    """The name of a database with up-to-date tables and nothing in them, to make others from."""
+    url = postgres_server.new_database()
+    store = PostgresStore(Secret(url))
+    store.open()
+    store.close_now()
+    return url.rpartition("/")[2]
+
+
+@pytest.fixture
+def postgres_database(postgres_server: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """The address of a database of the test's own, with up-to-date tables."""
+    url = postgres_server.new_database(template=postgres_template)
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
+    """Make a store of one kind or the other on the test's own database."""
+    if request.param == "sqlite":
+        return lambda: SqliteStore(tmp_path / "data" / "jotgate.db")
+    url = Secret(request.getfixturevalue("postgres_database"))
+    return lambda: PostgresStore(url)
+
+
+@pytest.fixture
+def open_store(make_store: MakeStore) -> Iterator[OpenStore]:
     """Open another store on the test's own database, as another process would; all are closed at the end."""
-    makers: dict[str, Callable[[], Store]] = {"sqlite": lambda: SqliteStore(tmp_path / "data" / "jotgate.db")}
     opened: list[Store] = []
 
     def open_one() -> Store:
-        store = makers[request.param]()
+        store = make_store()
         store.open()
         opened.append(store)
         return store

@@ -18,14 +18,18 @@ from sqlalchemy import (
     Text,
     text,
 )
+from sqlalchemy.dialects import postgresql
 
 # Oldest first. The last one is what this code needs; the names are those of the files in migrations/versions, and
 # stand here so that starting on an up-to-date database need not load Alembic.
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 HEAD = REVISIONS[-1]
 VERSION_TABLE = "jotgate_schema"
 
-_Sequence = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER is SQLite's own row number
+# PostgreSQL would compare texts as people of a country sort them, and by rules that change with its operating system:
+# an index that decides whether an address is taken must not. So they are compared as SQLite does: byte by byte.
+TEXT = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+_SEQUENCE = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER is SQLite's own row number
 
 metadata = MetaData(
     naming_convention={
@@ -40,11 +44,11 @@ metadata = MetaData(
 accounts = Table(
     "jotgate_accounts",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("email", Text, nullable=False),
-    Column("email_identity", Text, nullable=False),  # what must be unique: see rules.accounts.email_identity
-    Column("password_hash", Text, nullable=False),
-    Column("scopes", Text, nullable=False),
+    Column("id", TEXT, primary_key=True),
+    Column("email", TEXT, nullable=False),
+    Column("email_identity", TEXT, nullable=False),  # what must be unique: see rules.accounts.email_identity
+    Column("password_hash", TEXT, nullable=False),
+    Column("scopes", TEXT, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Index("jotgate_accounts_email_identity_uq", "email_identity", unique=True),
     sqlite_with_rowid=False,
@@ -54,18 +58,18 @@ families = Table(
     "jotgate_families",
     metadata,
     Column("id", LargeBinary, primary_key=True),
-    Column("sid", Text, nullable=False),
-    Column("account_id", Text, ForeignKey(accounts.c.id), nullable=False),
-    Column("client_id", Text, nullable=False),
-    Column("scopes", Text, nullable=False),
+    Column("sid", TEXT, nullable=False),
+    Column("account_id", TEXT, ForeignKey(accounts.c.id), nullable=False),
+    Column("client_id", TEXT, nullable=False),
+    Column("scopes", TEXT, nullable=False),
     Column("generation", BigInteger, nullable=False),
-    Column("mac_kid", Text, nullable=False),
-    Column("retired", Text, nullable=False),
+    Column("mac_kid", TEXT, nullable=False),
+    Column("retired", TEXT, nullable=False),
     Column("confirmed", Boolean, nullable=False),
     Column("auth_time", BigInteger, nullable=False),
-    Column("methods", Text, nullable=False, server_default="pwd"),
-    Column("address", Text, nullable=False, server_default=text("''")),
-    Column("device", Text, nullable=False, server_default=text("''")),
+    Column("methods", TEXT, nullable=False, server_default="pwd"),
+    Column("address", TEXT, nullable=False, server_default=text("''")),
+    Column("device", TEXT, nullable=False, server_default=text("''")),
     Column("created_at", BigInteger, nullable=False),
     Column("seen_at", BigInteger, nullable=False),
     Column("idle_ends_at", BigInteger, nullable=False),
@@ -80,9 +84,9 @@ families = Table(
 keys = Table(
     "jotgate_keys",
     metadata,
-    Column("kid", Text, primary_key=True),
-    Column("purpose", Text, nullable=False),
-    Column("algorithm", Text, nullable=False),
+    Column("kid", TEXT, primary_key=True),
+    Column("purpose", TEXT, nullable=False),
+    Column("algorithm", TEXT, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     sqlite_with_rowid=False,
@@ -91,11 +95,12 @@ keys = Table(
 revocations = Table(
     "jotgate_revocations",
     metadata,
-    Column("seq", _Sequence, primary_key=True, autoincrement=False),
-    Column("kind", Text, nullable=False),
-    Column("id", Text, nullable=False),
+    Column("seq", _SEQUENCE, primary_key=True, autoincrement=False),
+    Column("kind", TEXT, nullable=False),
+    Column("id", TEXT, nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("until", BigInteger, nullable=False),
+    Index("jotgate_revocations_until_ix", "until"),
 )
 
 # One row. Sequence numbers come from here and not from the database's own sequences: the row is locked until the
@@ -105,7 +110,7 @@ revocation_head = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, nullable=False),
-    Column("log_id", Text, nullable=False, server_default=text("''")),
+    Column("log_id", TEXT, nullable=False, server_default=text("''")),
     CheckConstraint("id = 1", name="one_row"),
 )
 
@@ -114,8 +119,8 @@ revocation_head = Table(
 cuts = Table(
     "jotgate_cuts",
     metadata,
-    Column("kind", Text, primary_key=True),  # "client" or "all"
-    Column("id", Text, primary_key=True),  # the client's id; "" for "all"
+    Column("kind", TEXT, primary_key=True),  # "client" or "all"
+    Column("id", TEXT, primary_key=True),  # the client's id; "" for "all"
     Column("seq", BigInteger, nullable=False),
     Column("at", BigInteger, nullable=False),
     sqlite_with_rowid=False,

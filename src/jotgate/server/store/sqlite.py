@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from sqlalchemy.dialects import sqlite
@@ -23,11 +23,22 @@ from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Reused, Rotat
 from jotgate.server.store import Approve, EmailTaken, StoreBusy, StoreClosed, StoreError
 from jotgate.server.store.attendance import Attendance
 from jotgate.server.store.lanes import Job, Lane, WriterLane, as_store_error, no_fork_meanwhile
+from jotgate.server.store.rows import (
+    Values,
+    account_values,
+    advance_values,
+    family_values,
+    log_entries,
+    to_account,
+    to_family,
+    to_family_and_account,
+    to_key,
+    to_log_entry,
+)
 from jotgate.server.store.sqlite_schema import connect, prepare_database
-from jotgate.server.store.statements import Statements
+from jotgate.server.store.statements import Statements, named
 
 T = TypeVar("T")
-Row = tuple[Any, ...]
 
 _READERS = 2
 _QUEUED_WRITES = 4096  # about a third of a second's worth: beyond that, "busy" is the more useful answer
@@ -51,7 +62,7 @@ class SqliteStore:
         self._wait_s = wait_s
         self._queued_writes = queued_writes
         self._queued_reads = queued_reads
-        self._sql = Statements(sqlite.dialect(paramstyle="named"))
+        self._sql = Statements(named(sqlite.dialect(paramstyle="named")))
         self._writer: WriterLane | None = None
         self._readers: list[Lane] = []
         self._watcher: Lane | None = None
@@ -96,18 +107,11 @@ class SqliteStore:
 
     async def add_account(self, account: Account) -> None:
         """See `Store.add_account`."""
-        row = {
-            "id": account.id,
-            "email": account.email,
-            "email_identity": email_identity(account.email),
-            "password_hash": account.password_hash,
-            "scopes": " ".join(account.scopes),
-            "created_at": account.created_at,
-        }
+        values = account_values(account)
 
         def job(connection: sqlite3.Connection) -> None:
             try:
-                connection.execute(self._sql.add_account, row)
+                connection.execute(self._sql.add_account, values)
             except sqlite3.IntegrityError as error:
                 if "email_identity" in str(error):
                     raise EmailTaken("An account with this e-mail address exists.") from None
@@ -125,7 +129,7 @@ class SqliteStore:
 
         def job(connection: sqlite3.Connection) -> Account | None:
             row = connection.execute(self._sql.account_by_id, {"account_id": account_id}).fetchone()
-            return _account(row) if row else None
+            return to_account(row) if row else None
 
         return await self._read(job)
 
@@ -133,7 +137,7 @@ class SqliteStore:
         """See `Store.list_accounts`."""
         start = {"limit": limit, "after": email_identity(after or "")}
         return await self._read(
-            lambda connection: [_account(row) for row in connection.execute(self._sql.list_accounts, start)]
+            lambda connection: [to_account(row) for row in connection.execute(self._sql.list_accounts, start)]
         )
 
     async def grant_scope(self, email: str, scope: str) -> Account | None:
@@ -187,7 +191,7 @@ class SqliteStore:
 
     def _account_by_identity(self, connection: sqlite3.Connection, identity: str) -> Account | None:
         row = connection.execute(self._sql.account_by_identity, {"email_identity": identity}).fetchone()
-        return _account(row) if row else None
+        return to_account(row) if row else None
 
     def _set_scopes(self, connection: sqlite3.Connection, account: Account, scopes: tuple[str, ...]) -> Account:
         connection.execute(self._sql.set_scopes, {"account_id": account.id, "scopes": " ".join(scopes)})
@@ -197,15 +201,11 @@ class SqliteStore:
 
     async def add_family(self, family: Family) -> None:
         """See `Store.add_family`."""
-        row = msgspec.structs.asdict(family)
-        del row["born_seq"]
-        row["scopes"] = " ".join(family.scopes)
-        row["methods"] = " ".join(family.methods)
-        row["retired"] = _encode_retired(family.retired)
+        values = family_values(family)
         dead = {"account_id": family.account_id, "dead_since": family.created_at - CLOCK_MARGIN_S}
 
         def job(connection: sqlite3.Connection) -> None:
-            connection.execute(self._sql.add_family, row)
+            connection.execute(self._sql.add_family, values)
             # Each login takes a few of the account's dead sessions along: what an account leaves behind stays bounded.
             connection.execute(self._sql.prune_families, dead)
 
@@ -216,7 +216,7 @@ class SqliteStore:
 
         def job(connection: sqlite3.Connection) -> Family | None:
             row = connection.execute(self._sql.family_by_sid, {"sid": sid}).fetchone()
-            return _family(row) if row else None
+            return to_family(row) if row else None
 
         return await self._read(job)
 
@@ -225,7 +225,7 @@ class SqliteStore:
 
         def job(connection: sqlite3.Connection) -> Family | None:
             row = connection.execute(self._sql.family_by_id, {"family_id": family_id}).fetchone()
-            return _family(row) if row else None
+            return to_family(row) if row else None
 
         return await self._read(job)
 
@@ -233,7 +233,7 @@ class SqliteStore:
         """See `Store.families_of_account`."""
         wanted = {"account_id": account_id, "now": now, "limit": limit}
         return await self._read(
-            lambda connection: [_family(row) for row in connection.execute(self._sql.families_of_account, wanted)]
+            lambda connection: [to_family(row) for row in connection.execute(self._sql.families_of_account, wanted)]
         )
 
     async def confirm(self, family_id: bytes, generation: int) -> None:
@@ -258,7 +258,7 @@ class SqliteStore:
             row = connection.execute(self._sql.family_with_account, {"family_id": family_id}).fetchone()
             if row is None:
                 return Ended(), None, None
-            family, account = _family(row[:_FAMILY_COLUMNS]), _account(row[_FAMILY_COLUMNS:])
+            family, account = to_family_and_account(row)
             outcome = refresh.rotate(family, presented_generation, now=now, mac_kid=mac_kid, idle_s=idle_s)
             if approve is not None and isinstance(outcome, Rotated | Replayed):
                 approve(family, account)
@@ -280,19 +280,7 @@ class SqliteStore:
         return await self._write(lambda connection: self._end(connection, family_id, now=now, until_s=until_s))
 
     def _advance(self, connection: sqlite3.Connection, family: Family, successor: Family) -> None:
-        swapped = connection.execute(
-            self._sql.advance_family,
-            {
-                "family_id": family.id,
-                "expected_generation": family.generation,
-                "generation": successor.generation,
-                "mac_kid": successor.mac_kid,
-                "retired": _encode_retired(successor.retired),
-                "confirmed": successor.confirmed,
-                "seen_at": successor.seen_at,
-                "idle_ends_at": successor.idle_ends_at,
-            },
-        )
+        swapped = connection.execute(self._sql.advance_family, advance_values(family, successor))
         if swapped.rowcount != 1:  # the family was read in this very transaction, so this is a fault, not a race
             raise StoreError("The database lost a session between two statements of one transaction.")
 
@@ -347,10 +335,7 @@ class SqliteStore:
         if not ids:
             return ()
         (last,) = connection.execute(self._sql.advance_head, {"count": len(ids)}).fetchone()
-        entries = tuple(
-            LogEntry(seq=seq, kind=kind, id=name, at=at, until=at + until_s)
-            for seq, name in enumerate(ids, last - len(ids) + 1)
-        )
+        entries = log_entries(kind, ids, last, at=at, until_s=until_s)
         connection.executemany(self._sql.add_revocation, [msgspec.structs.asdict(entry) for entry in entries])
         # Each entry takes a few dead ones along, so that the log stays as long as a day's worth.
         connection.execute(self._sql.prune_revocations, {"dead_since": at - CLOCK_MARGIN_S, "limit": 8 * len(ids)})
@@ -404,7 +389,7 @@ class SqliteStore:
         """See `Store.revocations_after`."""
         wanted = {"after": seq, "alive_at": alive_at, "limit": limit}
         return await self._read(
-            lambda connection: [_log_entry(row) for row in connection.execute(self._sql.revocations_after, wanted)]
+            lambda connection: [to_log_entry(row) for row in connection.execute(self._sql.revocations_after, wanted)]
         )
 
     async def wait_changed(self, timeout_s: float) -> None:
@@ -428,7 +413,7 @@ class SqliteStore:
     def load_keys(self) -> list[SealedKey]:
         """See `Store.load_keys`."""
         with self._blocking() as connection:
-            return [_key(row) for row in connection.execute(self._sql.load_keys)]
+            return [to_key(row) for row in connection.execute(self._sql.load_keys)]
 
     def add_key_if_none(self, key: SealedKey) -> SealedKey:
         """See `Store.add_key_if_none`."""
@@ -438,7 +423,7 @@ class SqliteStore:
             if row is None:
                 connection.execute(self._sql.add_key, msgspec.structs.asdict(key))
             connection.execute("COMMIT")
-            return _key(row) if row else key
+            return to_key(row) if row else key
 
     # Connections
 
@@ -477,49 +462,8 @@ class SqliteStore:
             raise StoreBusy("The database did not answer in time.") from None
 
 
-_FAMILY_COLUMNS = len(Family.__struct_fields__)
-_decode_retired = msgspec.json.Decoder(tuple[tuple[int, int], ...]).decode
-
-
-def _execute(sql: str, parameters: dict[str, Any]) -> Job[None]:
+def _execute(sql: str, values: Values) -> Job[None]:
     def job(connection: sqlite3.Connection) -> None:
-        connection.execute(sql, parameters)
+        connection.execute(sql, values)
 
     return job
-
-
-def _data_version(connection: sqlite3.Connection) -> int:
-    version: int = connection.execute("PRAGMA data_version").fetchone()[0]
-    return version
-
-
-def _encode_retired(retired: tuple[tuple[int, int], ...]) -> str:
-    return msgspec.json.encode(retired).decode()
-
-
-def _account(row: Row) -> Account:
-    account_id, email, password_hash, scopes, created_at = row
-    return Account(
-        id=account_id,
-        email=email,
-        password_hash=password_hash,
-        scopes=tuple(scopes.split()),
-        created_at=created_at,
-    )
-
-
-def _family(row: Row) -> Family:
-    fields = dict(zip(Family.__struct_fields__, row, strict=True))
-    fields["scopes"] = tuple(fields["scopes"].split())
-    fields["methods"] = tuple(fields["methods"].split())
-    fields["retired"] = _decode_retired(fields["retired"])
-    fields["confirmed"] = bool(fields["confirmed"])
-    return Family(**fields)
-
-
-def _key(row: Row) -> SealedKey:
-    return SealedKey(**dict(zip(SealedKey.__struct_fields__, row, strict=True)))
-
-
-def _log_entry(row: Row) -> LogEntry:
-    return LogEntry(**dict(zip(LogEntry.__struct_fields__, row, strict=True)))

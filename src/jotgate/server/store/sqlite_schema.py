@@ -9,10 +9,15 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import StaticPool
+
 from jotgate.core.errors import SettingsError
 from jotgate.server.store import StoreError
 from jotgate.server.store.lanes import as_store_error
-from jotgate.server.store.schema import HEAD, REVISIONS, VERSION_TABLE
+from jotgate.server.store.schema import HEAD, VERSION_TABLE
+from jotgate.server.store.upgrading import check_revision, upgrade
 
 BUSY_TIMEOUT_S = 5.0  # how long to wait for another process (the command line, another worker) that writes
 _MIGRATION_PATIENCE_S = 60.0  # how long to wait for another process that migrates
@@ -84,23 +89,11 @@ def _revision(connection: sqlite3.Connection) -> str | None:
     if not row:
         return None
     revision = str(row[0])
-    if revision not in REVISIONS:
-        fault = (
-            f"the database is of a newer jotgate (its schema is {revision}, this one knows {HEAD}): "
-            "upgrade jotgate, or restore the backup made before the upgrade"
-        )
-        raise SettingsError((fault,))
+    check_revision(revision)
     return revision
 
 
 def _migrate(path: Path) -> None:
-    # Loaded here because it takes a third of a second, and only the first start after an upgrade needs it.
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
-    from sqlalchemy import create_engine  # noqa: PLC0415
-    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
-    from sqlalchemy.pool import StaticPool  # noqa: PLC0415
-
     raw = connect(path, busy_timeout_s=_MIGRATION_PATIENCE_S)
     engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
     try:
@@ -108,9 +101,7 @@ def _migrate(path: Path) -> None:
             # The write lock is the migration lock. All of it is one transaction: killed half-way, nothing happened.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             if _revision(raw) != HEAD:
-                config = Config(attributes={"connection": connection})
-                config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-                command.upgrade(config, HEAD)
+                upgrade(connection)
             connection.commit()
     except DBAPIError as error:
         raise error.orig or error from None

@@ -4,8 +4,27 @@ Compiled statements are plain SQL text, run on the driver itself: building and c
 times what SQLite takes to answer it. Nothing here runs a statement or knows a driver.
 """
 
-from sqlalchemy import Dialect, and_, bindparam, delete, exists, func, insert, literal_column, or_, select, update
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, TypeVar
+
+from msgspec import Struct
+from sqlalchemy import (
+    ColumnElement,
+    Dialect,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from jotgate.server.records import Family, LogEntry
 from jotgate.server.store.schema import accounts, cuts, families, keys, revocation_head, revocations
@@ -28,17 +47,79 @@ _ENDED_AT = func.coalesce(
 _FAMILY = tuple(_ENDED_AT if name == "ended_at" else families.c[name] for name in Family.__struct_fields__)
 
 
-class Statements:
-    """SQL for one dialect, with named parameters. Selected columns come in the order of the record's fields."""
-
-    def __init__(self, dialect: Dialect) -> None:
-        def sql(statement: ClauseElement) -> str:
-            return _compile(statement, dialect)
-
-        self.add_account = sql(insert(accounts))
-        self.account_by_identity = sql(
-            select(*_ACCOUNT).where(accounts.c.email_identity == bindparam("email_identity"))
+# What one of the dialects varies, before it is compiled.
+ACCOUNT_BY_IDENTITY: Final = select(*_ACCOUNT).where(accounts.c.email_identity == bindparam("email_identity"))
+ADD_FAMILY: Final = insert(families).values(
+    {column.name: bindparam(column.name) for column in families.c if column.name != "born_seq"}
+    | {"born_seq": select(revocation_head.c.seq).scalar_subquery()}
+)
+PRUNE_FAMILIES: Final = delete(families).where(
+    families.c.id.in_(
+        select(families.c.id)
+        .where(
+            families.c.account_id == bindparam("account_id"),
+            or_(families.c.ended_at <= bindparam("dead_since"), families.c.idle_ends_at <= bindparam("dead_since")),
         )
+        .limit(literal_column("8"))
+        .offset(literal_column("0"))
+    )
+)
+FAMILY_WITH_ACCOUNT: Final = (
+    select(*_FAMILY, *_ACCOUNT)
+    .join_from(families, accounts, families.c.account_id == accounts.c.id)
+    .where(_THIS_FAMILY)
+)
+PRUNE_REVOCATIONS: Final = delete(revocations).where(
+    revocations.c.seq.in_(
+        select(revocations.c.seq)
+        .where(revocations.c.until <= bindparam("dead_since"))
+        .order_by(revocations.c.until)  # along its index: a long log without anything dead is not looked through
+        .limit(bindparam("limit"))
+        .offset(literal_column("0"))
+    )
+)
+
+
+def advance_head(count: ColumnElement[int]) -> ReturningUpdate[tuple[int]]:
+    """Reserve the next `count` numbers of the log, the last of which is returned, until the transaction ends."""
+    return update(revocation_head).values(seq=revocation_head.c.seq + count).returning(revocation_head.c.seq)
+
+
+S = TypeVar("S")
+
+
+def named(dialect: Dialect) -> Callable[[ClauseElement], str]:
+    """A compiler to SQL text with named parameters, for drivers that take a mapping."""
+    return lambda statement: str(_compile(statement, dialect))
+
+
+class Numbered(Struct, frozen=True):
+    """SQL with numbered parameters, for drivers that take them in order."""
+
+    text: str
+    names: tuple[str, ...]
+
+    def order(self, values: Mapping[str, Any]) -> list[Any]:
+        """The values as the driver takes them; what the statement does not ask for is left out."""
+        return [values[name] for name in self.names]
+
+
+def numbered(dialect: Dialect) -> Callable[[ClauseElement], Numbered]:
+    """A compiler to SQL text with numbered parameters; the dialect's `paramstyle` is a numeric one."""
+
+    def compile_one(statement: ClauseElement) -> Numbered:
+        compiled = _compile(statement, dialect)
+        return Numbered(str(compiled), tuple(compiled.positiontup or ()))
+
+    return compile_one
+
+
+class Statements(Generic[S]):
+    """All statements, compiled. Selected columns come in the order of the record's fields."""
+
+    def __init__(self, sql: Callable[[ClauseElement], S]) -> None:
+        self.add_account = sql(insert(accounts))
+        self.account_by_identity = sql(ACCOUNT_BY_IDENTITY)
         self.account_by_id = sql(select(*_ACCOUNT).where(accounts.c.id == bindparam("account_id")))
         self.list_accounts = sql(
             select(*_ACCOUNT)
@@ -61,28 +142,8 @@ class Statements:
             .returning(accounts.c.id)
         )
 
-        self.add_family = sql(
-            insert(families).values(
-                {column.name: bindparam(column.name) for column in families.c if column.name != "born_seq"}
-                | {"born_seq": select(revocation_head.c.seq).scalar_subquery()}
-            )
-        )
-        self.prune_families = sql(
-            delete(families).where(
-                families.c.id.in_(
-                    select(families.c.id)
-                    .where(
-                        families.c.account_id == bindparam("account_id"),
-                        or_(
-                            families.c.ended_at <= bindparam("dead_since"),
-                            families.c.idle_ends_at <= bindparam("dead_since"),
-                        ),
-                    )
-                    .limit(literal_column("8"))
-                    .offset(literal_column("0"))
-                )
-            )
-        )
+        self.add_family = sql(ADD_FAMILY)
+        self.prune_families = sql(PRUNE_FAMILIES)
         self.family_by_id = sql(select(*_FAMILY).where(_THIS_FAMILY))
         self.family_by_sid = sql(select(*_FAMILY).where(families.c.sid == bindparam("sid")))
         self.families_of_account = sql(
@@ -97,11 +158,7 @@ class Statements:
             .limit(bindparam("limit"))
             .offset(literal_column("0"))
         )
-        self.family_with_account = sql(
-            select(*_FAMILY, *_ACCOUNT)
-            .join_from(families, accounts, families.c.account_id == accounts.c.id)
-            .where(_THIS_FAMILY)
-        )
+        self.family_with_account = sql(FAMILY_WITH_ACCOUNT)
         self.advance_family = sql(
             update(families)
             .where(_THIS_FAMILY, families.c.generation == bindparam("expected_generation"), _STILL_ALIVE)
@@ -160,11 +217,7 @@ class Statements:
             )
         )
 
-        self.advance_head = sql(
-            update(revocation_head)
-            .values(seq=revocation_head.c.seq + bindparam("count"))
-            .returning(revocation_head.c.seq)
-        )
+        self.advance_head = sql(advance_head(bindparam("count")))
         self.head = sql(select(revocation_head.c.log_id, revocation_head.c.seq))
         self.renew_log = sql(
             update(revocation_head)
@@ -172,17 +225,7 @@ class Statements:
             .values(log_id=bindparam("log_id"))
         )
         self.add_revocation = sql(insert(revocations))
-        self.prune_revocations = sql(
-            delete(revocations).where(
-                revocations.c.seq.in_(
-                    select(revocations.c.seq)
-                    .where(revocations.c.until <= bindparam("dead_since"))
-                    .order_by(revocations.c.seq)
-                    .limit(bindparam("limit"))
-                    .offset(literal_column("0"))
-                )
-            )
-        )
+        self.prune_revocations = sql(PRUNE_REVOCATIONS)
         self.revocations_after = sql(
             select(*_LOG)
             .where(revocations.c.seq > bindparam("after"), revocations.c.until > bindparam("alive_at"))
@@ -202,9 +245,11 @@ class Statements:
         )
 
 
-def _compile(statement: ClauseElement, dialect: Dialect) -> str:
+def _compile(statement: ClauseElement, dialect: Dialect) -> SQLCompiler:
     compiled = statement.compile(dialect=dialect)
+    if not isinstance(compiled, SQLCompiler):
+        raise TypeError("only statements with parameters belong here")
     hidden = {name for name, value in compiled.params.items() if value is not None}
     if hidden:
         raise ValueError(f"values compiled into parameters would be lost: {hidden}")
-    return str(compiled)
+    return compiled

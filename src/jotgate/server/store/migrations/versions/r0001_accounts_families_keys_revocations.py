@@ -5,22 +5,25 @@ Written out and not taken from `store.schema`: a migration says what was true wh
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
+TEXT = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     """Create the first tables, and the one row that counts revocations."""
     op.create_table(
         "jotgate_accounts",
-        sa.Column("id", sa.Text, nullable=False),
-        sa.Column("email", sa.Text, nullable=False),
-        sa.Column("email_identity", sa.Text, nullable=False),
-        sa.Column("password_hash", sa.Text, nullable=False),
-        sa.Column("scopes", sa.Text, nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("email", TEXT, nullable=False),
+        sa.Column("email_identity", TEXT, nullable=False),
+        sa.Column("password_hash", TEXT, nullable=False),
+        sa.Column("scopes", TEXT, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("id", name="jotgate_accounts_pk"),
         sqlite_with_rowid=False,
@@ -29,13 +32,13 @@ def upgrade() -> None:
     op.create_table(
         "jotgate_families",
         sa.Column("id", sa.LargeBinary, nullable=False),
-        sa.Column("sid", sa.Text, nullable=False),
-        sa.Column("account_id", sa.Text, nullable=False),
-        sa.Column("client_id", sa.Text, nullable=False),
-        sa.Column("scopes", sa.Text, nullable=False),
+        sa.Column("sid", TEXT, nullable=False),
+        sa.Column("account_id", TEXT, nullable=False),
+        sa.Column("client_id", TEXT, nullable=False),
+        sa.Column("scopes", TEXT, nullable=False),
         sa.Column("generation", sa.BigInteger, nullable=False),
-        sa.Column("mac_kid", sa.Text, nullable=False),
-        sa.Column("retired", sa.Text, nullable=False),
+        sa.Column("mac_kid", TEXT, nullable=False),
+        sa.Column("retired", TEXT, nullable=False),
         sa.Column("confirmed", sa.Boolean, nullable=False),
         sa.Column("auth_time", sa.BigInteger, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
@@ -51,9 +54,9 @@ def upgrade() -> None:
     op.create_index("jotgate_families_account_id_ix", "jotgate_families", ["account_id"])
     op.create_table(
         "jotgate_keys",
-        sa.Column("kid", sa.Text, nullable=False),
-        sa.Column("purpose", sa.Text, nullable=False),
-        sa.Column("algorithm", sa.Text, nullable=False),
+        sa.Column("kid", TEXT, nullable=False),
+        sa.Column("purpose", TEXT, nullable=False),
+        sa.Column("algorithm", TEXT, nullable=False),
         sa.Column("sealed", sa.LargeBinary, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("kid", name="jotgate_keys_pk"),
@@ -62,8 +65,8 @@ def upgrade() -> None:
     op.create_table(
         "jotgate_revocations",
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), autoincrement=False, nullable=False),
-        sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("id", TEXT, nullable=False),
         sa.Column("at", sa.BigInteger, nullable=False),
         sa.Column("until", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("seq", name="jotgate_revocations_pk"),

@@ -5,24 +5,27 @@ Written out and not taken from `store.schema`: a migration says what was true wh
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+TEXT = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     """Add columns with defaults that are true of old rows: an unknown place, a password, the beginning of the log."""
-    op.add_column("jotgate_families", sa.Column("methods", sa.Text, nullable=False, server_default="pwd"))
-    op.add_column("jotgate_families", sa.Column("address", sa.Text, nullable=False, server_default=sa.text("''")))
-    op.add_column("jotgate_families", sa.Column("device", sa.Text, nullable=False, server_default=sa.text("''")))
+    op.add_column("jotgate_families", sa.Column("methods", TEXT, nullable=False, server_default="pwd"))
+    op.add_column("jotgate_families", sa.Column("address", TEXT, nullable=False, server_default=sa.text("''")))
+    op.add_column("jotgate_families", sa.Column("device", TEXT, nullable=False, server_default=sa.text("''")))
     op.add_column("jotgate_families", sa.Column("born_seq", sa.BigInteger, nullable=False, server_default="0"))
-    op.add_column("jotgate_revocation_head", sa.Column("log_id", sa.Text, nullable=False, server_default=sa.text("''")))
+    op.add_column("jotgate_revocation_head", sa.Column("log_id", TEXT, nullable=False, server_default=sa.text("''")))
     op.create_table(
         "jotgate_cuts",
-        sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("id", TEXT, nullable=False),
         sa.Column("seq", sa.BigInteger, nullable=False),
         sa.Column("at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("kind", "id", name="jotgate_cuts_pk"),

@@ -1,0 +1,500 @@
+"""The store on PostgreSQL: for any number of machines, which all see the same sessions.
+
+Every transaction is READ COMMITTED and locks what it decides upon. Whoever changes single sessions shares a lock that
+whoever ends any number of them in one step has alone, so that those two never overlap. Numbers of the log come from one
+row, last in a transaction: it is what transactions wait for.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from asyncpg import exceptions
+
+from jotgate.core.revocations import Kind
+from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, LogEntry, LogHead, Revoked, SealedKey, Target
+from jotgate.server.rules import refresh
+from jotgate.server.rules.accounts import email_identity
+from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Reused, Rotated
+from jotgate.server.secret import Secret
+from jotgate.server.store import Approve, EmailTaken, StoreBusy, StoreClosed, StoreError
+from jotgate.server.store.postgres_pool import (
+    Connection,
+    Job,
+    Pool,
+    as_settings_error,
+    as_store_error,
+    begin_anew_after_fork,
+    run,
+    run_apart,
+)
+from jotgate.server.store.postgres_schema import Names, prepare_database
+from jotgate.server.store.postgres_statements import PostgresStatements
+from jotgate.server.store.postgres_watch import Watch
+from jotgate.server.store.rows import (
+    Row,
+    Values,
+    account_values,
+    advance_values,
+    family_values,
+    log_entries,
+    to_account,
+    to_family,
+    to_family_and_account,
+    to_key,
+    to_log_entry,
+)
+from jotgate.server.store.statements import Numbered
+
+T = TypeVar("T")
+
+_CONNECTIONS: Final = 8  # of each event loop; the follower of the log and the watch have one each besides
+_WAIT_S: Final = 15.0  # longer than any lock is waited for, so that a lock held elsewhere is told as such
+_CLOSE_S: Final = 15.0
+_BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+_NOT_OPEN: Final = "The database is not open."
+
+
+class PostgresStore:
+    """A `Store` in a PostgreSQL database, which must exist; the tables are made if they are not there.
+
+    The URL is libpq's: ``postgresql://user:password@host:port/database?sslmode=verify-full``.
+    """
+
+    def __init__(self, url: Secret, *, connections: int = _CONNECTIONS, wait_s: float = _WAIT_S) -> None:
+        self._url = url
+        self._connections_per_loop = connections
+        self._wait_s = wait_s
+        self._sql = PostgresStatements()
+        self._names: Names | None = None
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._guard = threading.Lock()
+        self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
+        self._watch: Watch | None = None
+
+    def after_fork_in_child(self) -> None:
+        """Forget the parent's connections."""
+        self._begin_anew()
+
+    # Opening and closing
+
+    def open(self) -> None:
+        """See `Store.open`."""
+        if self._names is not None:
+            return
+        try:
+            self._names = run_apart(lambda: prepare_database(self._url))
+        except Exception as error:  # noqa: BLE001  the driver raises many kinds, and each is told in a sentence
+            raise as_settings_error(error, _place(self._url)) from None
+        begin_anew_after_fork(self)
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        self._names = None
+        here = self._pools.pop(asyncio.get_running_loop(), None)
+        if here is not None:
+            await here.close(_CLOSE_S)
+        await asyncio.to_thread(self.close_now)
+
+    def close_now(self) -> None:
+        """See `Store.close_now`."""
+        self._names = None
+        with self._guard:
+            pools, self._pools = self._pools, {}
+            watch, self._watch = self._watch, None
+        for loop, pool in pools.items():
+            _close(loop, pool)
+        if watch is not None:
+            watch.stop()
+
+    async def ping(self) -> None:
+        """See `Store.ping`."""
+
+        async def job(connection: Connection) -> None:
+            await connection.fetchrow(self._sql.head.text)
+            # A transaction with a number writes to the disk when it is committed, though it changes nothing.
+            await connection.fetchval("SELECT txid_current()")
+
+        await self._transaction(_BEGIN, job)
+
+    # Accounts
+
+    async def add_account(self, account: Account) -> None:
+        """See `Store.add_account`."""
+        values = account_values(account)
+
+        async def job(connection: Connection) -> None:
+            try:
+                await _execute(connection, self._sql.add_account, values)
+            except exceptions.UniqueViolationError as error:
+                if error.constraint_name == "jotgate_accounts_email_identity_uq":
+                    raise EmailTaken("An account with this e-mail address exists.") from None
+                raise
+
+        await self._transaction(_BEGIN, job)
+
+    async def account_by_email(self, email: str) -> Account | None:
+        """See `Store.account_by_email`."""
+        row = await self._row(self._sql.account_by_identity, {"email_identity": email_identity(email)})
+        return to_account(row) if row else None
+
+    async def account_by_id(self, account_id: str) -> Account | None:
+        """See `Store.account_by_id`."""
+        row = await self._row(self._sql.account_by_id, {"account_id": account_id})
+        return to_account(row) if row else None
+
+    async def list_accounts(self, *, limit: int, after: str | None = None) -> list[Account]:
+        """See `Store.list_accounts`."""
+        start = {"limit": limit, "after": email_identity(after or "")}
+        return [to_account(row) for row in await self._rows(self._sql.list_accounts, start)]
+
+    async def grant_scope(self, email: str, scope: str) -> Account | None:
+        """See `Store.grant_scope`."""
+        return await self._change_scopes(email, lambda scopes: scopes if scope in scopes else (*scopes, scope))
+
+    async def revoke_scope(self, email: str, scope: str) -> Account | None:
+        """See `Store.revoke_scope`."""
+        return await self._change_scopes(email, lambda scopes: tuple(kept for kept in scopes if kept != scope))
+
+    async def _change_scopes(self, email: str, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> Account | None:
+        identity = {"email_identity": email_identity(email)}
+
+        async def job(connection: Connection) -> Account | None:
+            row = await _fetch_row(connection, self._sql.account_to_change, identity)
+            if row is None:
+                return None
+            account = to_account(row)
+            scopes = change(account.scopes)
+            if scopes == account.scopes:
+                return account
+            values = {"account_id": account.id, "scopes": " ".join(scopes)}
+            await _execute(connection, self._sql.set_scopes, values)
+            return msgspec.structs.replace(account, scopes=scopes)
+
+        return await self._transaction(_BEGIN, job)
+
+    async def set_password(
+        self,
+        account_id: str,
+        *,
+        expected_hash: str,
+        password_hash: str,
+        keep_sid: str,
+        now: int,
+        until_s: int,
+    ) -> Revoked | None:
+        """See `Store.set_password`."""
+        change = {"account_id": account_id, "expected_hash": expected_hash, "password_hash": password_hash}
+        target = Target("account", account_id, keep_sid)
+
+        async def job(connection: Connection) -> Revoked | None:
+            if await _fetch_row(connection, self._sql.set_password, change) is None:
+                return None
+            return await self._revoke(connection, target, now=now, until_s=until_s)
+
+        return await self._change_sessions(job)
+
+    # Sessions
+
+    async def add_family(self, family: Family) -> None:
+        """See `Store.add_family`."""
+        # Each login takes a few of the account's dead sessions along: what an account leaves behind stays bounded.
+        values = family_values(family) | {"dead_since": family.created_at - CLOCK_MARGIN_S}
+
+        async def job(connection: Connection) -> None:
+            await _execute(connection, self._sql.add_family_and_prune, values)
+
+        await self._change_sessions(job)
+
+    async def family_by_sid(self, sid: str) -> Family | None:
+        """See `Store.family_by_sid`."""
+        row = await self._row(self._sql.family_by_sid, {"sid": sid})
+        return to_family(row) if row else None
+
+    async def family_by_id(self, family_id: bytes) -> Family | None:
+        """See `Store.family_by_id`."""
+        row = await self._row(self._sql.family_by_id, {"family_id": family_id})
+        return to_family(row) if row else None
+
+    async def families_of_account(self, account_id: str, *, now: int, limit: int = 1000) -> list[Family]:
+        """See `Store.families_of_account`."""
+        wanted = {"account_id": account_id, "now": now, "limit": limit}
+        return [to_family(row) for row in await self._rows(self._sql.families_of_account, wanted)]
+
+    async def confirm(self, family_id: bytes, generation: int) -> None:
+        """See `Store.confirm`."""
+        presented = {"family_id": family_id, "expected_generation": generation, "confirmed": True}
+
+        async def job(connection: Connection) -> None:
+            await _execute(connection, self._sql.confirm_family, presented)
+
+        await self._change_sessions(job)
+
+    async def rotate(
+        self,
+        family_id: bytes,
+        presented_generation: int,
+        *,
+        now: int,
+        mac_kid: str,
+        idle_s: int,
+        until_s: int,
+        approve: Approve | None = None,
+    ) -> tuple[Outcome, Family | None, Account | None]:
+        """See `Store.rotate`."""
+
+        async def job(connection: Connection) -> tuple[Outcome, Family | None, Account | None]:
+            row = await _fetch_row(connection, self._sql.family_to_rotate, {"family_id": family_id})
+            if row is None:
+                return Ended(), None, None
+            family, account = to_family_and_account(row)
+            outcome = refresh.rotate(family, presented_generation, now=now, mac_kid=mac_kid, idle_s=idle_s)
+            if approve is not None and isinstance(outcome, Rotated | Replayed):
+                approve(family, account)
+            match outcome:
+                case Rotated(successor):
+                    await self._advance(connection, family, successor)
+                    family = successor
+                case Reused():
+                    await self._end(connection, family_id, now=now, until_s=until_s)
+                    family = msgspec.structs.replace(family, ended_at=now)
+                case Replayed() | Ended():
+                    pass
+            return outcome, family, account
+
+        return await self._change_sessions(job)
+
+    async def end_family(self, family_id: bytes, *, now: int, until_s: int) -> bool:
+        """See `Store.end_family`."""
+        return await self._change_sessions(
+            lambda connection: self._end(connection, family_id, now=now, until_s=until_s)
+        )
+
+    async def _advance(self, connection: Connection, family: Family, successor: Family) -> None:
+        swapped = await _execute(connection, self._sql.advance_family, advance_values(family, successor))
+        if swapped != "UPDATE 1":  # the row is locked since it was read, so this is a fault, not a race
+            raise StoreError("The database lost a session between two statements of one transaction.")
+
+    async def _end(self, connection: Connection, family_id: bytes, *, now: int, until_s: int) -> bool:
+        ended = await _fetch_row(connection, self._sql.end_family, {"family_id": family_id, "now": now})
+        if ended is None:
+            return False
+        await self._append(connection, "session", list(ended), at=now, until_s=until_s)
+        return True
+
+    # The revocation log
+
+    async def revoke(self, target: Target, *, clock: Callable[[], int], until_s: int) -> Revoked:
+        """See `Store.revoke`."""
+
+        async def job(connection: Connection) -> Revoked:
+            # By now the lock is held. If it is held alone, nothing can come between any more.
+            return await self._revoke(connection, target, now=clock(), until_s=until_s)
+
+        return await self._change_sessions(job, alone=target.kind in {"client", "all"})
+
+    async def _revoke(self, connection: Connection, target: Target, *, now: int, until_s: int) -> Revoked:
+        match target.kind:
+            case "session":
+                ended = await _fetch(connection, self._sql.end_family_by_sid, {"sid": target.id, "now": now})
+            case "account":
+                mine = {"account_id": target.id, "keep_sid": target.keep_sid or "", "now": now}
+                ended = await _fetch(connection, self._sql.end_families_of_account, mine)
+            case "client" | "all":
+                entries = await self._append(connection, target.kind, [target.id], at=now, until_s=until_s)
+                await _execute(connection, self._sql.set_cut, msgspec.structs.asdict(entries[0]))
+                return Revoked(entries)
+            case "token" | "key":
+                return Revoked(await self._append(connection, target.kind, [target.id], at=now, until_s=until_s))
+        return Revoked(await self._append(connection, "session", [sid for (sid,) in ended], at=now, until_s=until_s))
+
+    async def _append(
+        self, connection: Connection, kind: Kind, ids: Sequence[str], *, at: int, until_s: int
+    ) -> tuple[LogEntry, ...]:
+        if not ids:
+            return ()
+        values = {
+            "kind": kind,
+            "ids": ids,
+            "at": at,
+            "until": at + until_s,
+            # Each entry takes a few dead ones along, so that the log stays as long as a day's worth.
+            "dead_since": at - CLOCK_MARGIN_S,
+            "limit": 8 * len(ids),
+            "channel": self._opened().channel,
+        }
+        row = await _fetch_row(connection, self._sql.append, values)
+        if row is None:
+            raise StoreError("The database has lost the head of the log.")
+        return log_entries(kind, ids, row[0], at=at, until_s=until_s)
+
+    async def sweep(self, after: bytes, *, now: int, limit: int) -> bytes:
+        """See `Store.sweep`."""
+        dead_since = now - CLOCK_MARGIN_S
+
+        async def job(connection: Connection) -> bytes:
+            await _execute(connection, self._sql.prune_revocations, {"dead_since": dead_since, "limit": limit})
+            step = await _fetch(connection, self._sql.sweep_step, {"after": after, "limit": limit})
+            if not step:
+                return b""
+            last: bytes = step[-1][0]
+            dead = {"after": after, "last": last, "dead_since": dead_since}
+            await _execute(connection, self._sql.sweep_families, dead)
+            return last if len(step) == limit else b""
+
+        return await self._transaction(_BEGIN, job)
+
+    def attend(self, log_id: str) -> LogHead:
+        """See `Store.attend`."""
+        try:
+            return self._watching().attend(log_id)
+        except TimeoutError:
+            raise StoreBusy("The database did not answer in time.") from None
+        except Exception as error:  # noqa: BLE001  the driver raises many kinds, and each is told in a sentence
+            raise as_store_error(error) from None
+
+    async def renew_log(self, expected_log_id: str, log_id: str) -> None:
+        """See `Store.renew_log`."""
+
+        async def job(connection: Connection) -> None:
+            change = {"expected_log_id": expected_log_id, "log_id": log_id}
+            await _execute(connection, self._sql.renew_log, change)
+            await connection.execute(f"NOTIFY {self._opened().channel}")
+
+        await self._transaction(_BEGIN, job)
+
+    async def head(self) -> LogHead:
+        """See `Store.head`."""
+        row = await self._row(self._sql.head, {})
+        if row is None:
+            raise StoreError("The database has lost the head of the log.")
+        return LogHead(*row)
+
+    async def revocations_after(self, seq: int, *, alive_at: int = 0, limit: int = 10_000) -> list[LogEntry]:
+        """See `Store.revocations_after`."""
+        wanted = {"after": seq, "alive_at": alive_at, "limit": limit}
+        return [to_log_entry(row) for row in await self._rows(self._sql.revocations_after, wanted)]
+
+    async def wait_changed(self, timeout_s: float) -> None:
+        """See `Store.wait_changed`."""
+        await self._watching().wait_changed(timeout_s)
+
+    # Keys
+
+    def load_keys(self) -> list[SealedKey]:
+        """See `Store.load_keys`."""
+
+        async def job(connection: Connection) -> list[SealedKey]:
+            return [to_key(row) for row in await _fetch(connection, self._sql.load_keys, {})]
+
+        return self._blocking(_BEGIN, job)
+
+    def add_key_if_none(self, key: SealedKey) -> SealedKey:
+        """See `Store.add_key_if_none`."""
+
+        async def job(connection: Connection) -> SealedKey:
+            row = await _fetch_row(connection, self._sql.oldest_key, {"purpose": key.purpose})
+            if row is None:
+                await _execute(connection, self._sql.add_key, msgspec.structs.asdict(key))
+            return to_key(row) if row else key
+
+        return self._blocking(f"{_BEGIN}; SELECT pg_advisory_xact_lock({self._opened().keys_lock})", job)
+
+    # Connections
+
+    def _opened(self) -> Names:
+        if self._names is None:
+            raise StoreClosed(_NOT_OPEN)
+        return self._names
+
+    def _watching(self) -> Watch:
+        names = self._opened()
+        with self._guard:
+            if self._watch is None:
+                self._watch = Watch(self._url, names, self._sql)
+            return self._watch
+
+    async def _pool(self) -> Pool:
+        self._opened()
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop)
+        if pool is None:
+            pool = Pool(self._url, self._connections_per_loop)
+            with self._guard:
+                self._pools = {known: each for known, each in self._pools.items() if not known.is_closed()}
+                self._pools[loop] = pool
+            await pool.begin()
+        return pool
+
+    async def _row(self, statement: Numbered, values: Values) -> Row | None:
+        return await self._ask(None, lambda connection: _fetch_row(connection, statement, values))
+
+    async def _rows(self, statement: Numbered, values: Values) -> Sequence[Row]:
+        return await self._ask(None, lambda connection: _fetch(connection, statement, values))
+
+    async def _change_sessions(self, job: Job[T], *, alone: bool = False) -> T:
+        """Run a job in a transaction that never overlaps one that ends any number of sessions; or in such a one."""
+        lock = f"pg_advisory_xact_lock{'' if alone else '_shared'}({self._opened().sessions_lock})"
+        return await self._transaction(f"{_BEGIN}; SELECT {lock}", job)
+
+    async def _transaction(self, begin: str, job: Job[T]) -> T:
+        return await self._ask(begin, job)
+
+    async def _ask(self, begin: str | None, job: Job[T]) -> T:
+        return await run(await self._pool(), begin, job, self._wait_s)
+
+    def _blocking(self, begin: str, job: Job[T]) -> T:
+        self._opened()
+
+        async def work() -> T:
+            pool = Pool(self._url, 1)
+            await pool.begin()
+            return await run(pool, begin, job, self._wait_s)
+
+        return run_apart(work)
+
+
+async def _execute(connection: Connection, statement: Numbered, values: Values) -> str:
+    """Run a statement; what it did, as the server puts it: "UPDATE 1"."""
+    return await connection.execute(statement.text, *statement.order(values))
+
+
+async def _fetch(connection: Connection, statement: Numbered, values: Values) -> Sequence[Row]:
+    rows: Sequence[Row] = await connection.fetch(statement.text, *statement.order(values))
+    return rows
+
+
+async def _fetch_row(connection: Connection, statement: Numbered, values: Values) -> Row | None:
+    row: Row | None = await connection.fetchrow(statement.text, *statement.order(values))
+    return row
+
+
+def _close(loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
+    """Close a loop's connections from outside of it; politely, where it runs and so can do it itself."""
+    if loop.is_closed():
+        return  # and so are they: see `Pool.begin`
+    if not loop.is_running() or loop is _running_loop():
+        pool.terminate()
+        return
+    with contextlib.suppress(Exception):  # the loop ended meanwhile, and took them with it
+        asyncio.run_coroutine_threadsafe(pool.close(_CLOSE_S), loop).result(_CLOSE_S + 2)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _place(url: Secret) -> str:
+    """The database's host, port and name, without the user and the password."""
+    parts = urlsplit(url.reveal())
+    host = parts.netloc.rpartition("@")[2] or "on this machine"
+    return f"{parts.path.strip('/') or 'of the user'} at {host}"

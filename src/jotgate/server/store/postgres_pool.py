@@ -1,0 +1,357 @@
+"""Connections to PostgreSQL: how they are made, shared within one event loop, ended, and what their failures mean.
+
+Knows sockets, loops and forks; knows no table. No text here ever holds the database's URL or password, nor what the
+server says about values: it says what happened, by class and SQLSTATE.
+"""
+
+import asyncio
+import contextlib
+import os
+import ssl
+import threading
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import asyncpg
+from asyncpg import exceptions
+from asyncpg.connect_utils import SessionAttribute
+
+from jotgate.core.errors import SettingsError
+from jotgate.server.secret import Secret
+from jotgate.server.store import StoreBusy, StoreError
+
+T = TypeVar("T")
+
+CONNECT_S: Final = 5.0
+LOCK_S: Final = 7
+"""How long a statement waits for what another transaction has locked: longer than one may idle while it holds it."""
+_IDLE_IN_TRANSACTION_S: Final = 5
+_STATEMENT_S: Final = 10
+_SESSION: Final = {
+    "application_name": "jotgate",
+    # What is confirmed has reached the disk, whatever the server, the database or the role have as their default.
+    "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",
+    "client_encoding": "UTF8",
+    # A process that is stopped in the middle of a transaction must not hold the others up.
+    "idle_in_transaction_session_timeout": f"{_IDLE_IN_TRANSACTION_S}s",
+    "lock_timeout": f"{LOCK_S}s",
+    "statement_timeout": f"{_STATEMENT_S}s",
+    "jit": "off",  # these statements end before a compiler would have begun
+}
+_WAITING: Final = 4096  # beyond that, "busy" is the more useful answer
+
+# A server that restarts is back within about a second.
+_PAUSES: Final = (0.0, 0.05, 0.2, 0.5, None)
+_UNKNOWN: Final = "The database was lost in the middle of a commit: whether anything was written is not known."
+_DRIVER: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
+AGAIN: Final = (
+    exceptions.SerializationError,
+    exceptions.DeadlockDetectedError,
+    exceptions.InvalidCachedStatementError,
+)
+"""The server undid the transaction: it may simply be tried again."""
+
+_LOST: Final = (
+    OSError,
+    asyncpg.InterfaceError,
+    exceptions.PostgresConnectionError,
+    exceptions.AdminShutdownError,
+    exceptions.CrashShutdownError,
+    exceptions.CannotConnectNowError,
+    exceptions.IdleInTransactionSessionTimeoutError,
+    # This server is, or has become, a stand-by: another one is the primary now.
+    exceptions.ReadOnlySQLTransactionError,
+    exceptions.TargetServerAttributeNotMatched,
+)
+
+_BUSY: Final = (
+    exceptions.LockNotAvailableError,
+    exceptions.QueryCanceledError,
+    exceptions.TooManyConnectionsError,
+    *AGAIN[:2],
+)
+
+
+if TYPE_CHECKING:
+    _Driven = asyncpg.Connection[asyncpg.Record]
+else:
+    _Driven = asyncpg.Connection  # which takes no parameters at run time
+
+
+class Connection(_Driven):
+    """A connection that knows the process it was made in."""
+
+    __slots__ = ("_descriptor", "_made_by")
+
+    def __init__(self, protocol: Any, transport: Any, *others: Any) -> None:  # noqa: ANN401  the driver's business
+        super().__init__(protocol, transport, *others)
+        self._made_by = os.getpid()
+        self._descriptor: int = transport.get_extra_info("socket").fileno()
+        _connections.add(self)
+
+    def __del__(self) -> None:
+        if self._made_by == os.getpid():
+            super().__del__()
+
+    def drop_in_child(self) -> None:
+        """Let go of the parent's socket without a word to the server, which would take it for the parent's."""
+        if self.is_closed():
+            return
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(nothing, self._descriptor, inheritable=False)
+        os.close(nothing)
+
+
+Job = Callable[[Connection], Awaitable[T]]
+
+
+async def connect(url: Secret, **session: str) -> Connection:
+    """Connect to the primary. `session` changes settings of the session. Raises what asyncpg raises."""
+    return await asyncpg.connect(
+        url.reveal(),
+        connection_class=Connection,
+        timeout=CONNECT_S,
+        server_settings=_SESSION | session,
+        target_session_attrs=SessionAttribute.read_write,
+    )
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether there is no connection (any more): what was not committed never will be."""
+    # The driver's errors about a value are interface errors, too.
+    return isinstance(error, _LOST) and not isinstance(error, ValueError)
+
+
+class Pool:
+    """The connections of one event loop: made when they are needed, at most `size`, and closed before the loop is."""
+
+    def __init__(self, url: Secret, size: int) -> None:
+        self._url = url
+        self._free = asyncio.Semaphore(size)
+        self._idle: list[Connection] = []
+        self._users = 0
+        self._nobody_uses = asyncio.Event()
+        self._nobody_uses.set()
+        self._closing = False
+        self._end = self._end_with_the_loop()
+
+    async def begin(self) -> None:
+        """Begin to watch for the end of the loop, which finishes its asynchronous generators before it closes."""
+        await anext(self._end)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for this block alone; an exception undoes the transaction that is open.
+
+        Raises:
+            StoreBusy: too many wait already.
+        """
+        if self._users >= _WAITING:
+            raise StoreBusy("The database has more to do than it can queue.")
+        self._users += 1
+        self._nobody_uses.clear()
+        try:
+            async with self._free:
+                connection = self._take() or await connect(self._url)
+                try:
+                    yield connection
+                except Exception:
+                    await _undo(connection)
+                    raise
+                except BaseException:
+                    # Cancelled in the middle of something: nobody knows what the server would say next.
+                    connection.terminate()
+                    raise
+                finally:
+                    if self._closing:
+                        connection.terminate()
+                    elif not connection.is_closed():
+                        self._idle.append(connection)
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._nobody_uses.set()
+
+    async def close(self, timeout_s: float) -> None:
+        """Let those who use it finish, for at most so long, and close the connections."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._nobody_uses.wait()
+        await self._end.aclose()
+
+    def terminate(self) -> None:
+        """Cut the idle connections without waiting for anything."""
+        self._closing = True
+        while self._idle:
+            self._idle.pop().terminate()
+
+    def _take(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return None
+
+    async def _end_with_the_loop(self) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            self._closing = True
+            await asyncio.gather(*(self._part(connection) for connection in self._idle))
+            self._idle.clear()
+
+    @staticmethod
+    async def _part(connection: Connection) -> None:
+        with contextlib.suppress(Exception):  # a connection that cannot be closed politely is cut by asyncpg itself
+            await connection.close(timeout=1)
+
+
+async def run(pool: Pool, begin: str | None, job: Job[T], wait_s: float) -> T:
+    """Run a job: in a transaction that the text `begin` opens and that is durable on return, or without one.
+
+    What the server undid, and what was lost before the commit, is tried again a few times: the job may run more than
+    once. What it raises itself undoes the transaction and is passed on.
+
+    Raises:
+        StoreBusy: it took longer than `wait_s`, or the server says so.
+        StoreError: the server failed, or was lost; or nobody knows whether it has committed.
+    """
+    committing = False
+    try:
+        async with asyncio.timeout(wait_s):
+            for pause_s in _PAUSES:
+                try:
+                    async with pool.connection() as connection:
+                        if begin is None:
+                            return await job(connection)
+                        await connection.execute(begin)
+                        answer = await job(connection)
+                        committing = True
+                        await _commit(connection)
+                        return answer
+                except _DRIVER as error:
+                    if committing and (is_lost(error) or not isinstance(error, asyncpg.PostgresError)):
+                        raise StoreError(_UNKNOWN) from None
+                    if pause_s is None or not (isinstance(error, AGAIN) or is_lost(error)):
+                        raise as_store_error(error) from None
+                committing = False
+                await asyncio.sleep(pause_s)
+    except TimeoutError:
+        raise (StoreError(_UNKNOWN) if committing else StoreBusy("The database did not answer in time.")) from None
+    raise AssertionError("The last try returns or raises.")
+
+
+async def _commit(connection: Connection) -> None:
+    if await connection.execute("COMMIT") != "COMMIT":  # the server's word for having undone a failed transaction
+        raise StoreError("The database undid the transaction.")
+
+
+async def _undo(connection: Connection) -> None:
+    if not connection.is_closed() and connection.is_in_transaction():
+        try:
+            await connection.execute("ROLLBACK")
+        except Exception:  # noqa: BLE001  whatever it is: what led here is what the caller is told
+            connection.terminate()
+        except BaseException:
+            connection.terminate()
+            raise
+
+
+def run_apart(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine in a thread and an event loop of its own. Blocks, whatever loop may be running here."""
+    with ThreadPoolExecutor(1, thread_name_prefix="jotgate-database") as thread:
+        return thread.submit(lambda: asyncio.run(work())).result()
+
+
+def as_store_error(error: BaseException) -> StoreError:
+    """Say in a typed way what went wrong."""
+    if isinstance(error, StoreError):
+        return error
+    if isinstance(error, asyncpg.PostgresError) and not is_lost(error):
+        told = f"{type(error).__name__.removesuffix('Error')}, SQLSTATE {error.sqlstate}"
+        if isinstance(error, _BUSY):
+            return StoreBusy(f"The database has too much to do at the same time ({told}).")
+        return StoreError(f"The database failed ({told}).")
+    if is_lost(error):
+        return StoreError(f"The database cannot be reached ({_reason(error)}).")
+    return StoreError(f"The database could not be asked ({type(error).__name__}).")
+
+
+def as_settings_error(error: BaseException, place: str) -> SettingsError:
+    """Say what is wrong with a database that could not be opened at start."""
+    match error:
+        case SettingsError():
+            return error
+        case exceptions.InvalidAuthorizationSpecificationError():
+            fault = f"the database {place} refused the log-in (SQLSTATE {error.sqlstate}): check user and password"
+        case exceptions.InvalidCatalogNameError():
+            fault = f"there is no database {place}: create it first"
+        case exceptions.InsufficientPrivilegeError():
+            fault = f"the user of the database {place} may not make or read jotgate's tables (SQLSTATE 42501)"
+        case exceptions.TargetServerAttributeNotMatched():
+            fault = f"the database {place} is read-only: name its primary server"
+        case asyncpg.PostgresError() if not is_lost(error):
+            fault = f"the database {place} failed (SQLSTATE {error.sqlstate})"
+        case OSError() | asyncpg.PostgresError():
+            fault = f"the database {place} cannot be reached ({_reason(error)})"
+        case _:
+            fault = f"the database {place} cannot be used ({type(error).__name__}): check its URL"
+    return SettingsError((fault,))
+
+
+def _reason(error: BaseException) -> str:
+    """Why there is no connection, in words that cannot hold what the URL holds."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not good: {error.verify_message}"
+        case ConnectionRefusedError():
+            return "connection refused"
+        case TimeoutError():
+            return "no answer"
+        case exceptions.TargetServerAttributeNotMatched():
+            return "it is read-only"
+        case asyncpg.PostgresError():
+            return f"SQLSTATE {error.sqlstate}"
+        case OSError() if error.errno and not error.strerror:
+            return os.strerror(error.errno)
+        case OSError() if error.strerror and "@" not in error.strerror:
+            return error.strerror
+        case _:
+            return type(error).__name__
+
+
+# Forks. A socket must not serve two processes, so the child forgets all of the parent's: it lets go of them (else the
+# server would not notice the end of a parent that is killed) and never touches the parent's event loops, whose
+# selectors it shares.
+
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+_inherited: list[Connection] = []
+_after_fork: weakref.WeakSet[Any] = weakref.WeakSet()
+_guard = threading.Lock()
+_watching = False
+
+
+def begin_anew_after_fork(store: Any) -> None:  # noqa: ANN401  anything that has the method
+    """Have `store.after_fork_in_child()` called in each child process."""
+    global _watching  # noqa: PLW0603  the interpreter's own list of fork hooks is as global, and only grows
+    with _guard:
+        _after_fork.add(store)
+        if not _watching and hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_after_fork_in_child)
+            _watching = True
+
+
+def _after_fork_in_child() -> None:
+    global _guard  # noqa: PLW0603  the parent's may be held by a thread that does not exist here
+    _guard = threading.Lock()
+    for connection in list(_connections):
+        connection.drop_in_child()
+        _inherited.append(connection)  # kept for ever: its end would speak to the parent's loop
+    _connections.clear()
+    for store in list(_after_fork):
+        store.after_fork_in_child()

@@ -1,0 +1,113 @@
+"""The tables in a PostgreSQL database: brought to the current revision once, refused when they are newer.
+
+Knows locks and Alembic; knows no record. An up-to-date database is recognised without loading Alembic.
+"""
+
+from typing import Final
+
+from msgspec import Struct
+from sqlalchemy import Connection as SyncConnection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from jotgate.server.secret import Secret
+from jotgate.server.store.postgres_pool import Connection, connect
+from jotgate.server.store.schema import HEAD, VERSION_TABLE, revocation_head
+from jotgate.server.store.upgrading import check_revision, upgrade
+
+_MIGRATION_PATIENCE: Final = "60s"  # how long to wait for another process that migrates
+# Advisory locks are numbers that the whole database shares: the first half of ours is these letters.
+_OURS: Final = int.from_bytes(b"jotg")
+
+
+class Names(Struct, frozen=True):
+    """What is named after jotgate's tables, so that those of another schema of the database have names of their own."""
+
+    oid: int  # of the table of the log's head
+
+    @property
+    def channel(self) -> str:
+        """Where commits to the log are told."""
+        return f"jotgate_{self.oid}"
+
+    @property
+    def sessions_lock(self) -> str:
+        """Shared by whoever changes single sessions; whoever ends any number of them in one step has it alone."""
+        return f"{_OURS}, {_signed(self.oid)}"
+
+    @property
+    def attendance_lock(self) -> str:
+        """Shared by the processes that take part in the log, as long as they do."""
+        return f"{_OURS + 1}, {_signed(self.oid)}"
+
+    @property
+    def keys_lock(self) -> str:
+        """Had alone by whoever may add the first key."""
+        return f"{_OURS + 2}, {_signed(self.oid)}"
+
+
+def _signed(oid: int) -> int:
+    return oid - 2**32 if oid >= 2**31 else oid
+
+
+async def prepare_database(url: Secret) -> Names:
+    """Bring the schema up to date; any number of processes may do so at once.
+
+    Raises:
+        SettingsError: the schema is newer than this code.
+        asyncpg's own errors, and what `connect` raises.
+    """
+    connection = await connect(url)
+    try:
+        if await _revision(connection) == HEAD:
+            return await _names(connection)
+        await _migrate(url)
+        return await _names(connection)
+    finally:
+        connection.terminate()
+
+
+async def _names(connection: Connection) -> Names:
+    return Names(await connection.fetchval("SELECT to_regclass($1)::oid::bigint", revocation_head.name))
+
+
+async def _revision(connection: Connection) -> str | None:
+    """The schema's revision, None for a database without it."""
+    if await connection.fetchval("SELECT to_regclass($1)", VERSION_TABLE) is None:
+        return None
+    revision = await connection.fetchval(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608  a constant
+    if revision is not None:
+        check_revision(revision)
+        return str(revision)
+    return None
+
+
+async def _migrate(url: Secret) -> None:
+    async def connect_patiently() -> Connection:
+        return await connect(url, statement_timeout="0", lock_timeout=_MIGRATION_PATIENCE)
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect_patiently, poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            # All of it is one transaction: killed half-way, nothing happened.
+            await connection.exec_driver_sql(
+                f"SELECT pg_advisory_xact_lock({_OURS}, hashtext('migration of ' || current_schema()))"
+            )
+            await connection.run_sync(_upgrade)
+            await connection.commit()
+    except DBAPIError as error:
+        driver_error = error.orig.__cause__ if error.orig is not None else None
+        raise driver_error or error from None
+    finally:
+        await engine.dispose()
+
+
+def _upgrade(connection: SyncConnection) -> None:
+    table = connection.exec_driver_sql(f"SELECT to_regclass('{VERSION_TABLE}')").scalar()
+    row = table and connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").first()  # noqa: S608
+    if row:
+        check_revision(str(row[0]))
+        if row[0] == HEAD:
+            return
+    upgrade(connection)

@@ -1,0 +1,59 @@
+"""What PostgreSQL is asked otherwise than SQLite: rows are locked as they are read, and round trips are few.
+
+Nothing here runs a statement.
+"""
+
+from sqlalchemy import ARRAY, BigInteger, Select, bindparam, column, func, insert, literal_column, select
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import make_url
+
+from jotgate.server.store.schema import TEXT, cuts, families, revocations
+from jotgate.server.store.statements import (
+    ACCOUNT_BY_IDENTITY,
+    ADD_FAMILY,
+    FAMILY_WITH_ACCOUNT,
+    PRUNE_FAMILIES,
+    PRUNE_REVOCATIONS,
+    Numbered,
+    Statements,
+    advance_head,
+    numbered,
+)
+
+
+class PostgresStatements(Statements[Numbered]):
+    """All statements for asyncpg."""
+
+    def __init__(self) -> None:
+        sql = numbered(make_url("postgresql+asyncpg://").get_dialect()())
+        super().__init__(sql)
+        self.account_to_change = sql(ACCOUNT_BY_IDENTITY.with_for_update())
+        self.family_to_rotate = sql(FAMILY_WITH_ACCOUNT.with_for_update(of=families))
+        self.add_family_and_prune = sql(ADD_FAMILY.add_cte(PRUNE_FAMILIES.cte("pruned")))
+        self.set_cut = sql(_set_cut())
+        self.append = sql(_append())
+
+
+def _set_cut() -> postgresql.Insert:
+    added = postgresql.insert(cuts)
+    return added.on_conflict_do_update(
+        index_elements=[cuts.c.kind, cuts.c.id], set_={"seq": added.excluded.seq, "at": added.excluded.at}
+    )
+
+
+def _append() -> Select[tuple[int, None]]:
+    """Number the entries, add them, take some dead ones along, and wake the other processes when it is committed."""
+    ids = bindparam("ids", type_=ARRAY(TEXT))
+    head = advance_head(func.cardinality(ids)).cte("head")
+    each = func.unnest(ids).table_valued(column("id", TEXT), with_ordinality="n").render_derived(name="each")
+    rows = select(
+        head.c.seq - func.cardinality(ids) + each.c.n,
+        bindparam("kind", type_=TEXT),
+        each.c.id,
+        bindparam("at", type_=BigInteger),
+        bindparam("until", type_=BigInteger),
+    )
+    added = insert(revocations).from_select(["seq", "kind", "id", "at", "until"], rows).cte("added")
+    pruned = PRUNE_REVOCATIONS.cte("pruned")
+    told = func.pg_notify(bindparam("channel", type_=TEXT), literal_column("''"))
+    return select(head.c.seq, told).add_cte(added, pruned)
