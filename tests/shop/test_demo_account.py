@@ -7,7 +7,7 @@ import pytest
 
 from examples.shop.demo_account import EMAIL, FILE_NAME, DemoAccount, seed
 from jotgate.server.app import create_app
-from jotgate.server.flows.login import login
+from jotgate.server.flows.login import Origin, login
 from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings
 
@@ -21,7 +21,7 @@ async def can_log_in(settings: Settings, account: DemoAccount) -> bool:
     auth = create_app(settings)
     async with auth.lifespan():
         deps = auth.start()
-        pair = await login(deps, account.email, Secret(account.password), deps.clock())
+        pair = await login(deps, account.email, Secret(account.password), deps.clock(), Origin())
     return bool(pair.access_token)
 
 

@@ -1,4 +1,4 @@
-"""``jotgate accounts`` and ``jotgate keys``: they work on the data folder, also while a server runs on it."""
+"""``jotgate accounts``, ``sessions`` and ``keys``: they work on the data folder, also while a server runs on it."""
 
 import asyncio
 import getpass
@@ -14,19 +14,34 @@ from jotgate.cli.text import print_json, printable, relative, utc
 from jotgate.core.errors import JotgateError, SettingsError
 from jotgate.server.app import DATABASE_NAME, create_app
 from jotgate.server.flows.signup import signup
-from jotgate.server.records import Account
+from jotgate.server.live import REVOCATION_LIFE_S
+from jotgate.server.records import Account, Target
 from jotgate.server.rules.accounts import check_new_password, check_scope_token, normalise_email
 from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings
+from jotgate.server.store import Store
 from jotgate.server.store.sqlite import SqliteStore
 
 _LONGEST_PASSWORD_LINE: Final = 8192
+_LONGEST_ANSWER: Final = 100
 
 
 class NoSuchAccountError(JotgateError):
     """There is no account with this address."""
 
     code = "no_such_account"
+
+
+class NoSuchSessionError(JotgateError):
+    """There is no live session with this id."""
+
+    code = "no_such_session"
+
+
+class NotConfirmedError(JotgateError):
+    """What concerns everybody was not confirmed."""
+
+    code = "not_confirmed"
 
 
 class PasswordsDifferError(JotgateError):
@@ -103,6 +118,66 @@ def change_scope(data: Path | None, email: str, scope: str, *, granted: bool, as
         print_json(_public(account))
     else:
         _say(f"{account.email} now has {_scopes(account)}")
+
+
+def list_sessions(data: Path | None, email: str, *, as_json: bool) -> None:
+    """Print the live sessions of an account, the one that was used last first.
+
+    Raises:
+        InvalidEmail, NoSuchAccountError: nobody has this address.
+    """
+    address, now = normalise_email(email), int(time.time())
+    with _store(data) as store:
+        account = _account(store, address)
+        sessions = asyncio.run(store.families_of_account(account.id, now=now))
+    if as_json:
+        names = ("created_at", "seen_at", "idle_ends_at", "ends_at", "device", "address", "client_id")
+        print_json([{"id": each.sid} | {name: getattr(each, name) for name in names} for each in sessions])
+        return
+    rows = [
+        (each.sid, each.device, each.address or "-", relative(each.seen_at, now), relative(each.ends_at, now))
+        for each in sessions
+    ]
+    _print_table(("session", "device", "address", "used", "ends at the latest"), rows)
+
+
+def revoke_sessions(data: Path | None, target: Target, *, confirmed: bool, as_json: bool) -> None:
+    """Revoke a session, or the sessions of an account (``target.id`` is its address), of a client, or all there are.
+
+    Raises:
+        NoSuchAccountError, NoSuchSessionError: there is nothing to revoke.
+        NotConfirmedError: the person at the terminal thought better of it.
+    """
+    if target.kind in ("client", "all") and not confirmed:
+        _confirm("This logs out everybody" + (f" who uses the client {target.id}." if target.id else "."))
+    with _store(data) as store:
+        if target.kind == "account":
+            target = Target("account", _account(store, normalise_email(target.id)).id)
+        done = asyncio.run(store.revoke(target, clock=lambda: int(time.time()), until_s=REVOCATION_LIFE_S))
+    if target.kind == "session" and not done.entries:
+        raise NoSuchSessionError("there is no live session with this id")
+    if as_json:
+        print_json([{"kind": each.kind, "id": each.id, "at": each.at} for each in done.entries])
+    elif target.kind in ("client", "all"):
+        _say("revoked: every session that began before now, and every access token issued up to now")
+    else:
+        _say(f"revoked {len(done.entries)} session{'' if len(done.entries) == 1 else 's'}")
+
+
+def _account(store: Store, address: str) -> Account:
+    account = asyncio.run(store.account_by_email(address))
+    if account is None:
+        raise NoSuchAccountError(f"there is no account with the address {address}")
+    return account
+
+
+def _confirm(what: str) -> None:
+    if not _on_terminal():
+        raise NotConfirmedError(f"{what} Say --yes to do it.")
+    sys.stderr.write(f"{what} Type yes to do it: ")
+    sys.stderr.flush()
+    if sys.stdin.readline(_LONGEST_ANSWER).strip() != "yes":
+        raise NotConfirmedError("nothing was changed")
 
 
 def list_keys(data: Path | None, *, as_json: bool) -> None:

@@ -32,8 +32,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 accounts = typer.Typer(help="Make accounts, list them, change their scopes.", no_args_is_help=True)
+sessions = typer.Typer(help="Show who is logged in, and end sessions: everywhere, at once.", no_args_is_help=True)
 keys = typer.Typer(help="The keys that the server signs with.", no_args_is_help=True)
 app.add_typer(accounts, name="accounts")
+app.add_typer(sessions, name="sessions")
 app.add_typer(keys, name="keys")
 
 
@@ -233,6 +235,53 @@ def revoke(email: Email, scope: Scope, data: Data = None, as_json: AsJson = Fals
     from jotgate.cli.administration import change_scope
 
     change_scope(data, email, scope, granted=False, as_json=as_json)
+
+
+@sessions.command("list", epilog=_EXIT_CODES)
+def list_sessions(
+    account: Annotated[str, typer.Option(metavar="EMAIL", help="Whose sessions.", show_default=False)],
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the live sessions of an account, the one that was used last first."""
+    from jotgate.cli.administration import list_sessions
+
+    list_sessions(data, account, as_json=as_json)
+
+
+@sessions.command("revoke", epilog=_EXIT_CODES)
+def revoke_sessions(
+    session: Annotated[
+        str | None, typer.Option(metavar="ID", help="This session, as `sessions list` names it.", show_default=False)
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option(metavar="EMAIL", help="Every session of this account.", show_default=False)
+    ] = None,
+    client: Annotated[
+        str | None, typer.Option(metavar="ID", help="Every session of this client, e.g. web.", show_default=False)
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every session there is.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before everybody is logged out.")] = False,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """End sessions: name exactly one of --session, --account, --client and --all.
+
+    Running servers and verifiers refuse their access tokens within a second.
+    """
+    from jotgate.cli.administration import revoke_sessions
+    from jotgate.server.records import Target
+
+    wanted = (
+        Target("session", session) if session is not None else None,
+        Target("account", account) if account is not None else None,
+        Target("client", client) if client is not None else None,
+        Target("all") if everything else None,
+    )
+    named = [target for target in wanted if target is not None]
+    if len(named) != 1:
+        raise typer.BadParameter("name exactly one of --session, --account, --client and --all")
+    revoke_sessions(data, named[0], confirmed=yes, as_json=as_json)
 
 
 @keys.command("list", epilog=_EXIT_CODES)

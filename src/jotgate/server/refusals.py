@@ -147,6 +147,20 @@ class InsufficientScope(RequestRefused):
         self.scope = scope
 
 
+class SessionNotFound(RequestRefused):
+    """No live session of this id belongs to the account."""
+
+    code = "session_not_found"
+    status = 404
+
+
+class PasswordUnchanged(RequestRefused):
+    """The new password is the old one."""
+
+    code = "password_unchanged"
+    status = 422
+
+
 class ParameterRefused(RequestRefused):
     """A parameter of the query is not what it should be."""
 

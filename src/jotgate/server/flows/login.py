@@ -1,16 +1,28 @@
 """A password becomes a session."""
 
+from msgspec import Struct
+
 from jotgate.core.encoding import encode_segment
 from jotgate.server.flows.deps import CLIENT_ID, Deps
 from jotgate.server.flows.tokens import TokenPair, make_pair
 from jotgate.server.records import Account, Family
 from jotgate.server.refusals import InvalidCredentials
 from jotgate.server.rules.accounts import normalise_email, normalise_password
+from jotgate.server.rules.devices import UNKNOWN
 from jotgate.server.rules.refresh import idle_end
 from jotgate.server.secret import Secret
 
 
-async def login(deps: Deps, email: str, password: Secret, now: int) -> TokenPair:
+class Origin(Struct, frozen=True):
+    """Where a login comes from, as its owner is shown it."""
+
+    address: str = ""
+    """An IP address, as far as it is known."""
+    device: str = UNKNOWN
+    """As ``rules.devices.describe_device`` names it."""
+
+
+async def login(deps: Deps, email: str, password: Secret, now: int, origin: Origin) -> TokenPair:
     """Begin a session: always a new one, with an id of its own (OWASP ASVS 7.2.4).
 
     An address without an account costs the same time and gets the same answer as a wrong password.
@@ -27,13 +39,13 @@ async def login(deps: Deps, email: str, password: Secret, now: int) -> TokenPair
     if account is None or not fits:
         deps.log.info("login_refused", account=account.id if account else None)
         raise InvalidCredentials("The e-mail address or the password is wrong.")
-    family = _new_family(deps, account, now)
+    family = _new_family(deps, account, now, origin)
     await deps.store.add_family(family)
     deps.log.info("login", account=account.id, sid=family.sid)
     return await make_pair(deps, account, family, now)
 
 
-def _new_family(deps: Deps, account: Account, now: int) -> Family:
+def _new_family(deps: Deps, account: Account, now: int, origin: Origin) -> Family:
     ends_at = now + deps.settings.session_absolute_s
     return Family(
         id=deps.random(16),
@@ -43,6 +55,8 @@ def _new_family(deps: Deps, account: Account, now: int) -> Family:
         scopes=account.scopes,
         mac_kid=deps.refresh_tokens.active,
         auth_time=now,
+        address=origin.address,
+        device=origin.device,
         created_at=now,
         seen_at=now,
         idle_ends_at=idle_end(now, deps.settings.session_idle_s, ends_at),

@@ -28,6 +28,14 @@ class SessionInput(Struct, frozen=True):
     refresh_token: Secret | None = None
 
 
+class PasswordInput(Struct, frozen=True):
+    """The current password, and the one that shall count from now on."""
+
+    current_password: Secret
+    new_password: Secret
+    refresh_token: Secret | None = None
+
+
 class TokenAnswer(Struct, frozen=True):
     """An access token (RFC 6749 section 5.1); the refresh token only for clients that asked for it in the body."""
 
@@ -45,6 +53,27 @@ class AccountAnswer(Struct, frozen=True):
     email: str
     scopes: tuple[str, ...]
     created_at: int
+
+
+class SessionAnswer(Struct, frozen=True):
+    """A session, as its owner sees it. Times are Unix seconds; ``methods`` are those of RFC 8176."""
+
+    id: str
+    current: bool
+    device: str
+    address: str
+    methods: tuple[str, ...]
+    auth_time: int
+    created_at: int
+    seen_at: int
+    idle_ends_at: int
+    ends_at: int
+
+
+class SessionsAnswer(Struct, frozen=True):
+    """The account's live sessions, the one that was used last first."""
+
+    sessions: tuple[SessionAnswer, ...]
 
 
 class SignupAnswer(Struct, frozen=True):

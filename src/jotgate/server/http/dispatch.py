@@ -33,6 +33,12 @@ _ROUTES: Final[Mapping[str, Mapping[str, Route]]] = {
 }
 
 
+def _template(path: str) -> str:
+    """Return the path with ``{id}`` for its last segment, as the route table writes it."""
+    parent, _, last = path.rpartition("/")
+    return f"{parent}/{{id}}" if last else path
+
+
 class Api:
     """The endpoints and documents of one server, over the parts that they work with."""
 
@@ -60,7 +66,7 @@ class Api:
 
     async def answer(self, request: Request, receive: Receive) -> Response | StreamResponse:
         """Return the response to a request whose body has not been read yet. Every error is an answer."""
-        routes = _ROUTES.get(request.path, {})
+        routes = _ROUTES.get(request.path) or _ROUTES.get(_template(request.path), {})
         render = oauth_error if any(route.form for route in routes.values()) else problem
         is_open = request.path in self._documents or any(route.public for route in routes.values())
         cors: Headers = _ANY_ORIGIN if is_open else cors_headers(request, self._settings)
@@ -94,6 +100,6 @@ class Api:
                 f"Passwords and tokens do not travel unencrypted: use {self._settings.issuer}. "
                 "(Operators: name the proxy that speaks TLS in trusted_proxies.)"
             )
-        if route.method == "POST":
+        if route.method != "GET":
             request = await read_body(request, receive)
         return await route.handler(self._deps, request)

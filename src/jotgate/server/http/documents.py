@@ -1,10 +1,12 @@
 """The documents that only change with the keys or the settings: key set, metadata, OpenAPI. Made once, sent often."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import fields
 
 from jotgate.server.http.bodies import KeySetAnswer, MetadataAnswer, OAuthError, Problem
 from jotgate.server.http.browser import cookie_name
@@ -124,15 +126,18 @@ def _operation(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
         "security": _SECURITY[route.credential],
         "responses": {str(route.success): success},
     }
-    if route.parameters:
-        operation["parameters"] = [
-            {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "description": said}
-            for name, said in route.parameters.items()
-        ]
+    parameters = [
+        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "description": said}
+        for name, said in route.parameters.items()
+    ]
+    if route.path.endswith("/{id}"):
+        parameters.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
+    if parameters:
+        operation["parameters"] = parameters
     if route.input is not None:
         media_type = "application/x-www-form-urlencoded" if route.form else "application/json"
         operation["requestBody"] = {
-            "required": route.credential == "none",
+            "required": any(field.required for field in fields(route.input)),
             "content": {media_type: {"schema": schema_of[route.input]}},
         }
     if route.problems:
@@ -157,5 +162,5 @@ def _document_operation(path: str, summary: str, schema: Mapping[str, Any]) -> d
 
 
 def _operation_id(method: str, path: str) -> str:
-    words = path.replace(".well-known", "").replace(".json", "").replace("-", "/").split("/")
+    words = re.sub(r"\.well-known|\.json|[{}]", "", path).replace("-", "/").split("/")
     return method.lower() + "".join(word.capitalize() for word in words if word)

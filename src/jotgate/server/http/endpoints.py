@@ -9,7 +9,9 @@ from jotgate.core.bearer import parse_authorization
 from jotgate.server.feed import Position
 from jotgate.server.flows.account import account_of_bearer
 from jotgate.server.flows.deps import CLIENT_ID, Deps, public
-from jotgate.server.flows.login import login
+from jotgate.server.flows.login import Origin, login
+from jotgate.server.flows.password import change_password
+from jotgate.server.flows.revoking import revoke_account, revoke_session, sessions_of
 from jotgate.server.flows.sessions import logout, refresh, session_of
 from jotgate.server.flows.signup import signup
 from jotgate.server.flows.tokens import TokenPair
@@ -17,7 +19,10 @@ from jotgate.server.http.bodies import (
     AccountAnswer,
     HealthAnswer,
     LoginInput,
+    PasswordInput,
+    SessionAnswer,
     SessionInput,
+    SessionsAnswer,
     SignupAnswer,
     SignupInput,
     TokenAnswer,
@@ -33,8 +38,9 @@ from jotgate.server.http.browser import (
 )
 from jotgate.server.http.exchange import Request, Response, StreamResponse
 from jotgate.server.http.inputs import parse_form_body, parse_json_body
-from jotgate.server.records import Account
+from jotgate.server.records import Account, Family
 from jotgate.server.refusals import GrantRefused, InvalidRefreshToken, ParameterRefused
+from jotgate.server.rules.devices import describe_device
 from jotgate.server.secret import Secret
 from jotgate.server.store import StoreError
 
@@ -63,7 +69,7 @@ async def post_login(deps: Deps, request: Request) -> Response:
         check_own_page(request, deps.settings)
     replaced = read_cookie(request, deps.settings.issuer)
     now = deps.clock()
-    pair = await login(deps, form.email, form.password, now)
+    pair = await login(deps, form.email, form.password, now, _origin(request))
     if replaced is not None:
         await _end_replaced(deps, replaced, now)
     return _token_response(deps, pair, in_body=in_body)
@@ -82,17 +88,59 @@ async def post_logout(deps: Deps, request: Request) -> Response:
     form = parse_json_body(request, SessionInput)
     credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
     await logout(deps, credential, deps.clock())
-    return Response(204, headers=(_NO_STORE, *([clear_cookie(deps.settings.issuer)] if is_cookie else [])))
+    return _gone(deps, clear=is_cookie)
+
+
+async def post_logout_everywhere(deps: Deps, request: Request) -> Response:
+    """``POST /v1/logout/everywhere``."""
+    form = parse_json_body(request, SessionInput)
+    credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
+    account, _ = await session_of(deps, credential, deps.clock())
+    await revoke_account(deps, account)
+    return _gone(deps, clear=is_cookie)
+
+
+async def get_sessions(deps: Deps, request: Request) -> Response:
+    """``GET /v1/sessions``."""
+    account, current = await _reader(deps, request)
+    sessions = await sessions_of(deps, account.id, deps.clock())
+    return _json(200, SessionsAnswer(tuple(_session_answer(each, current) for each in sessions)))
+
+
+async def delete_session(deps: Deps, request: Request) -> Response:
+    """``DELETE /v1/sessions/{id}``."""
+    form = parse_json_body(request, SessionInput)
+    credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
+    now = deps.clock()
+    account, current = await session_of(deps, credential, now)
+    sid = request.path.rpartition("/")[2]
+    await revoke_session(deps, account, sid, now)
+    return _gone(deps, clear=is_cookie and sid == current.sid)
+
+
+async def post_password(deps: Deps, request: Request) -> Response:
+    """``POST /v1/password``."""
+    form = parse_json_body(request, PasswordInput)
+    credential, _ = session_credential(request, form.refresh_token, deps.settings)
+    now = deps.clock()
+    account, family = await session_of(deps, credential, now)
+    await change_password(deps, account, family, current=form.current_password, new=form.new_password, now=now)
+    return _gone(deps, clear=False)
 
 
 async def get_account(deps: Deps, request: Request) -> Response:
     """``GET /v1/account``."""
+    account, _ = await _reader(deps, request)
+    return _json(200, _account_answer(account))
+
+
+async def _reader(deps: Deps, request: Request) -> tuple[Account, Family]:
+    """Return who may read: the holder of an access token with the scope for it, or of the session cookie."""
     token = parse_authorization(request.one(b"authorization"))
     if token is not None:
-        return _json(200, _account_answer(await account_of_bearer(deps, token)))
+        return await account_of_bearer(deps, token)
     credential, _ = session_credential(request, None, deps.settings)
-    account, _ = await session_of(deps, credential, deps.clock())
-    return _json(200, _account_answer(account))
+    return await session_of(deps, credential, deps.clock())
 
 
 async def post_token(deps: Deps, request: Request) -> Response:
@@ -165,6 +213,31 @@ async def _end_replaced(deps: Deps, replaced: Secret, now: int) -> None:
     except StoreError as error:
         # The new session is committed, and its holder must get it; the old one comes to its idle end.
         deps.log.warning("replaced_session_not_ended", code=error.code)
+
+
+def _gone(deps: Deps, *, clear: bool) -> Response:
+    """Return the answer to what ends something; where the session of a browser has ended, its cookie goes, too."""
+    return Response(204, headers=(_NO_STORE, *([clear_cookie(deps.settings.issuer)] if clear else [])))
+
+
+def _origin(request: Request) -> Origin:
+    address = request.sender.address
+    return Origin("" if address is None else str(address), describe_device(request.one(b"user-agent")))
+
+
+def _session_answer(family: Family, current: Family) -> SessionAnswer:
+    return SessionAnswer(
+        id=family.sid,
+        current=family.sid == current.sid,
+        device=family.device,
+        address=family.address,
+        methods=family.methods,
+        auth_time=family.auth_time,
+        created_at=family.created_at,
+        seen_at=family.seen_at,
+        idle_ends_at=family.idle_ends_at,
+        ends_at=family.ends_at,
+    )
 
 
 def _account_answer(account: Account) -> AccountAnswer:

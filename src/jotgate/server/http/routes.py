@@ -37,13 +37,25 @@ _SESSION: Final = (
     "cross_site_refused",
     "browser_delivery_refused",
 )
+_BEARER: Final = (
+    "malformed_token",
+    "algorithm_refused",
+    "unknown_key",
+    "bad_signature",
+    "token_expired",
+    "token_not_yet_valid",
+    "token_revoked",
+    "claim_refused",
+    "insufficient_scope",
+)
 
 
 class Route(Struct, frozen=True, kw_only=True):
     """One endpoint: where it is, what it takes and gives, and which problems it may answer with."""
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
+    """Its last segment may be ``{id}``: any text without a slash."""
     handler: Handler
     summary: str
     success: int = 200
@@ -122,25 +134,60 @@ ROUTES: Final = (
         problems=(*_BODY, *_SESSION, *_EVERYWHERE),
     ),
     Route(
+        method="POST",
+        path="/v1/logout/everywhere",
+        handler=endpoints.post_logout_everywhere,
+        summary="End every session of the account",
+        success=204,
+        input=bodies.SessionInput,
+        credential="session",
+        problems=(*_BODY, *_SESSION, *_EVERYWHERE),
+    ),
+    Route(
+        method="GET",
+        path="/v1/sessions",
+        handler=endpoints.get_sessions,
+        summary="List the account's live sessions; credentials as for the account",
+        output=bodies.SessionsAnswer,
+        credential="session or bearer",
+        problems=(*_SESSION, *_BEARER, *_EVERYWHERE),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/sessions/{id}",
+        handler=endpoints.delete_session,
+        summary="End one of the account's sessions",
+        success=204,
+        input=bodies.SessionInput,
+        credential="session",
+        problems=(*_BODY, *_SESSION, "session_not_found", *_EVERYWHERE),
+    ),
+    Route(
+        method="POST",
+        path="/v1/password",
+        handler=endpoints.post_password,
+        summary="Change the password, which ends all other sessions",
+        success=204,
+        input=bodies.PasswordInput,
+        credential="session",
+        problems=(
+            *_BODY,
+            *_SESSION,
+            "invalid_credentials",
+            "password_too_short",
+            "password_too_long",
+            "password_unchanged",
+            *_EVERYWHERE,
+        ),
+    ),
+    Route(
         method="GET",
         path="/v1/account",
         handler=endpoints.get_account,
         summary="Read the own account, with the session cookie or an access token with the scope account:read",
         output=bodies.AccountAnswer,
         credential="session or bearer",
-        problems=(
-            *_SESSION,
-            "malformed_token",
-            "algorithm_refused",
-            "unknown_key",
-            "bad_signature",
-            "token_expired",
-            "token_not_yet_valid",
-            "token_revoked",
-            "claim_refused",
-            "insufficient_scope",
-            *_EVERYWHERE,
-        ),
+        problems=(*_SESSION, *_BEARER, *_EVERYWHERE),
     ),
     Route(
         method="POST",

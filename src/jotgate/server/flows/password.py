@@ -1,0 +1,44 @@
+"""A person who knows the password, and holds a session, gets another one."""
+
+from jotgate.server.flows.deps import Deps
+from jotgate.server.live import REVOCATION_LIFE_S
+from jotgate.server.records import Account, Family
+from jotgate.server.refusals import InvalidCredentials, PasswordUnchanged
+from jotgate.server.rules.accounts import check_new_password, normalise_password
+from jotgate.server.secret import Secret
+
+
+async def change_password(
+    deps: Deps, account: Account, family: Family, *, current: Secret, new: Secret, now: int
+) -> None:
+    """Set a new password and end all other sessions of the account, in one step.
+
+    The session that asks goes on: its holder has just shown to know the password.
+
+    Raises:
+        InvalidCredentials: the current password is wrong, or was changed by somebody else meanwhile.
+        PasswordTooShort, PasswordTooLong, PasswordUnchanged: the new one cannot be used.
+        Busy, StoreError: not now.
+    """
+    known = normalise_password(current.reveal())
+    text = check_new_password(new.reveal(), min_length=deps.settings.password_min_length)
+    if not await deps.passwords.verify(account.password_hash, known):
+        deps.log.info("password_change_refused", account=account.id)
+        raise InvalidCredentials(_WRONG)
+    if text == known:
+        raise PasswordUnchanged("The new password is the current one: choose another.")
+    done = await deps.store.set_password(
+        account.id,
+        expected_hash=account.password_hash,
+        password_hash=await deps.passwords.hash(text),
+        keep_sid=family.sid,
+        now=now,
+        until_s=REVOCATION_LIFE_S,
+    )
+    if done is None:
+        raise InvalidCredentials(_WRONG)
+    deps.live.revoke(entry.revocation for entry in done.entries)
+    deps.log.info("password_changed", account=account.id, sid=family.sid, sessions_ended=len(done.entries))
+
+
+_WRONG = "The current password is wrong."

@@ -1,0 +1,42 @@
+"""Sessions of an account: shown to their owner, and ended before their time."""
+
+from typing import Final
+
+from jotgate.server.flows.deps import Deps
+from jotgate.server.live import REVOCATION_LIFE_S
+from jotgate.server.records import Account, Family, Revoked, Target
+from jotgate.server.refusals import SessionNotFound
+from jotgate.server.rules.refresh import Standing, judge
+
+MAX_SHOWN: Final = 200
+
+
+async def sessions_of(deps: Deps, account_id: str, now: int) -> list[Family]:
+    """Return the live sessions of an account, the one that was used last first; at most ``MAX_SHOWN``."""
+    return await deps.store.families_of_account(account_id, now=now, limit=MAX_SHOWN)
+
+
+async def revoke_session(deps: Deps, account: Account, sid: str, now: int) -> None:
+    """End one session of an account; its access tokens are refused from now on.
+
+    Raises:
+        SessionNotFound: it has ended, or is somebody else's: which of the two is not told.
+    """
+    family = await deps.store.family_by_sid(sid)
+    if family is None or family.account_id != account.id or judge(family, family.generation, now=now) is Standing.ENDED:
+        raise SessionNotFound("You have no such session; it may have ended.")
+    await revoke(deps, Target("session", sid))
+    deps.log.info("session_revoked", account=account.id, sid=sid)
+
+
+async def revoke_account(deps: Deps, account: Account) -> None:
+    """End every session of an account."""
+    done = await revoke(deps, Target("account", account.id))
+    deps.log.info("logout_everywhere", account=account.id, sessions=len(done.entries))
+
+
+async def revoke(deps: Deps, target: Target) -> Revoked:
+    """Revoke, durably, and let it count in this process before anybody is answered."""
+    done = await deps.store.revoke(target, clock=deps.clock, until_s=REVOCATION_LIFE_S)
+    deps.live.revoke(entry.revocation for entry in done.entries)
+    return done
