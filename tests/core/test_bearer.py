@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from jotgate import MalformedToken
 from jotgate.core.bearer import parse_authorization
+from jotgate.core.jws import MAX_TOKEN_BYTES
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,8 @@ def test_no_header_and_other_schemes_are_none(value: str | bytes | None) -> None
         "Bearer a b",
         "Bearer abc, Bearer def",
         "Bearer abc,def",
+        "Bearer =",
+        b"Bearer =",
         "Bearer =abc",
         "Bearer a=b",
         "Bearer abc\r\nX: y",
@@ -63,14 +66,23 @@ def test_no_header_and_other_schemes_are_none(value: str | bytes | None) -> None
         b"Bearer \xff",
         "Bearer \u0661",
         "Bearer,abc",
+        "Bearer/abc",
         "bearer:abc",
         "Bearer " + "a" * 16_500,
+        b"Bearer " + b"a" * 16_500,
     ],
 )
 def test_a_bearer_header_without_exactly_one_token_is_malformed(value: str | bytes) -> None:
     with pytest.raises(MalformedToken) as refused:
         parse_authorization(value)
     assert "abc" not in str(refused.value)
+
+
+def test_a_header_may_be_sixteen_characters_longer_than_the_longest_token() -> None:
+    for spaces in (1, 10):
+        assert parse_authorization(f"Bearer{' ' * spaces}{'a' * MAX_TOKEN_BYTES}") == "a" * MAX_TOKEN_BYTES
+    with pytest.raises(MalformedToken):
+        parse_authorization(f"Bearer{' ' * 11}{'a' * MAX_TOKEN_BYTES}")
 
 
 @given(st.text() | st.binary() | st.text(alphabet="Bbearer \t=.,a\n").map(lambda text: "Bearer" + text))

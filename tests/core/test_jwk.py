@@ -768,7 +768,7 @@ def test_any_power_of_the_generator_is_the_flawed_shape(exponent: int) -> None:
 def test_moduli_that_only_resemble_the_flawed_shape_are_taken() -> None:
     modulus = pow(65537, 2**60 + 7, M)
     # Every residue modulo a small prime is a power of the generator there, but no one exponent fits them all.
-    for prime in (5, 7, 97, 163, 167):
+    for prime in (3, 5, 7, 97, 163, 167):
         rest = M // prime
         moved = modulus + rest * ((modulus * 65536) * pow(rest, -1, prime) % prime)
         assert moved % prime == modulus * 65537 % prime

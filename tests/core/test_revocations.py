@@ -116,6 +116,7 @@ def test_sessions_are_added_to_what_readers_hold_already_and_nothing_else_is_tak
     kept = RevocationList()
     held = kept.revocations
     kept.add([Revocation("session", ("mine",))], keep_until=10)
+    assert kept.revocations is held
     with pytest.raises(TokenRevoked):
         held.check_revoked(MINE)
     kept.drop(10)
@@ -153,11 +154,30 @@ def test_a_list_refuses_exactly_what_any_of_its_entries_covers(told: list[list[R
 
 def test_sessions_given_once_are_a_copy_that_cannot_be_changed_from_outside() -> None:
     source = {"a": 100}
-    revocations = Revocations(source)
-    source["b"] = 100
+    revocations = Revocations(source, tokens=source, clients=source)
+    source |= {"b": 100, "token": 100, "web": 2_000}
+    revocations.check_revoked(MINE)
     with pytest.raises(TypeError):
         revocations.sessions["b"] = 100  # type: ignore[index]
     assert dict(revocations.sessions) == {"a": 100}
+
+
+def test_the_length_counts_every_entry_of_every_kind() -> None:
+    everything = Revocations({"a": 1, "b": 1}, tokens={"c": 1}, clients={"d": 1, "e": 1, "f": 1}, all_at=0)
+    assert len(everything) == 7
+    kept = RevocationList()
+    two = ("a", "b")
+    entries = Revocation("session", two), Revocation("token", two), Revocation("key", two), Revocation("client", two)
+    kept.add([*entries, Revocation("all", (), 1)], keep_until=1)
+    assert len(kept) == 9
+    assert len(kept.revocations) == 7  # keys are the key sets' matter
+
+
+def test_an_entry_is_a_value_that_dates_from_the_beginning_of_time_unless_it_says_otherwise() -> None:
+    revocation = Revocation("all")
+    assert revocation.at == 0
+    with pytest.raises(AttributeError):
+        revocation.at = 1  # type: ignore[misc] # the promise
 
 
 def test_neither_a_list_nor_what_it_shows_tells_an_id_when_printed() -> None:

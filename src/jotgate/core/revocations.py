@@ -6,7 +6,7 @@ small however many sessions live. One owner adds to a `RevocationList`; any numb
 
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Literal
 
 from msgspec import Struct
 
@@ -14,7 +14,6 @@ from jotgate.core.claims import Claims
 from jotgate.core.errors import TokenRevoked
 
 Kind = Literal["session", "token", "client", "all", "key"]
-KINDS: Final[frozenset[str]] = frozenset({"session", "token", "client", "all", "key"})
 
 
 class Revocation(Struct, frozen=True):
@@ -41,7 +40,7 @@ class Revocation(Struct, frozen=True):
                 return claims.client_id in self.ids and _issued_by(claims, self.at)
             case "all":
                 return _issued_by(claims, self.at)
-            case "key":
+            case _:
                 return False
 
 

@@ -1,0 +1,33 @@
+"""Signing and opening compact JWS, below claims and policies."""
+
+from __future__ import annotations
+
+import pytest
+
+from jotgate import ClaimRefused, generate_key, sign_jws
+
+KEY = generate_key("HS256")
+
+
+@pytest.mark.parametrize(
+    ("headers", "member"),
+    [
+        ({"alg": "none"}, "alg"),
+        ({"p2c": 1}, "p2c"),
+        ({"own": 1, "bad": float("nan")}, "bad"),
+        ({"own": "\ud800"}, ""),  # found only when all is written
+    ],
+)
+def test_a_header_that_cannot_be_signed_is_refused_by_the_name_of_its_member(
+    headers: dict[str, object], member: str
+) -> None:
+    with pytest.raises(ClaimRefused, match="header") as refused:
+        sign_jws(b"{}", KEY, headers=headers)
+    assert refused.value.claim == member
+
+
+@pytest.mark.parametrize("typ", ["", "\u00e9", b"JWT"])
+def test_a_type_that_is_no_media_type_is_not_signed(typ: str) -> None:
+    with pytest.raises(ClaimRefused) as refused:
+        sign_jws(b"{}", KEY, typ=typ)
+    assert refused.value.claim == "typ"
