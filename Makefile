@@ -5,7 +5,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml README.md LICENSE $(shell find src examples -type f -not -name '*.pyc' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format soak bench-sessions bench-start bench-tokens pins clean
+.PHONY: help install demo test lint format soak coverage mutants bench-sessions bench-start bench-tokens pins clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,13 @@ format: .venv/tools ## let ruff format and mend what it can
 soak: .venv/wheel .venv/services ## the long runs: more examples, more kills, every position
 	$(BIN)/pytest -m "soak or not soak" --hypothesis-profile=soak
 
+coverage: .venv/wheel ## the tests of the core; fails unless they take every branch of it
+	$(BIN)/coverage run -m pytest -q tests/core
+	$(BIN)/coverage report --include='*/jotgate/core/*' --show-missing --fail-under=100
+
+mutants: .venv/wheel ## break the core in each small way and see a test fail (ONLY="weak jwk.Key --seconds 600")
+	$(BIN)/python -m tests.mutants.run $(ONLY)
+
 bench-tokens: .venv/wheel ## sign and verify, beside other libraries and the bare primitives
 	$(BIN)/python -m bench.tokens
 
@@ -47,7 +54,7 @@ pins: ## resolve requirements/*.txt anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet requirements/bench-servers.in -o requirements/bench-servers.txt
 
 clean: ## remove .venv and everything built
-	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv dist build .coverage .mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 .venv/tools: requirements/dev.txt
 	@scripts/ensure-venv $(PYTHON)
