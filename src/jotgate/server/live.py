@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from jotgate.core.encoding import encode_segment
@@ -238,7 +238,8 @@ class Follower:
         lost = logged.add(known, keep_until=1)
         if lost:
             get_log().warning("revocations_logged_again", count=sum(max(len(each.ids), 1) for each in lost))
-            await self._store.log_again(lost, now=self._clock(), until_s=REVOCATION_LIFE_S)
+            for part in _parts(lost):
+                await self._store.log_again([part], now=self._clock(), until_s=REVOCATION_LIFE_S)
 
     async def _sweep(self) -> None:
         while True:
@@ -258,3 +259,10 @@ def _grouped(entries: Sequence[LogEntry]) -> list[Revocation]:
         else:
             rest.append(entry.revocation)
     return [Revocation(kind, tuple(names)) for kind, names in ids.items() if names] + rest
+
+
+def _parts(revocations: Iterable[Revocation]) -> Iterator[Revocation]:
+    """Cut revocations into such as one transaction takes."""
+    for each in revocations:
+        for start in range(0, max(len(each.ids), 1), _PAGE):
+            yield Revocation(each.kind, each.ids[start : start + _PAGE], each.at)

@@ -140,7 +140,10 @@ class Store(Protocol):
         """
 
     async def log_again(self, revocations: Sequence[Revocation], *, now: int, until_s: int) -> None:
-        """End and log what was revoked before and is not in the log any more: the database came from an older copy."""
+        """End and log what was revoked before and is not in the log any more: the database came from an older copy.
+
+        All of it is one transaction: a caller with very many ids asks for a thousand or so at a time.
+        """
 
     async def sweep(self, after: bytes, *, now: int, limit: int) -> bytes:
         """Look at the next `limit` sessions behind the id `after`, and delete those dead for a day; so with the log.

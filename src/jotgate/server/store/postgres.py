@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 from asyncpg import exceptions
 
-from jotgate.core.revocations import Kind
+from jotgate.core.revocations import Kind, Revocation
 from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, LogEntry, LogHead, Revoked, SealedKey, Target
 from jotgate.server.rules import refresh
 from jotgate.server.rules.accounts import email_identity
@@ -333,6 +333,22 @@ class PostgresStore:
         if row is None:
             raise StoreError("The database has lost the head of the log.")
         return log_entries(kind, ids, row[0], at=at, until_s=until_s)
+
+    async def log_again(self, revocations: Sequence[Revocation], *, now: int, until_s: int) -> None:
+        """See `Store.log_again`."""
+
+        async def job(connection: Connection) -> None:
+            for each in revocations:
+                if each.kind == "session":
+                    ends = [self._sql.end_family_by_sid.order({"sid": sid, "now": now}) for sid in each.ids]
+                    await connection.executemany(self._sql.end_family_by_sid.text, ends)
+                at = each.at if each.kind in ("client", "all") else now
+                entries = await self._append(connection, each.kind, each.ids or ("",), at=at, until_s=until_s)
+                if each.kind in ("client", "all"):
+                    for entry in entries:
+                        await _execute(connection, self._sql.set_cut, msgspec.structs.asdict(entry))
+
+        await self._change_sessions(job, alone=True)
 
     async def sweep(self, after: bytes, *, now: int, limit: int) -> bytes:
         """See `Store.sweep`."""

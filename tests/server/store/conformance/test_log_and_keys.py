@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from jotgate.core.revocations import Revocation
 from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, SealedKey
 from jotgate.server.store import Store
 
@@ -90,3 +91,34 @@ def test_of_many_that_start_at_once_all_get_the_same_key(open_store: OpenStore) 
     with ThreadPoolExecutor(len(stores)) as threads:
         kept = list(threads.map(lambda n: stores[n].add_key_if_none(key(f"key-{n}")), range(len(stores))))
     assert kept == stores[0].load_keys() * len(stores)
+
+
+async def test_what_a_restored_database_has_lost_is_ended_and_logged_again(
+    store: Store, new_account: NewAccount, new_family: NewFamily
+) -> None:
+    account = new_account()
+    await store.add_account(account)
+    alive, other = new_family(account), new_family(account)
+    for family in (alive, other):
+        await store.add_family(family)
+    lost = [
+        Revocation("session", (alive.sid, "unknown-here")),
+        Revocation("token", ("jti",)),
+        Revocation("client", ("cli",), 900),
+    ]
+    await store.log_again(lost, now=1_100, until_s=360)
+    log = await store.revocations_after(0)
+    assert [(entry.kind, entry.id, entry.at, entry.until) for entry in log] == [
+        ("session", alive.sid, 1_100, 1_460),
+        ("session", "unknown-here", 1_100, 1_460),
+        ("token", "jti", 1_100, 1_460),
+        ("client", "cli", 900, 1_260),
+    ]
+    ended, kept = await store.family_by_id(alive.id), await store.family_by_id(other.id)
+    assert ended is not None
+    assert kept is not None
+    assert (ended.ended_at, kept.ended_at) == (1_100, None)
+    await store.log_again([Revocation("all", (), 950)], now=1_101, until_s=360)
+    everybody = await store.family_by_id(other.id)
+    assert everybody is not None
+    assert everybody.ended_at == 950
