@@ -26,6 +26,7 @@ from jotgate.core.jwk import Key, KeySet
 from jotgate.core.jws import Jws, sign_jws, verify_jws
 from jotgate.core.lint import ClaimsWarning, LintRules
 from jotgate.core.presets import ABSENT
+from jotgate.core.revocations import Revocation
 from jotgate.core.token import issue_token, verify_token
 from jotgate.issuer import Issuer
 from jotgate.keygen import generate_key
@@ -51,6 +52,7 @@ __all__ = [
     "MalformedToken",
     "Policy",
     "RequestRefused",
+    "Revocation",
     "SettingsError",
     "TokenError",
     "TokenExpired",

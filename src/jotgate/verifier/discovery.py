@@ -4,7 +4,7 @@ It parses and decides; it must not know threads, clocks or how the bytes got her
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -19,11 +19,21 @@ _REASONS = 4
 _PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
 
 
+class FeedAddresses(Struct, frozen=True):
+    """Where an issuer's revocation feed is, as its metadata names it."""
+
+    snapshot_uri: str
+    jwks_uri: str
+    stream_uri: str | None
+
+
 class Fetched(Struct, frozen=True):
     """A key set that may be used, and for how long its publisher lets it be kept (None: not said)."""
 
     keys: KeySet
     max_age_s: int | None
+    feed: FeedAddresses | None = None
+    """None where the issuer has no feed, or no metadata were read."""
 
 
 def parse_metadata(raw: bytes, issuer: str) -> str:
@@ -38,13 +48,34 @@ def parse_metadata(raw: bytes, issuer: str) -> str:
     if named != issuer:
         told = ascii(named[:200]) if isinstance(named, str) else "nobody"
         raise FetchError(f"it is the metadata of {told}, not of {issuer!a}")
-    uri = document.get("jwks_uri")
+    return _address(document, "jwks_uri")
+
+
+def parse_feed(raw: bytes) -> FeedAddresses | None:
+    """Return where the revocation feed is that a metadata document names; None where it names none.
+
+    Raises:
+        FetchError: it names one, but not by https addresses.
+    """
+    document = _parse_object(raw)
+    if "jotgate_revocations_uri" not in document:
+        return None
+    stream = "jotgate_revocations_stream_uri"
+    return FeedAddresses(
+        snapshot_uri=_address(document, "jotgate_revocations_uri"),
+        jwks_uri=_address(document, "jotgate_revocations_jwks_uri"),
+        stream_uri=_address(document, stream) if stream in document else None,
+    )
+
+
+def _address(document: Mapping[str, object], member: str) -> str:
+    uri = document.get(member)
     if not isinstance(uri, str):
-        raise FetchError("it has no jwks_uri")
+        raise FetchError(f"it has no {member}")
     try:
         check_https_url(uri)
     except ValueError as fault:
-        raise FetchError(f"its jwks_uri {fault}") from None
+        raise FetchError(f"its {member} {fault}") from None
     return uri
 
 
@@ -114,26 +145,26 @@ class KeyFetcher:
             FetchError: with the address and the reason.
         """
         deadline = self._monotonic() + self._timeout_s
-        uri = self._jwks_uri or self._discover(deadline)
+        uri, feed = (self._jwks_uri, None) if self._jwks_uri else self._discover(deadline)
         try:
             body, cache_control = self._get(uri, deadline)
-            return Fetched(parse_key_set(body, self._algorithms), parse_max_age(cache_control))
+            return Fetched(parse_key_set(body, self._algorithms), parse_max_age(cache_control), feed)
         except FetchError as fault:
             raise FetchError(f"{uri}: {fault}") from None
 
-    def _discover(self, deadline: float) -> str:
+    def _discover(self, deadline: float) -> tuple[str, FeedAddresses | None]:
         faults: dict[str, list[str]] = {}
         for url in self._metadata_urls:
             try:
                 body, _ = self._get(url, deadline)
-                uri = parse_metadata(body, self._issuer)
+                found = parse_metadata(body, self._issuer), parse_feed(body)
             except FetchError as fault:
                 # Any answer may belong to something else that lives there: a front end's page, say, for every path.
                 faults.setdefault(str(fault), []).append(url)
                 continue
             # The one that worked is asked first from now on.
             self._metadata_urls = tuple(dict.fromkeys((url, *self._metadata_urls)))
-            return uri
+            return found
         raise FetchError("; ".join(f"{' and '.join(urls)}: {fault}" for fault, urls in faults.items()))
 
     def _get(self, url: str, deadline: float) -> tuple[bytes, str]:

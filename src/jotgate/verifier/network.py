@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from jotgate.core.claims import Policy
 from jotgate.verifier.discovery import KeyFetcher
-from jotgate.verifier.remote import RemoteKeys
+from jotgate.verifier.feed import OnSilence, RemoteFeed
+from jotgate.verifier.remote import InlineKeys, RemoteKeys
 from jotgate.verifier.schedule import Schedule
 from jotgate.verifier.transport import HttpsTransport, Transport
 
@@ -24,22 +25,38 @@ def remote_keys(
     monotonic: Callable[[], float],
     transport: Transport | None,
     jitter: Callable[[], float] | None,
+    max_staleness_s: float,
+    on_silence: OnSilence,
+    inline: bool,
 ) -> RemoteKeys:
     """Return the keys of a policy's issuer, to be fetched when first asked for (arguments as in `Verifier`)."""
+    transport = transport or HttpsTransport(ca_file)
+    # Python's ordinary random numbers are good enough to spread load: they keep nothing secret.
+    jitter = jitter or random.random
     fetch = KeyFetcher(
         issuer=policy.issuer,
         jwks_uri=jwks_uri,
         algorithms=policy.algorithms,
-        transport=transport or HttpsTransport(ca_file),
+        transport=transport,
         timeout_s=timeout_s,
         monotonic=monotonic,
     )
-    # Python's ordinary random numbers are good enough to spread load: they keep nothing secret.
-    schedule = Schedule(refresh_s=refresh_s, cooldown_s=cooldown_s, jitter=jitter or random.random)
-    return RemoteKeys(
+    feed = RemoteFeed(
+        issuer=policy.issuer,
+        transport=transport,
+        timeout_s=timeout_s,
+        max_staleness_s=max_staleness_s,
+        on_silence=on_silence,
+        inline=inline,
+        clock=clock,
+        monotonic=monotonic,
+        jitter=jitter,
+    )
+    return (InlineKeys if inline else RemoteKeys)(
         issuer=policy.issuer,
         fetch=fetch,
-        schedule=schedule,
+        feed=feed,
+        schedule=Schedule(refresh_s=refresh_s, cooldown_s=cooldown_s, jitter=jitter),
         max_age_offline_s=max_key_age_offline_s,
         clock=clock,
         monotonic=monotonic,

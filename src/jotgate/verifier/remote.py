@@ -1,7 +1,7 @@
 """Keeps an issuer's keys fresh: one daemon thread in each process, one immutable snapshot that callers read.
 
 It knows when to fetch and whom to wake; it must not know what a token is. Nothing is started before the first use, and
-a forked child starts anew from the keys that its parent had.
+a forked child starts anew from the keys that its parent had. Revocations come from a `RemoteFeed` beside it.
 """
 
 import asyncio
@@ -9,15 +9,17 @@ import logging
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 
 from msgspec import Struct
 
 from jotgate.core.errors import KeySourceError
-from jotgate.core.revocations import Revocations
+from jotgate.core.jwk import KeySet
 from jotgate.verifier.discovery import Fetched
-from jotgate.verifier.schedule import Schedule
+from jotgate.verifier.feed import RemoteFeed
+from jotgate.verifier.schedule import FIRST_RETRY_S, Schedule
 from jotgate.verifier.snapshot import Snapshot
 from jotgate.verifier.transport import FetchError
 
@@ -25,12 +27,16 @@ _log = logging.getLogger("jotgate.verifier")
 
 
 class Good(Struct, frozen=True):
-    """The keys of the last fetch that succeeded."""
+    """The keys of the last fetch that succeeded, without those that have been revoked; and the revocations."""
 
     snapshot: Snapshot
+    keys: KeySet
+    """All that were fetched."""
     fetched_at: int
+    keys_stale_at: float
+    """Monotonic: from then on the keys decide nothing any more."""
     stale_at: float
-    """Monotonic: from then on they decide nothing any more."""
+    """The same for keys and revocations together."""
 
 
 class Attempt:
@@ -101,6 +107,7 @@ class RemoteKeys:
     Args:
         issuer: named in messages only.
         fetch: one try to get the keys; FetchError when they could not be had.
+        feed: what is revoked.
         max_age_offline_s: how long keys are used after the last successful fetch.
         clock: wall clock in seconds, for people (`status`). Every decision uses `monotonic`.
     """
@@ -110,6 +117,7 @@ class RemoteKeys:
         *,
         issuer: str,
         fetch: Callable[[], Fetched],
+        feed: RemoteFeed,
         schedule: Schedule,
         max_age_offline_s: float,
         clock: Callable[[], int],
@@ -117,6 +125,8 @@ class RemoteKeys:
     ) -> None:
         self._issuer = issuer
         self._fetch = fetch
+        self.feed = feed
+        feed.owner = self
         self._schedule = schedule
         self._max_age_offline_s = max_age_offline_s
         self._clock = clock
@@ -148,9 +158,13 @@ class RemoteKeys:
         usable = self._usable()
         if usable is not None:
             return usable
-        state = "are not known yet" if self.good is None else "were last fetched too long ago"
-        reason = fault or self.last_error
-        raise KeySourceError(f"The keys of {self._issuer} {state}" + (f": {reason}." if reason else "."))
+        if self.good is not None and self._monotonic() < self.good.keys_stale_at:
+            reason = self.feed.last_error
+            state = "The revocations of {} have not been heard of for too long"
+        else:
+            reason = fault or self.last_error
+            state = "The keys of {} " + ("are not known yet" if self.good is None else "were last fetched too long ago")
+        raise KeySourceError(state.format(self._issuer) + (f": {reason}." if reason else "."))
 
     def coming(self) -> Attempt:
         """Return the fetch that ends next, be it under way or only planned."""
@@ -164,7 +178,8 @@ class RemoteKeys:
         come, one fetch in each cooldown is made for them, which the others share while it is under way.
         """
         with self._changed:
-            if self._usable() is not seen:
+            usable = self._usable()
+            if (usable and usable.keys) is not (seen and seen.keys):
                 return _over()  # a fetch has ended meanwhile
             if self._next.in_flight:
                 return self._next
@@ -184,12 +199,31 @@ class RemoteKeys:
             attempt, self._next = self._next, Attempt()
             self._changed.notify_all()
         attempt.end()
+        self.feed.stop()
+
+    async def refresh_inline(self) -> None:
+        """Fetch what is due where no thread does it; here one does."""
+
+    def renew(self) -> None:
+        """Put the feed's state in place, at once for every verification that begins after it."""
+        with self._changed:
+            good = self.good
+            if good is not None:
+                self.good = self._make_good(good.keys, good.fetched_at, good.keys_stale_at)
+
+    def refresh_soon(self) -> None:
+        """Fetch the keys now, within the bounds that unknown keys have, too."""
+        with self._changed:
+            if self._thread is not None and self._schedule.ask(self._monotonic()):
+                self._next.in_flight = True
+                self._changed.notify_all()
 
     def after_fork(self) -> None:
         """Forget, in a forked child, the thread that stayed with the parent and locks that it may have held."""
         self._thread = None
         self._changed = threading.Condition()
         self._next = Attempt()
+        self.feed.after_fork()
 
     def _start(self) -> str | None:
         with self._changed:
@@ -205,23 +239,31 @@ class RemoteKeys:
                 self._thread = None
                 self._next.in_flight = False
                 return f"no thread could be started ({fault})"
+            self.feed.start()  # where it was followed before: by the parent of a fork, or until `close`
             return None
 
     def _run(self) -> None:
         me = threading.current_thread()
         while (attempt := self._await_due(me)) is not None:
-            try:
-                fetched: Fetched | str = self._fetch()
-            except FetchError as fault:
-                fetched = str(fault)
-            except Exception as fault:  # noqa: BLE001 # whatever it was, without this thread the keys would grow old
-                _log.exception("%s: unexpected fault while fetching keys", self._issuer)
-                fetched = f"unexpected {type(fault).__name__}"
+            fetched = self._try()
             with self._changed:
                 if self._thread is me:  # else closed meanwhile: a successor's newer result must stand
                     self._take(fetched)
                     self._next = Attempt()
+                    self.feed.start()
             attempt.end()
+
+    def _try(self) -> Fetched | str:
+        """Fetch once; the reason where that failed."""
+        try:
+            fetched = self._fetch()
+            self.feed.prepare(fetched.feed)
+        except FetchError as fault:
+            return str(fault)
+        except Exception as fault:  # noqa: BLE001 # whatever it was, nobody else would fetch the keys
+            _log.exception("%s: unexpected fault while fetching keys", self._issuer)
+            return f"unexpected {type(fault).__name__}"
+        return fetched
 
     def _await_due(self, me: threading.Thread) -> Attempt | None:
         with self._changed:
@@ -242,19 +284,107 @@ class RemoteKeys:
             self.last_error = fetched
             return
         self._schedule.succeeded(now, fetched.max_age_s)
-        keys, known = fetched.keys, self.good.snapshot.keys if self.good is not None else None
+        keys, known = fetched.keys, self.good.keys if self.good is not None else None
         if known is not None and (known.to_jwks(), known.skipped) == (keys.to_jwks(), keys.skipped):
             keys = known  # what was proved under the same keys stays proved, whoever makes us fetch them again
         elif keys.skipped:
             _log.warning("%s: %d keys of its set cannot be used", self._issuer, len(keys.skipped))
-        self.good = Good(
-            snapshot=Snapshot(keys=keys, revocations=Revocations()),
-            fetched_at=self._clock(),
-            stale_at=now + self._max_age_offline_s,
-        )
+        self.good = self._make_good(keys, self._clock(), now + self._max_age_offline_s)
         if self.last_error is not None:
             _log.info("%s: the keys are fetched again", self._issuer)
         self.last_error = None
+
+    def _make_good(self, keys: KeySet, fetched_at: int, keys_stale_at: float) -> Good:
+        """Put keys and revocations together; under the lock."""
+        left = keys.without(self.feed.revoked_keys)
+        before = self.good
+        if before is not None and left is not keys and [*left] == [*before.snapshot.keys]:
+            left = before.snapshot.keys  # what was proved under them stays proved
+        return Good(
+            snapshot=Snapshot(keys=left, revocations=self.feed.revocations),
+            keys=keys,
+            fetched_at=fetched_at,
+            keys_stale_at=keys_stale_at,
+            stale_at=min(keys_stale_at, self.feed.stale_at),
+        )
+
+
+class InlineKeys(RemoteKeys):
+    """The same without any thread, for functions-as-a-service: whoever verifies fetches first what is due.
+
+    Inside a running event loop `snapshot` fetches nothing: `refresh_inline` does it on a thread of the loop's.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        fetch: Callable[[], Fetched],
+        feed: RemoteFeed,
+        schedule: Schedule,
+        max_age_offline_s: float,
+        clock: Callable[[], int],
+        monotonic: Callable[[], float],
+    ) -> None:
+        super().__init__(
+            issuer=issuer,
+            fetch=fetch,
+            feed=feed,
+            schedule=schedule,
+            max_age_offline_s=max_age_offline_s,
+            clock=clock,
+            monotonic=monotonic,
+        )
+        self._fetching = threading.Lock()
+
+    def snapshot(self) -> Snapshot:
+        """Return what holds now, fetched anew where that is due.
+
+        Raises:
+            KeySourceError: there are no keys, or they are too old.
+        """
+        if not in_event_loop():
+            self.refresh()
+        return self._settle()
+
+    def refresh(self) -> None:
+        """Fetch what is due, or wait for whoever does. Blocks, for a few time-outs at most."""
+        if self.is_due:
+            with self._fetching:
+                if self._monotonic() >= self._schedule.due_at:
+                    fetched = self._try()
+                    with self._changed:
+                        self._take(fetched)
+                self.feed.poll_if_due()
+
+    async def refresh_inline(self) -> None:
+        """Do the same without blocking the event loop; under another one than asyncio's do nothing."""
+        if self.is_due and in_event_loop():
+            await asyncio.to_thread(self.refresh)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is anything to fetch."""
+        return self._monotonic() >= self._schedule.due_at or self.feed.is_due
+
+    def coming(self) -> Attempt:
+        """Fetch, once that is due, and return what is over then."""
+        time.sleep(min(max(self._schedule.due_at - self._monotonic(), 0), FIRST_RETRY_S))
+        self.refresh()
+        return _over()
+
+    def attempt_after(self, seen: Snapshot | None) -> Attempt | None:
+        """Let the keys be fetched again for an unknown one, once in each cooldown; None when the refusal stands."""
+        with self._changed:
+            return _over() if seen is not None and self._schedule.ask(self._monotonic()) else None
+
+    def after_fork(self) -> None:
+        """Forget, in a forked child, a lock that another thread of the parent may have held."""
+        super().after_fork()
+        self._fetching = threading.Lock()
+
+    def _start(self) -> str | None:
+        return None
 
 
 # A fork copies one thread only. The set is weak: it keeps nobody alive, and nobody has to sign off.

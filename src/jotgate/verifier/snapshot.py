@@ -1,11 +1,12 @@
 """What a verifier decides by at one moment, and where that comes from; it must not know networks, threads or clocks."""
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from jotgate.core.jwk import KeySet
-from jotgate.core.revocations import Revocations
+from jotgate.core.revocations import Revocation, Revocations
 
 
 class Snapshot(Struct, frozen=True):
@@ -24,4 +25,13 @@ class KeySource(Protocol):
         Raises:
             KeySourceError: when there is none to decide by.
         """
+        ...
+
+
+@runtime_checkable
+class Announcing(Protocol):
+    """A source that tells what is newly revoked, too."""
+
+    def subscribe(self, listener: Callable[[Sequence[Revocation]], None], /) -> Callable[[], None]:
+        """Call `listener` with what is new once it counts; returns what ends that."""
         ...

@@ -3,13 +3,14 @@
 Loaded only by verifiers that use the network: `ssl` and `http.client` cost more to import than all of jotgate's core.
 """
 
+import contextlib
 import http.client
 import math
 import os
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 256 * 1024
 # Whatever comes before the body (status lines, headers, chunk sizes) has to fit into this, however it is cut up.
 _MAX_OVERHEAD_BYTES = 64 * 1024
+_HEADERS = {"User-Agent": "jotgate", "Connection": "close"}
 
 
 class FetchError(Exception):
@@ -55,30 +57,42 @@ class HttpsTransport:
 
     def __call__(self, url: str, timeout_s: float) -> Answer:
         """Fetch `url` (see `Transport`)."""
+        return self.get(url, timeout_s)
+
+    def get(self, url: str, timeout_s: float, *, max_bytes: int = MAX_BODY_BYTES) -> Answer:
+        """Fetch `url` as `Transport` says, with another bound on the body."""
+        connection, target = self._connection(url, timeout_s, max_bytes)
+        with _told(f"no complete answer within {timeout_s:.3g} s"):
+            try:
+                # http.client itself asks for the identity encoding.
+                connection.request("GET", target, headers=_HEADERS | {"Accept": "application/json"})
+                with connection.getresponse() as response:
+                    return _read(response, max_bytes)
+            finally:
+                connection.close()
+
+    def open(self, url: str, timeout_s: float, *, headers: Mapping[str, str], max_frame_bytes: int) -> "EventStream":
+        """Begin to read server-sent events (WHATWG HTML section 9.2) from `url`; the head arrives within `timeout_s`.
+
+        Raises FetchError: no such stream is to be had there.
+        """
+        connection, target = self._connection(url, timeout_s, max_frame_bytes)
+        with _told(f"no answer within {timeout_s:.3g} s"):
+            try:
+                connection.request("GET", target, headers={**_HEADERS, "Accept": "text/event-stream", **headers})
+                response = connection.getresponse()
+                _check_event_stream(response)
+            except BaseException:
+                connection.close()
+                raise
+        return EventStream(connection, response, max_frame_bytes)
+
+    def _connection(self, url: str, timeout_s: float, max_bytes: int) -> tuple["_Connection", str]:
         parts = urlsplit(url)
         deadline = time.monotonic() + timeout_s
-        connection = _Connection(parts.hostname or "", parts.port or 443, self._context(), deadline)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        headers = {"Accept": "application/json", "User-Agent": "jotgate", "Connection": "close"}
-        try:
-            connection.request("GET", target, headers=headers)  # http.client itself asks for the identity encoding
-            with connection.getresponse() as response:
-                return _read(response)
-        except TimeoutError:
-            raise FetchError(f"no complete answer within {timeout_s:.3g} s") from None
-        except ssl.SSLCertVerificationError as fault:
-            raise FetchError(f"the certificate is not trusted ({fault.verify_message})") from None
-        except ssl.SSLError as fault:
-            # Which of the two it is depends on Python's version.
-            if isinstance(fault, ssl.SSLEOFError) or fault.reason == "UNEXPECTED_EOF_WHILE_READING":
-                raise FetchError("the other side broke off the connection") from None
-            raise FetchError(f"TLS failed ({fault.reason or type(fault).__name__})") from None
-        except OSError as fault:
-            raise FetchError(f"no connection ({fault.strerror or fault})") from None
-        except (http.client.HTTPException, ValueError) as fault:  # their texts repeat what the server sent
-            raise FetchError(f"not an HTTP answer ({type(fault).__name__})") from None
-        finally:
-            connection.close()
+        context = self._context()
+        connection = _Connection(parts.hostname or "", parts.port or 443, context, deadline, max_bytes)
+        return connection, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
     def _context(self) -> ssl.SSLContext:
         try:
@@ -92,18 +106,91 @@ class HttpsTransport:
         return context
 
 
-def _read(response: http.client.HTTPResponse) -> Answer:
+@contextlib.contextmanager
+def _told(too_late: str) -> Iterator[None]:
+    """Say as a FetchError what went wrong with an exchange."""
+    try:
+        yield
+    except TimeoutError:
+        raise FetchError(too_late) from None
+    except ssl.SSLCertVerificationError as fault:
+        raise FetchError(f"the certificate is not trusted ({fault.verify_message})") from None
+    except ssl.SSLError as fault:
+        # Which of the two it is depends on Python's version.
+        if isinstance(fault, ssl.SSLEOFError) or fault.reason == "UNEXPECTED_EOF_WHILE_READING":
+            raise FetchError("the other side broke off the connection") from None
+        raise FetchError(f"TLS failed ({fault.reason or type(fault).__name__})") from None
+    except OSError as fault:
+        raise FetchError(f"no connection ({fault.strerror or fault})") from None
+    except (http.client.HTTPException, ValueError) as fault:  # their texts repeat what the server sent
+        raise FetchError(f"not an HTTP answer ({type(fault).__name__})") from None
+
+
+class EventStream:
+    """Server-sent events, read one by one, each under a deadline and a bound of its own."""
+
+    def __init__(self, connection: "_Connection", response: http.client.HTTPResponse, max_frame_bytes: int) -> None:
+        self._connection = connection
+        self._response = response
+        self._max_frame_bytes = max_frame_bytes
+
+    def next(self, timeout_s: float) -> tuple[str, str]:
+        """Wait for the next event, and give its type and its data.
+
+        Raises FetchError: none came within `timeout_s`, however its bytes drip in; it is too large or not well formed;
+        or the other side has ended the stream.
+        """
+        self._connection.allow(timeout_s, self._max_frame_bytes)
+        kind, data = "", ""
+        with _told(f"nothing heard for {timeout_s:.3g} s"):
+            while True:
+                line = self._response.readline(self._max_frame_bytes + 1)
+                if not line.endswith(b"\n"):
+                    raise FetchError(_too_large(self._max_frame_bytes) if line else "the stream has ended")
+                text = line.rstrip(b"\r\n").decode("ascii")  # a UnicodeDecodeError is a ValueError: told as such
+                if not text and data:
+                    return kind, data
+                name, _, value = text.partition(":")
+                if name == "event":
+                    kind = value.removeprefix(" ")
+                elif name == "data":
+                    data += value.removeprefix(" ")
+
+    def cut(self) -> None:
+        """End it from another thread: whoever reads gets a FetchError."""
+        self._connection.cut()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._response.close()
+        self._connection.close()
+
+
+def _check_event_stream(response: http.client.HTTPResponse) -> None:
+    _check_identity(response)
+    if response.status != 200:
+        raise FetchError(f"status {response.status}")
+    if response.headers.get_content_type() != "text/event-stream":
+        raise FetchError("the answer is not a stream of events")
+
+
+def _check_identity(response: http.client.HTTPResponse) -> None:
     if response.getheader("Content-Encoding", "identity").strip().lower() != "identity":
         raise FetchError("the answer is compressed although that was not asked for")
-    body = response.read(MAX_BODY_BYTES + 1)
-    if len(body) > MAX_BODY_BYTES:
-        raise FetchError(_TOO_LARGE)
+
+
+def _read(response: http.client.HTTPResponse, max_bytes: int) -> Answer:
+    _check_identity(response)
+    body = response.read(max_bytes + 1)
+    if len(body) > max_bytes:
+        raise FetchError(_too_large(max_bytes))
     if response.length:  # what Content-Length still promises
         raise FetchError("the answer was cut off")
     return Answer(response.status, body, response.getheader("Cache-Control", ""))
 
 
-_TOO_LARGE = f"the answer is larger than {MAX_BODY_BYTES // 1024} KiB"
+def _too_large(max_bytes: int) -> str:
+    return f"the answer is larger than {max_bytes // 1024} KiB"
 
 
 class _LimitedSocket(ssl.SSLSocket):
@@ -113,6 +200,7 @@ class _LimitedSocket(ssl.SSLSocket):
     """
 
     deadline = math.inf
+    max_bytes = MAX_BODY_BYTES
     bytes_left = MAX_BODY_BYTES + _MAX_OVERHEAD_BYTES
 
     def recv_into(self, buffer: "WriteableBuffer", nbytes: int | None = None, flags: int = 0) -> int:
@@ -120,17 +208,19 @@ class _LimitedSocket(ssl.SSLSocket):
         count = super().recv_into(buffer, nbytes, flags)
         self.bytes_left -= count
         if self.bytes_left < 0:
-            raise FetchError(_TOO_LARGE)
+            raise FetchError(_too_large(self.max_bytes))
         return count
 
 
 class _Connection(http.client.HTTPConnection):
     default_port = 443
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext, deadline: float) -> None:
+    def __init__(self, host: str, port: int, context: ssl.SSLContext, deadline: float, max_bytes: int) -> None:
         super().__init__(host, port)
         self._context = context
         self._deadline = deadline
+        self._max_bytes = max_bytes
+        self._limited: _LimitedSocket | None = None
 
     def connect(self) -> None:
         raw = _connect(self.host, self.port, self._deadline)
@@ -142,7 +232,22 @@ class _Connection(http.client.HTTPConnection):
             raise
         limited = cast("_LimitedSocket", wrapped)  # as the context says
         limited.deadline = self._deadline
-        self.sock = limited
+        limited.max_bytes = self._max_bytes
+        limited.bytes_left = self._max_bytes + _MAX_OVERHEAD_BYTES
+        self.sock = self._limited = limited
+
+    def allow(self, timeout_s: float, max_bytes: int) -> None:
+        """Let so many bytes more come within so many seconds."""
+        if self._limited is not None:
+            self._limited.deadline = time.monotonic() + timeout_s
+            self._limited.bytes_left = max_bytes + _MAX_OVERHEAD_BYTES
+
+    def cut(self) -> None:
+        """End the connection under whoever reads from it."""
+        if self._limited is not None:
+            # Not `SSLSocket.shutdown`, which takes away what the reading thread is using.
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self._limited, socket.SHUT_RDWR)
 
 
 def _connect(host: str, port: int, deadline: float) -> socket.socket:

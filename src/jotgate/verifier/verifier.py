@@ -7,6 +7,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -16,13 +17,14 @@ from jotgate.core.algorithms import ALGORITHMS, ASYMMETRIC
 from jotgate.core.claims import Claims, Policy
 from jotgate.core.errors import KeySourceError, SettingsError, UnknownKey
 from jotgate.core.jwk import Key, KeySet
-from jotgate.core.revocations import Revocations
+from jotgate.core.revocations import Revocation, Revocations
 from jotgate.core.token import verify_token
 from jotgate.verifier.addresses import check_https_url
 from jotgate.verifier.cache import CacheStatus, TokenCache
-from jotgate.verifier.snapshot import KeySource, Snapshot
+from jotgate.verifier.snapshot import Announcing, KeySource, Snapshot
 
 if TYPE_CHECKING:
+    from jotgate.verifier.feed import FeedStatus
     from jotgate.verifier.remote import Attempt, RemoteKeys
     from jotgate.verifier.transport import Transport
 
@@ -48,6 +50,8 @@ class Status(Struct, frozen=True):
     """Unix time of the last successful fetch; None without a network or before the first."""
     last_error: str | None
     """Why the last fetch failed; None after one that succeeded."""
+    feed: "FeedStatus | None" = None
+    """How revocations are heard of over the network; None without one."""
     cache: CacheStatus | None = None
     """The cache of verified tokens; None where there is none."""
     skipped: tuple[tuple[str | int, str], ...] = ()
@@ -88,6 +92,11 @@ class Verifier:
             when a token names an unknown one. `verify` inside a running event loop waits 0.
         cooldown_s: tokens with unknown keys cause one fetch in this time at most.
         max_key_age_offline_s: how long the last good keys are used when no fetch succeeds any more.
+        max_staleness_s: how long nothing may be heard of revocations before `on_silence` applies.
+        on_silence: `accept` tokens then until their own end, so that an outage of the issuer is none of the API's; or
+            `refuse` them with KeySourceError (HTTP 503).
+        freshness: `background` keeps keys and revocations fresh by threads; `inline` has none, and fetches what is due
+            in `verify` and `averify` themselves, for functions-as-a-service.
         cache_entries: how many verified tokens are remembered at most, so that their signatures are not checked at
             each use; 0 for none. Time and revocations are checked at each use all the same.
         cache_bytes: how much memory they take at most, by an estimate that is rather too high.
@@ -117,6 +126,9 @@ class Verifier:
         key_wait_s: float = 2,
         cooldown_s: float = 30,
         max_key_age_offline_s: float = 3600,
+        max_staleness_s: float = 30,
+        on_silence: Literal["accept", "refuse"] = "accept",
+        freshness: Literal["background", "inline"] = "background",
         cache_entries: int = 4096,
         cache_bytes: int = 8 * 1024 * 1024,
         clock: Callable[[], int] = wall_clock,
@@ -158,7 +170,7 @@ class Verifier:
                 _network_faults(
                     urls={"issuer": issuer, "jwks_uri": jwks_uri},
                     algorithms=algorithms,
-                    positive={"refresh_s": refresh_s, "timeout_s": timeout_s},
+                    positive={"refresh_s": refresh_s, "timeout_s": timeout_s, "max_staleness_s": max_staleness_s},
                     not_negative={"key_wait_s": key_wait_s, "cooldown_s": cooldown_s},
                 )
             )
@@ -191,6 +203,9 @@ class Verifier:
             monotonic=monotonic,
             transport=transport,
             jitter=jitter,
+            max_staleness_s=max_staleness_s,
+            on_silence=on_silence,
+            inline=freshness == "inline",
         )
         # Its thread keeps the remote part alive, so a verifier that nobody holds any more has to end it.
         weakref.finalize(self, self._remote.close).atexit = False
@@ -239,15 +254,18 @@ class Verifier:
 
     async def averify(self, token: str | bytes) -> Claims:
         """Do the same as `verify` without ever blocking the event loop: where keys are fetched, other tasks go on."""
+        if self._remote is not None:
+            await self._remote.refresh_inline()
         seen: Snapshot | None = None
         try:
             seen = self._source.snapshot()
             return self._judge(token, seen)
         except (KeySourceError, UnknownKey):
             attempt = self._remote.attempt_after(seen) if self._remote is not None else None
-            if attempt is None:
+            if self._remote is None or attempt is None:
                 raise
         await attempt.wait_async(self._key_wait_s)
+        await self._remote.refresh_inline()
         return self._judge(token, self._source.snapshot())
 
     def wait_ready(self, timeout_s: float) -> None:
@@ -264,6 +282,8 @@ class Verifier:
 
     async def await_ready(self, timeout_s: float) -> None:
         """Do the same as `wait_ready` without blocking the event loop."""
+        if self._remote is not None:
+            await self._remote.refresh_inline()
         deadline = self._monotonic() + timeout_s
         while (attempt := self._attempt_before(deadline)) is not None:
             await attempt.wait_async(deadline - self._monotonic())
@@ -281,6 +301,7 @@ class Verifier:
                 ready=good is not None and self._monotonic() < good.stale_at,
                 fetched_at=good.fetched_at if good else None,
                 last_error=remote.last_error,
+                feed=remote.feed.status(),
                 cache=cache,
                 skipped=good.snapshot.keys.skipped if good else (),
             )
@@ -291,8 +312,21 @@ class Verifier:
         skipped = snapshot.keys.skipped
         return Status(self._mode, self.issuer, _kids(snapshot), True, None, None, cache=cache, skipped=skipped)
 
+    def on_revoked(self, callback: Callable[[Revocation], None]) -> Callable[[], None]:
+        """Call `callback` with each new revocation, right after it counts here; returns what ends that.
+
+        For connections that outlive a request: close those whose claims `revocation.covers(claims)`. It is called on
+        a background thread and has to return soon; what it raises is logged and goes no further. Keys that are given
+        once are never revoked, and a source in this process has to announce.
+        """
+        if self._remote is not None:
+            return self._remote.feed.subscribe(callback)
+        if isinstance(self._source, Announcing):
+            return self._source.subscribe(partial(_call_with_each, callback))
+        return _nothing_to_end
+
     def close(self) -> None:
-        """End the background thread, if there is one. Using the verifier again starts it again."""
+        """End the background threads, if there are any. Using the verifier again starts it again."""
         if self._remote is not None:
             self._remote.close()
 
@@ -331,6 +365,15 @@ class Verifier:
                 raise
             return coming
         return None
+
+
+def _call_with_each(callback: Callable[[Revocation], None], revocations: Sequence[Revocation]) -> None:
+    for revocation in revocations:
+        callback(revocation)
+
+
+def _nothing_to_end() -> None:
+    """End nothing: there is nobody who calls back."""
 
 
 def _find_nothing(token: str | bytes, keys: KeySet, now: int) -> Claims | None:

@@ -1,0 +1,379 @@
+"""Follows an issuer's revocation feed: one daemon thread beside the one that fetches keys.
+
+A thread of its own, because a key set that comes slowly must not hold up a revocation. It knows when to connect, what
+to ask for and whom to tell; what messages mean is for `following`, and how bytes get here for `transport`.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Literal, Protocol
+
+from msgspec import Struct
+
+from jotgate.core.algorithms import ASYMMETRIC
+from jotgate.core.feed import MAX_EVENT_BYTES, MAX_SNAPSHOT_BYTES, FeedRefused, parse_event, parse_snapshot
+from jotgate.core.jwk import KeySet
+from jotgate.core.revocations import Revocation, Revocations
+from jotgate.verifier.discovery import FeedAddresses, parse_key_set
+from jotgate.verifier.following import FeedFull, Following, Taken
+from jotgate.verifier.transport import EventStream, FetchError, HttpsTransport, Transport
+
+_log = logging.getLogger("jotgate.verifier")
+
+DEAD_S: Final = 12.0
+"""A stream on which nothing came for so long is dead: the issuer sends a heartbeat every 5 s."""
+POLL_S: Final = 1.0
+_STREAM_AGAIN_S: Final = 60.0
+_FIRST_RETRY_S: Final = 0.2
+_LONGEST_RETRY_S: Final = 5.0
+_TIDY_S: Final = 600.0
+_FRAME_BYTES: Final = MAX_EVENT_BYTES + 1024
+
+Mode = Literal["none", "starting", "stream", "poll", "inline", "silent"]
+OnSilence = Literal["accept", "refuse"]
+OnRevoked = Callable[[Revocation], None]
+
+
+class FeedStatus(Struct, frozen=True):
+    """How a verifier hears of revocations."""
+
+    mode: Mode
+    """`none` (the issuer has no feed, or has not been reached), `starting`, `stream`, `poll`, `inline`; `silent` when
+    nothing was heard for `max_staleness_s`."""
+    on_silence: OnSilence
+    entries: int
+    """How many revocations are known that still matter."""
+    log_id: str | None
+    head: int
+    """The issuer's log is known up to this number."""
+    lag_s: float | None
+    """Seconds since the verifier last heard that nothing was missing; None before the first time."""
+    last_error: str | None
+    """Why it last could not follow; None while it follows."""
+
+
+class Owner(Protocol):
+    """Who has the snapshot that verifications read."""
+
+    def renew(self) -> None:
+        """Put the feed's new state in place."""
+
+    def refresh_soon(self) -> None:
+        """Fetch the keys, because the issuer has revoked one."""
+
+
+class RemoteFeed:
+    """What is revoked, as the issuer's feed tells it.
+
+    Args:
+        issuer: whose messages are believed.
+        max_staleness_s: after so long without hearing anything the verifier does what `on_silence` says.
+        inline: no thread: whoever verifies asks by `poll_if_due`.
+        jitter: a random number from 0 up to 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        transport: Transport,
+        timeout_s: float,
+        max_staleness_s: float,
+        on_silence: OnSilence,
+        inline: bool,
+        clock: Callable[[], int],
+        monotonic: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._issuer = issuer
+        self._transport = transport
+        self._timeout_s = timeout_s
+        self._max_staleness_s = max_staleness_s
+        self._on_silence = on_silence
+        self._inline = inline
+        self._clock = clock
+        self._monotonic = monotonic
+        self._jitter = jitter
+        self.owner: Owner | None = None
+        self._following = Following()
+        self._keys: KeySet | None = None
+        self._addresses: FeedAddresses | None = None
+        self._heard_at: float | None = None
+        self._mode: Mode = "none"
+        self.last_error: str | None = None
+        self._listeners: list[OnRevoked] = []
+        self._asked_at = float("-inf")
+        self._tidied_at = monotonic()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._stream: EventStream | None = None
+        self._stopped = threading.Condition()
+        self._asking = threading.Lock()
+
+    # What verifications are judged by
+
+    @property
+    def revocations(self) -> Revocations:
+        """What is revoked."""
+        return self._following.known.revocations
+
+    @property
+    def revoked_keys(self) -> frozenset[str]:
+        """The `kid`s that are not believed any more, whatever the key set says."""
+        return self._following.known.revoked_keys
+
+    @property
+    def stale_at(self) -> float:
+        """The monotonic time from which on nothing may be decided; infinite where silence is accepted."""
+        if self._on_silence == "accept":
+            return float("inf")
+        return float("-inf") if self._heard_at is None else self._heard_at + self._max_staleness_s
+
+    def subscribe(self, listener: OnRevoked) -> Callable[[], None]:
+        """Call `listener` with each new revocation once it counts; returns what ends that."""
+        self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def status(self) -> FeedStatus:
+        """Tell how things stand."""
+        lag_s = None if self._heard_at is None else self._monotonic() - self._heard_at
+        silent = self.last_error is not None if lag_s is None else lag_s > self._max_staleness_s
+        return FeedStatus(
+            mode="silent" if silent else self._mode,
+            on_silence=self._on_silence,
+            entries=len(self._following.known),
+            log_id=self._following.log_id,
+            head=self._following.seq,
+            lag_s=lag_s,
+            last_error=self.last_error,
+        )
+
+    # Beginning and ending
+
+    def prepare(self, addresses: FeedAddresses | None) -> None:
+        """Take the addresses that the metadata names; the first time, fetch the snapshot before anything is judged.
+
+        Raises nothing: a feed that cannot be had is followed up later, and silence has its own rule.
+        """
+        first = self._addresses is None and addresses is not None
+        if addresses is not None:  # metadata that has lost them for once does not end anything
+            self._addresses = addresses
+        if not first:
+            return
+        self._mode = "inline" if self._inline else "starting"
+        try:
+            self._fetch_snapshot(self._fetch_keys())
+        except (FetchError, FeedRefused, FeedFull) as fault:
+            self._failed(fault)
+
+    def start(self) -> None:
+        """Begin to follow, if there is something to follow and nobody does. Called by one thread."""
+        if self._inline or self._addresses is None or self._thread is not None:
+            return
+        thread = threading.Thread(target=self._run, name="jotgate-revocations", daemon=True)
+        self._thread = thread
+        try:
+            thread.start()
+        except RuntimeError as fault:  # no more threads to be had, or the interpreter is ending
+            self._thread = None
+            self.last_error = f"no thread could be started ({fault})"
+
+    def stop(self) -> None:
+        """Let the thread end, and whatever it waits for. The next `start` goes on from where it was."""
+        with self._stopped:
+            self._thread = None
+            stream = self._stream
+            self._stopped.notify_all()
+        if stream is not None:
+            stream.cut()
+
+    def after_fork(self) -> None:
+        """Forget, in a forked child, the thread and the connection that stayed with the parent."""
+        self._begin()
+
+    # Following
+
+    def _run(self) -> None:
+        me = threading.current_thread()
+        failures = 0
+        unheard = 0  # connections in a row on which nothing ever came
+        poll_until = float("-inf")
+        while self._thread is me:
+            heard_before = self._heard_at
+            try:
+                if self._monotonic() < poll_until:
+                    self._poll()
+                    failures = 0
+                    self._pause(me, POLL_S * (1 + 0.2 * self._jitter()))
+                    continue
+                self._follow(me)
+            except (FetchError, FeedRefused, FeedFull) as fault:
+                if self._thread is not me:
+                    return
+                self._failed(fault)
+            except Exception as fault:  # noqa: BLE001 # whatever it was, without this thread nothing would be heard
+                _log.exception("%s: unexpected fault while following revocations", self._issuer)
+                self.last_error = f"unexpected {type(fault).__name__}"
+            if self._heard_at != heard_before:
+                failures = unheard = 0
+            elif self._monotonic() >= poll_until:
+                unheard += 1
+                if unheard >= 2:  # streams do not pass, it seems
+                    unheard, poll_until = 0, self._monotonic() + _STREAM_AGAIN_S
+            delay_s = min(_FIRST_RETRY_S * 2.0 ** min(failures, 16), _LONGEST_RETRY_S)
+            failures += 1
+            self._pause(me, delay_s * (1 - 0.5 * self._jitter()))
+
+    def _pause(self, me: threading.Thread, seconds: float) -> None:
+        with self._stopped:
+            self._stopped.wait_for(lambda: self._thread is not me, seconds)
+
+    def _follow(self, me: threading.Thread) -> None:
+        """Read the stream for as long as it lives. Raises FetchError, FeedRefused or FeedFull when it does not."""
+        addresses = self._addresses
+        transport = self._transport
+        if addresses is None or addresses.stream_uri is None or not isinstance(transport, HttpsTransport):
+            raise FetchError("there is no stream of revocations")
+        keys = self._fetch_keys()
+        if self._following.position is None:
+            self._fetch_snapshot(keys)
+        headers = {"Last-Event-ID": self._following.position or ""}
+        stream = transport.open(addresses.stream_uri, self._timeout_s, headers=headers, max_frame_bytes=_FRAME_BYTES)
+        try:
+            with self._stopped:
+                if self._thread is not me:
+                    return
+                self._stream = stream
+            while self._thread is me:
+                kind, data = stream.next(DEAD_S)
+                self._mode = "stream"
+                self._take_frame(kind, data, keys)
+        finally:
+            self._stream = None
+            stream.close()
+
+    def poll_if_due(self) -> None:
+        """Ask once for what is new, unless that was done a moment ago. Blocks for the time-out at most."""
+        with self._asking:
+            if self._addresses is None or self._monotonic() - self._asked_at < POLL_S:
+                return
+            self._asked_at = self._monotonic()
+            try:
+                self._poll()
+            except (FetchError, FeedRefused, FeedFull) as fault:
+                self._failed(fault)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether `poll_if_due` would ask."""
+        return self._addresses is not None and self._monotonic() - self._asked_at >= POLL_S
+
+    def _poll(self) -> None:
+        addresses = self._addresses
+        if addresses is None:
+            raise FetchError("there is no feed of revocations")
+        keys = self._keys or self._fetch_keys()
+        self._keys = None  # fetched anew unless all goes well
+        position = self._following.position
+        if position is None:
+            self._fetch_snapshot(keys)
+        else:
+            joint = "&" if "?" in addresses.snapshot_uri else "?"
+            body = self._get(f"{addresses.snapshot_uri}{joint}after={position}", MAX_SNAPSHOT_BYTES)
+            for kind, data in parse_frames(body):
+                self._take_frame(kind, data, keys)
+        self._mode = "inline" if self._inline else "poll"
+        self._keys = keys
+
+    def _take_frame(self, kind: str, data: str, keys: KeySet) -> None:
+        if kind == "resync":
+            self._fetch_snapshot(keys)
+            return
+        message = parse_event(data, keys, self._issuer)
+        taken = self._following.take_event(message, monotonic=self._monotonic(), wall=self._clock())
+        self._took(taken)
+        if taken.resync and message.log_id == self._following.log_id and message.seq > self._following.seq:
+            raise FetchError("something is missing before what came")  # asked for again from where we are
+        if taken.resync:
+            self._fetch_snapshot(keys)
+
+    def _fetch_snapshot(self, keys: KeySet) -> None:
+        addresses = self._addresses
+        if addresses is None:
+            raise FetchError("there is no feed of revocations")
+        message = parse_snapshot(self._get(addresses.snapshot_uri, MAX_SNAPSHOT_BYTES), keys, self._issuer)
+        self._took(self._following.take_snapshot(message, monotonic=self._monotonic(), wall=self._clock()))
+
+    def _fetch_keys(self) -> KeySet:
+        addresses = self._addresses
+        if addresses is None:
+            raise FetchError("there is no feed of revocations")
+        return parse_key_set(self._get(addresses.jwks_uri, None), ASYMMETRIC)
+
+    def _get(self, uri: str, max_bytes: int | None) -> bytes:
+        transport = self._transport
+        try:
+            if max_bytes is not None and isinstance(transport, HttpsTransport):
+                answer = transport.get(uri, self._timeout_s, max_bytes=max_bytes)
+            else:
+                answer = transport(uri, self._timeout_s)
+        except FetchError as fault:
+            raise FetchError(f"{uri}: {fault}") from None
+        if answer.status != 200:
+            raise FetchError(f"{uri}: status {answer.status}")
+        return answer.body
+
+    def _took(self, taken: Taken) -> None:
+        """Let what came count, and then tell whoever wants to know."""
+        now = self._monotonic()
+        if taken.heard:
+            self._heard_at = now
+            if self.last_error is not None:
+                _log.info("%s: revocations are heard of again", self._issuer)
+            self.last_error = None
+        if now - self._tidied_at > _TIDY_S:
+            self._following.drop(now)
+            self._tidied_at = now
+        if self.owner is not None:
+            self.owner.renew()
+            if any(each.kind == "key" for each in taken.new):
+                self.owner.refresh_soon()
+        self._tell(taken.new)
+
+    def _tell(self, revocations: Sequence[Revocation]) -> None:
+        for revocation in revocations:
+            for listener in tuple(self._listeners):
+                try:
+                    listener(revocation)
+                except Exception:  # noqa: BLE001 # the app's own code: it must not keep others from hearing
+                    _log.exception("%s: what on_revoked was given failed", self._issuer)
+
+    def _failed(self, fault: Exception) -> None:
+        said = str(fault)
+        if said != self.last_error:  # said once, not with each retry
+            _log.warning("%s: revocations cannot be followed, those that are known stay: %s", self._issuer, said)
+        self.last_error = said
+
+
+def parse_frames(body: bytes) -> Iterator[tuple[str, str]]:
+    """Read the server-sent events of a whole body: type and data of each. Raises FetchError: it is none."""
+    try:
+        text = body.decode("ascii")
+    except UnicodeDecodeError:
+        raise FetchError("the answer is not a list of events") from None
+    blocks = text.split("\n\n")
+    if blocks.pop().strip():
+        raise FetchError("the answer was cut off")
+    for block in blocks:
+        said = dict(line.partition(": ")[::2] for line in block.split("\n"))
+        if "data" not in said:
+            raise FetchError("the answer is not a list of events")
+        yield said.get("event", ""), said["data"]
