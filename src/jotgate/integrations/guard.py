@@ -3,6 +3,7 @@
 It must not know any framework. What a refusal says is RFC 6750 section 3 and RFC 9457; it never repeats the token.
 """
 
+import functools
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, MutableMapping, Sequence
 from http import HTTPStatus
@@ -110,6 +111,7 @@ class Guard:
             faults.append(f"trusted_proxies: {fault}.")
         if faults:
             raise SettingsError(faults)
+        self._trusts_proxies = bool(self._proxies)
         self._verifier = verifier
         self._realm = realm
         # Cookies know no ports: two APIs on one host must not overwrite each other's.
@@ -227,23 +229,20 @@ class Guard:
         return Credential(values[0].decode("latin-1"), "cookie")
 
     def _check_confidential(self, scope: Scope) -> None:
-        scheme = scope.get("scheme", "http")
         client = scope.get("client")
-        peer = client[0] if client else None
-        if self._proxies:
-            sender = resolve_sender(
+        peer, scheme = client[0] if client else None, scope.get("scheme", "http")
+        if self._trusts_proxies:
+            confidential = resolve_sender(
                 peer,
                 scheme,
                 forwarded=_texts(scope, b"forwarded"),
                 forwarded_for=_texts(scope, b"x-forwarded-for"),
                 forwarded_proto=_texts(scope, b"x-forwarded-proto"),
                 proxies=self._proxies,
-            )
-        elif scheme in ("https", "wss"):
-            return  # what most requests are
+            ).confidential
         else:
-            sender = resolve_sender(peer, scheme, proxies=self._proxies)
-        if not sender.confidential:
+            confidential = _is_confidential(peer, scheme)
+        if not confidential:
             detail = (
                 "Access tokens are taken over HTTPS only. "
                 "(Loopback is allowed; a proxy that ends TLS has to be named in trusted_proxies.)"
@@ -292,6 +291,12 @@ def selecting(message: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     if message["type"] == "websocket.accept" and not message.get("subprotocol"):
         return {**message, "subprotocol": SUBPROTOCOL}
     return message
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_confidential(peer: str | None, scheme: str) -> bool:
+    """Tell it of a connection, which brings many requests, where nobody vouches for what headers say."""
+    return resolve_sender(peer, scheme, proxies=TrustedProxies()).confidential
 
 
 def _offered_tokens(scope: Scope) -> Iterator[str]:

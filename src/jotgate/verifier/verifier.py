@@ -259,11 +259,16 @@ class Verifier:
         seen: Snapshot | None = None
         try:
             seen = self._source.snapshot()
-            return self._judge(token, seen)
+            now = self._clock()
+            if (known := self._find(token, seen.keys, now)) is None:
+                return self._prove(token, seen, now)
+            seen.revocations.check_revoked(known)
         except (KeySourceError, UnknownKey):
             attempt = self._remote.attempt_after(seen) if self._remote is not None else None
             if self._remote is None or attempt is None:
                 raise
+        else:
+            return known
         await attempt.wait_async(self._key_wait_s)
         await self._remote.refresh_inline()
         return self._judge(token, self._source.snapshot())
