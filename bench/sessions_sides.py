@@ -24,6 +24,7 @@ from urllib.parse import urlencode
 
 from argon2 import PasswordHasher
 
+from bench.sessions_api import OPEN_PATHS, PROTECTED_PATH
 from bench.sessions_install import better_auth_modules, peers_python
 from bench.sessions_load import Work, WrongAnswer
 from bench.sessions_processes import ROOT, Server, free_port, granian, make_database, running
@@ -271,11 +272,10 @@ def jotgate_api(setting: Setting, name: str) -> Iterator[list[Side]]:
             for email in accounts.emails("light")
         ]
         tokens = [each["access_token"] for each in log_in(port, logins, "access_token")]
-        subjects = [_subject_of(token) for token in tokens]
-        read = Reads(
-            [(_get("/me", bearer=token), b'"%s"' % subject) for token, subject in zip(tokens, subjects, strict=True)]
-        )
-        works: dict[str, Work] = {READ: read, OPEN_READ: Reads([(_get("/open"), b'"anybody"')])}
+        works: dict[str, Work] = {
+            READ: Reads([(_get(PROTECTED_PATH, bearer=token), b'"%s"' % _subject_of(token)) for token in tokens]),
+            OPEN_READ: Reads([(_get(path, bearer=token), b'"anybody"') for token in tokens for path in OPEN_PATHS]),
+        }
         yield [Side(name, SQLITE, server, works)]
 
 
