@@ -30,7 +30,6 @@ from bench.sessions_load import Work, WrongAnswer
 from bench.sessions_processes import ROOT, Server, free_port, granian, make_database, running
 from jotgate.core.encoding import decode_segment, encode_segment
 from jotgate.server import Settings
-from jotgate.server.app import DATABASE_NAME
 from jotgate.server.passwords import LANES, MEMORY_KIB, PASSES
 from jotgate.server.records import Account
 from jotgate.server.store.sqlite import SqliteStore
@@ -220,7 +219,7 @@ def jotgate_on_sqlite(setting: Setting) -> Iterator[list[Side]]:
 
 def seed_jotgate(settings: Settings, accounts: Accounts) -> None:
     """Make the accounts in the database of a server that does not run yet."""
-    store = SqliteStore(settings.data_dir / DATABASE_NAME)
+    store = SqliteStore(settings.sqlite_path)
     store.open()
 
     async def add() -> None:

@@ -88,11 +88,16 @@ ROOMS = {
     "testing": ["testing"],
     "demo": ["examples/shop"],
 }
+# Parts of the server that it is not without.
+PARTS_OF_THE_SERVER = {
+    "postgres": [f"server/store/postgres{part}.py" for part in ("", "_pool", "_schema", "_statements", "_watch")],
+    "redis": ["server/redis_bus.py"],
+}
 COME_ALONG = {"fastapi": {"starlette", "pydantic"}}
 MODULE_OF = {"argon2-cffi": "argon2", "email-validator": "email_validator"}
 
 
-@pytest.mark.parametrize("extra", ROOMS)
+@pytest.mark.parametrize("extra", [*ROOMS, *PARTS_OF_THE_SERVER])
 def test_an_extra_brings_all_that_its_files_import(extra: str) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
@@ -107,16 +112,19 @@ def test_an_extra_brings_all_that_its_files_import(extra: str) -> None:
 
     package = Path(str(jotgate.__file__)).parent
     imported: set[str] = set()
-    for room in ROOMS[extra]:
+    apart = {package / file for files in PARTS_OF_THE_SERVER.values() for file in files}
+    assert all(file.exists() for file in apart)
+    for room in (ROOMS | PARTS_OF_THE_SERVER)[extra]:
         path = package / room if (package / room).exists() else REPOSITORY / room
-        for file in [path] if path.suffix else path.rglob("*.py"):
+        for file in [path] if path.suffix else set(path.rglob("*.py")) - apart:
             for node in ast.walk(ast.parse(file.read_text())):
                 if isinstance(node, ast.Import):
                     imported |= {alias.name.partition(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and not node.level:
                     imported.add((node.module or "").partition(".")[0])
     foreign = imported - set(sys.stdlib_module_names) - {"jotgate", "_typeshed"}  # for type checkers alone
-    assert foreign <= brought_by("") | brought_by(extra)
+    needed = brought_by("server") if extra in PARTS_OF_THE_SERVER else set()
+    assert foreign <= brought_by("") | brought_by(extra) | needed
 
 
 def test_without_extras_it_needs_cryptography_and_msgspec_alone(wheel: Path, tmp_path: Path) -> None:

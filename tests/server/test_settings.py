@@ -1,5 +1,6 @@
 """Settings: every fault is told at once, before anything is opened."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from msgspec.structs import fields
 
 from jotgate import SettingsError
 from jotgate.core.encoding import encode_segment
-from jotgate.server import Settings, create_app
+from jotgate.server import Settings, create_app, places
 from jotgate.server.secret import Secret
 
 MASTER_KEY = encode_segment(b"k" * 32)
@@ -33,6 +34,8 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "JOTGATE_AUDIENCE": "shop",
         "JOTGATE_DATA_DIR": "elsewhere",
         "JOTGATE_MASTER_KEY": MASTER_KEY,
+        "JOTGATE_DATABASE_URL": "postgresql://u:p@db.example.com/auth",
+        "JOTGATE_REDIS_URL": "rediss://:p@redis.example.com:6380/1",
         "JOTGATE_DEFAULT_SCOPES": "account:read, orders:read orders:write",
         "JOTGATE_ACCESS_TOKEN_TTL_S": "60",
         "JOTGATE_SESSION_IDLE_S": "3600",
@@ -52,6 +55,8 @@ def test_every_setting_can_come_from_the_environment() -> None:
         audience="shop",
         data_dir=Path("elsewhere"),
         master_key=Secret(MASTER_KEY),
+        database_url=Secret("postgresql://u:p@db.example.com/auth"),
+        redis_url=Secret("rediss://:p@redis.example.com:6380/1"),
         default_scopes=("account:read", "orders:read", "orders:write"),
         access_token_ttl_s=60,
         session_idle_s=3600,
@@ -170,3 +175,76 @@ def test_a_hook_that_is_not_there_stops_the_start(name: str) -> None:
 
 def test_a_hook_is_found_by_its_name() -> None:
     create_app(Settings(claims_for="json:dumps"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "c4nary", "sqlite:", "sqlite://c4nary", "sqlite:///", "sqlite:///:memory:", "sqlite:///c4nary?mode=ro",
+     "mysql://u:c4nary@host/db", "postgresql+asyncpg://u:c4nary@host/db", "postgresql://u:c4nary@host", "postgresql://",
+     "postgresql://u:c4nary@host:0/db", "postgresql://u:c4nary@host:99999/db", "postgresql://u:c4nary@host:port/db",
+     "postgresql://u:c4/nary@host/db", "postgresql://u:c4#nary@host/db", "postgresql://[c4nary/db",
+     "postgresql://u:c4nary@host/db?sslmode=sometimes"],
+)  # fmt: skip
+def test_a_database_url_that_means_nothing_is_a_fault_that_does_not_repeat_it(url: str) -> None:
+    (fault,) = faults(database_url=Secret(url))
+    assert fault.startswith("database_url")
+    assert "c4" not in fault
+    assert "nary" not in fault
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "c4nary", "http://c4nary", "redis://", "redis://:c4nary@", "redis://host/c4nary", "redis://host:0/1",
+     "redis://host:99999", "redis://host/0?password=c4nary", "redis://h/0#c4nary", "redis://:c4/nary@host", "redis://[c4nary"],
+)  # fmt: skip
+def test_a_redis_url_that_means_nothing_is_a_fault_that_does_not_repeat_it(url: str) -> None:
+    (fault,) = faults(redis_url=Secret(url))
+    assert fault.startswith("redis_url")
+    assert "c4" not in fault
+    assert "nary" not in fault
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("postgresql://u:c4nary@db.example.com/auth", "auth at db.example.com"),
+        ("postgres://u:c4nary@db:6432/auth?sslmode=verify-full&target_session_attrs=any", "auth at db:6432"),
+        ("postgresql://u:c%2F4nary@[::1]:5432/a%20b", "a b at [::1]:5432"),
+        ("postgresql://u:c4nary@one:5432,two:5432/auth", "auth at one:5432,two:5432"),
+        ("postgresql:///auth?host=/run/postgresql&password=c4nary", "auth at this machine"),
+        ("postgresql:///?dbname=auth", "auth at this machine"),
+    ],
+)
+def test_a_postgresql_url_is_named_without_user_and_password(url: str, name: str) -> None:
+    settings = Settings(database_url=Secret(url), redis_url=Secret("redis://:c4nary@host"))
+    assert settings.shared_database == Secret(url)
+    assert settings.database_name == f"PostgreSQL, {name}"
+    assert "c4nary" not in repr(settings) + str(settings)
+
+
+def test_an_sqlite_url_is_a_path_and_the_default_lies_in_the_data_folder() -> None:
+    assert Settings(data_dir=Path("here")).sqlite_path == Path("here/jotgate.sqlite3")
+    for url, path in [("sqlite:///a/b.db", "a/b.db"), ("sqlite:////a/b.db", "/a/b.db"), ("sqlite:///a%20b", "a b")]:
+        settings = Settings(database_url=Secret(url))
+        assert settings.sqlite_path == Path(path)
+        assert settings.shared_database is None
+
+
+def test_every_fault_of_both_urls_is_told_with_the_others() -> None:
+    told = faults(database_url=Secret("mysql://"), redis_url=Secret("http://"), audience="")
+    assert [fault.split()[0] for fault in told] == ["database_url", "redis_url", "audience"]
+
+
+@pytest.mark.parametrize(
+    ("package", "values", "extra"),
+    [
+        ("asyncpg", {"database_url": Secret("postgresql://host/db")}, "jotgate[postgres,server]"),
+        ("redis", {"redis_url": Secret("redis://host")}, "jotgate[redis,server]"),
+    ],
+)
+def test_a_driver_that_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, package: str, values: dict[str, Any], extra: str
+) -> None:
+    monkeypatch.setattr(places, "find_spec", lambda name: None if name == package else find_spec(name))
+    (fault,) = faults(**values)
+    assert extra in fault

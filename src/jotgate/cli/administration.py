@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from jotgate.cli.text import print_json, printable, relative, utc
 from jotgate.core.errors import JotgateError, SettingsError
-from jotgate.server.app import DATABASE_NAME, create_app
+from jotgate.server.app import create_app
 from jotgate.server.flows.signup import signup
 from jotgate.server.live import REVOCATION_LIFE_S
 from jotgate.server.records import Account, Target
@@ -20,7 +20,8 @@ from jotgate.server.rules.accounts import check_new_password, check_scope_token,
 from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings
 from jotgate.server.store import Store
-from jotgate.server.store.sqlite import SqliteStore
+from jotgate.server.store.opening import make_store
+from jotgate.server.store.schema import HEAD
 
 _LONGEST_PASSWORD_LINE: Final = 8192
 _LONGEST_ANSWER: Final = 100
@@ -90,7 +91,7 @@ def _read_password(settings: Settings) -> Secret:
 
 def list_accounts(data: Path | None, *, limit: int, after: str | None, as_json: bool) -> None:
     """Print accounts in the order of their addresses."""
-    with _store(data) as store:
+    with _store(_settings(data)) as store:
         accounts = asyncio.run(store.list_accounts(limit=limit, after=after))
     if as_json:
         print_json([_public(account) for account in accounts])
@@ -110,7 +111,7 @@ def change_scope(data: Path | None, email: str, scope: str, *, granted: bool, as
     """
     check_scope_token(scope)
     address = normalise_email(email)
-    with _store(data) as store:
+    with _store(_settings(data)) as store:
         account = asyncio.run(store.grant_scope(address, scope) if granted else store.revoke_scope(address, scope))
     if account is None:
         raise NoSuchAccountError(f"there is no account with the address {address}")
@@ -127,7 +128,7 @@ def list_sessions(data: Path | None, email: str, *, as_json: bool) -> None:
         InvalidEmail, NoSuchAccountError: nobody has this address.
     """
     address, now = normalise_email(email), int(time.time())
-    with _store(data) as store:
+    with _store(_settings(data)) as store:
         account = _account(store, address)
         sessions = asyncio.run(store.families_of_account(account.id, now=now))
     if as_json:
@@ -150,7 +151,7 @@ def revoke_sessions(data: Path | None, target: Target, *, confirmed: bool, as_js
     """
     if target.kind in ("client", "all") and not confirmed:
         _confirm("This logs out everybody" + (f" who uses the client {target.id}." if target.id else "."))
-    with _store(data) as store:
+    with _store(_settings(data)) as store:
         if target.kind == "account":
             target = Target("account", _account(store, normalise_email(target.id)).id)
         done = asyncio.run(store.revoke(target, clock=lambda: int(time.time()), until_s=REVOCATION_LIFE_S))
@@ -183,7 +184,7 @@ def _confirm(what: str) -> None:
 def list_keys(data: Path | None, *, as_json: bool) -> None:
     """Print the server's keys, without anything secret."""
     now = int(time.time())
-    with _store(data) as store:
+    with _store(_settings(data)) as store:
         keys = store.load_keys()
     if as_json:
         fields = ("kid", "purpose", "algorithm", "created_at")
@@ -200,18 +201,28 @@ def list_keys(data: Path | None, *, as_json: bool) -> None:
     _print_table(("key id", "purpose", "algorithm", "made"), rows)
 
 
+def upgrade_database(data: Path | None) -> None:
+    """Bring the schema up to date, and say so.
+
+    Raises:
+        SettingsError: there is no database, it cannot be used, or it is newer than this program.
+    """
+    settings = _settings(data)
+    with _store(settings):
+        _say(f"the database is up to date: {settings.database_name} (schema {HEAD})")
+
+
 def _settings(data: Path | None) -> Settings:
     return Settings.from_env(os.environ, **({} if data is None else {"data_dir": data}))
 
 
 @contextmanager
-def _store(data: Path | None) -> Iterator[SqliteStore]:
-    """The database of a data folder that a server has used; a mistyped one must not become a new, empty one."""
-    settings = _settings(data)
-    path = settings.data_dir / DATABASE_NAME
-    if not path.exists():
-        raise SettingsError((f"there is no database in {settings.data_dir}: name the server's folder with --data",))
-    store = SqliteStore(path)
+def _store(settings: Settings) -> Iterator[Store]:
+    """The database that a server has used; a mistyped file must not become a new, empty one."""
+    if settings.shared_database is None and not settings.sqlite_path.exists():
+        fault = f"there is no database {settings.sqlite_path}: name the server's folder with --data"
+        raise SettingsError((fault,))
+    store = make_store(settings)
     store.open()
     try:
         yield store

@@ -34,9 +34,11 @@ app = typer.Typer(
 accounts = typer.Typer(help="Make accounts, list them, change their scopes.", no_args_is_help=True)
 sessions = typer.Typer(help="Show who is logged in, and end sessions: everywhere, at once.", no_args_is_help=True)
 keys = typer.Typer(help="The keys that the server signs with.", no_args_is_help=True)
+database = typer.Typer(help="The database, where it is not the server that looks after it.", no_args_is_help=True)
 app.add_typer(accounts, name="accounts")
 app.add_typer(sessions, name="sessions")
 app.add_typer(keys, name="keys")
+app.add_typer(database, name="db")
 
 
 class LogLevel(StrEnum):
@@ -290,3 +292,11 @@ def list_keys(data: Data = None, as_json: AsJson = False) -> None:
     from jotgate.cli.administration import list_keys
 
     list_keys(data, as_json=as_json)
+
+
+@database.command("upgrade", epilog=_EXIT_CODES)
+def upgrade_database(data: Data = None) -> None:
+    """Bring the tables up to date, as `jotgate serve` does at every start: whole, once, or not at all."""
+    from jotgate.cli.administration import upgrade_database
+
+    upgrade_database(data)

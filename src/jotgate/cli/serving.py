@@ -54,6 +54,7 @@ def serve(options: ServeOptions) -> int:
         settings = Settings.from_env(os.environ, **overrides)
     except SettingsError as error:
         faults += error.faults
+    faults += replica_faults(options)
     host = options.host
     try:
         host = resolve_host(options.host)
@@ -101,6 +102,19 @@ def origin(scheme: str, host: str, port: int) -> str:
     """Return the URL of a server's root, without the scheme's own port."""
     host = f"[{host}]" if ":" in host else host
     return f"{scheme}://{host}" if port == {"https": 443, "http": 80}[scheme] else f"{scheme}://{host}:{port}"
+
+
+def replica_faults(options: ServeOptions) -> list[str]:
+    """Return what a server on a shared database lacks, which every one of its replicas must be given alike."""
+    database = os.environ.get("JOTGATE_DATABASE_URL", "").strip()
+    if not database or database.startswith("sqlite:"):
+        return []
+    faults = []
+    if "JOTGATE_MASTER_KEY" not in os.environ:
+        faults.append("a PostgreSQL database needs JOTGATE_MASTER_KEY, the same for every server that uses it")
+    if options.issuer is None and "JOTGATE_ISSUER" not in os.environ:
+        faults.append("a PostgreSQL database needs JOTGATE_ISSUER, the URL that all its servers are reached by")
+    return faults
 
 
 def tls_faults(options: ServeOptions, settings: Settings | None, host: str) -> list[str]:
@@ -157,6 +171,8 @@ def introduce(listening: Listening, settings: Settings, *, own_certificate: bool
     say(f"  listens on  {listening.host} port {listening.port} ({tls})")
     say(f"  issuer      {settings.issuer}")
     say(f"  data        {settings.data_dir.resolve()}")
+    if settings.database_url is not None:
+        say(f"  database    {settings.database_name}")
     if listening.tls is None or own_certificate:
         return
     ca = settings.data_dir.resolve() / "tls" / "ca.pem"

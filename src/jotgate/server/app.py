@@ -34,10 +34,9 @@ from jotgate.server.passwords import Passwords
 from jotgate.server.sealing import MasterKey
 from jotgate.server.settings import Settings
 from jotgate.server.store import StoreError
-from jotgate.server.store.sqlite import SqliteStore
+from jotgate.server.store.opening import make_store
 from jotgate.verifier import Snapshot, Verifier
 
-DATABASE_NAME: Final = "jotgate.sqlite3"
 _CAUGHT_UP_WITHIN_S: Final = 10.0
 
 Clock = Callable[[], int]
@@ -178,7 +177,7 @@ class AuthApp:
 
     def _wire(self) -> _Running:
         settings = self.settings
-        store = SqliteStore(settings.data_dir / DATABASE_NAME)
+        store = make_store(settings)
         store.open()
         given = settings.master_key.reveal() if settings.master_key else None
         master = MasterKey.load(settings.data_dir, given, make=not store.load_keys())
@@ -194,7 +193,9 @@ class AuthApp:
             connections=settings.feed_connections,
             clock=self._clock,
         )
-        follower = Follower(live, feed, store, head, clock=self._clock, random=self._random)
+        follower = Follower(
+            live, feed, store, head, redis_url=settings.redis_url, clock=self._clock, random=self._random
+        )
         try:
             follower.wait_caught_up(_CAUGHT_UP_WITHIN_S)
         except StoreError:

@@ -18,6 +18,7 @@ from jotgate.core.revocations import Kind, Revocation, RevocationList
 from jotgate.server.feed import HEARTBEAT_S, Feed
 from jotgate.server.log import get_log, where
 from jotgate.server.records import LogEntry, LogHead
+from jotgate.server.secret import Secret
 from jotgate.server.settings import MAX_ACCESS_TOKEN_TTL_S
 from jotgate.server.store import Store, StoreBusy, StoreError
 from jotgate.server.wakeups import Wakeups
@@ -121,6 +122,7 @@ class Follower:
         store: Store,
         head: LogHead,
         *,
+        redis_url: Secret | None = None,
         clock: Callable[[], int],
         random: Callable[[int], bytes],
         monotonic: Callable[[], float] = time.monotonic,
@@ -138,7 +140,7 @@ class Follower:
         self._swept_to = b""
         self._caught_up = threading.Event()
         self._loop = asyncio.new_event_loop()
-        self.wakeups = Wakeups(self._loop, store)
+        self.wakeups = Wakeups(self._loop, store, redis_url)
         live.tell_with(self.wakeups.tell)
         feed.begin(head.log_id, 0)
         self._task = self._loop.create_task(self._follow())
@@ -158,6 +160,7 @@ class Follower:
     def stop(self) -> None:
         """Stop following, end the feed's streams, and wait for the thread."""
         self._feed.close()
+        self.wakeups.close()
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join()

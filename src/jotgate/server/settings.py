@@ -17,11 +17,13 @@ from publicsuffixlist import PublicSuffixList
 
 from jotgate.core.errors import SettingsError
 from jotgate.core.forwarded import TrustedProxies
+from jotgate.server.places import database_faults, is_sqlite, name_of, redis_faults, sqlite_path
 from jotgate.server.rules.accounts import is_scope_token
 from jotgate.server.sealing import MasterKey
 from jotgate.server.secret import Secret
 
 MAX_ACCESS_TOKEN_TTL_S: Final = 3600
+DATABASE_NAME: Final = "jotgate.sqlite3"
 _PREFIX: Final = "JOTGATE_"
 # Where the test suite finds its public vectors; a developer's shell may have it while a server starts.
 _NOT_SETTINGS: Final = frozenset({"JOTGATE_VECTORS"})
@@ -47,9 +49,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     audience: str = "api"
     """Name of the API that access tokens are for (claim ``aud``); never the auth server itself."""
     data_dir: Path = Path("jotgate-data")
-    """Folder of the database and the master key; made with mode 0700."""
+    """Folder of the SQLite database, the master key and the local certificate; made with mode 0700."""
     master_key: Secret | None = None
     """32 bytes in base64url that seal the private keys; without it, the file ``master.key`` in the data folder."""
+    database_url: Secret | None = None
+    """``postgresql://…``, or ``sqlite:///…``; without it, the file ``jotgate.sqlite3`` in the data folder."""
+    redis_url: Secret | None = None
+    """``redis://…`` or ``rediss://…``: wakes replicas faster than the database does. Nothing is kept there."""
     default_scopes: tuple[str, ...] = ("account:read",)
     """Scopes that a new account is granted."""
     access_token_ttl_s: int = 300
@@ -107,6 +113,22 @@ class Settings(Struct, frozen=True, kw_only=True):
         return settings
 
     @property
+    def shared_database(self) -> Secret | None:
+        """The URL of a database that several machines can share; None for a file on this one."""
+        return None if self.database_url is None or is_sqlite(self.database_url) else self.database_url
+
+    @property
+    def sqlite_path(self) -> Path:
+        """The file of the SQLite database, where there is no shared one."""
+        return self.data_dir / DATABASE_NAME if self.database_url is None else sqlite_path(self.database_url)
+
+    @property
+    def database_name(self) -> str:
+        """Where the database is, for people: without user and password."""
+        shared = self.shared_database
+        return str(self.sqlite_path) if shared is None else f"PostgreSQL, {name_of(shared)}"
+
+    @property
     def proxies(self) -> TrustedProxies:
         """The trusted proxies, parsed."""
         return TrustedProxies.parse(self.trusted_proxies)
@@ -152,11 +174,17 @@ def _read_proxies(text: str) -> tuple[str, ...] | int:
     return int(text) if re.fullmatch(r"[0-9]{1,2}", text.strip()) else _read_list(text)
 
 
+def _read_url(text: str) -> Secret:
+    return Secret(text.strip())
+
+
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "issuer": str.strip,
     "audience": str.strip,
     "data_dir": Path,
     "master_key": Secret,
+    "database_url": _read_url,
+    "redis_url": _read_url,
     "default_scopes": _read_list,
     "access_token_ttl_s": _read_int,
     "session_idle_s": _read_int,
@@ -186,6 +214,10 @@ def _faults(settings: Settings) -> Iterator[str]:
     yield from _issuer_faults(settings)
     if settings.master_key is not None:
         yield from _master_key_faults(settings.master_key)
+    if settings.database_url is not None:
+        yield from database_faults(settings.database_url)
+    if settings.redis_url is not None:
+        yield from redis_faults(settings.redis_url)
     if not settings.audience:
         yield "audience must name your API, for example 'shop'"
     elif settings.audience == settings.issuer:
@@ -213,6 +245,8 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "audience": (str,),
     "data_dir": (Path,),
     "master_key": (Secret, type(None)),
+    "database_url": (Secret, type(None)),
+    "redis_url": (Secret, type(None)),
     "default_scopes": (tuple,),
     "access_token_ttl_s": (int,),
     "session_idle_s": (int,),

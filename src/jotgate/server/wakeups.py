@@ -1,4 +1,4 @@
-"""Who says "look into the log now": this process's own changes, and the store's news of other processes' changes.
+"""Who says "look into the log now": this process's own changes, the store's news of others', and Redis.
 
 A wake-up carries nothing. Whoever is woken reads the log, so that one too many costs a look, and one that gets lost
 costs the time until the next.
@@ -6,22 +6,40 @@ costs the time until the next.
 
 import asyncio
 import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from jotgate.server.secret import Secret
 from jotgate.server.store import Store
+
+if TYPE_CHECKING:
+    from jotgate.server.redis_bus import RedisBus
 
 
 class Wakeups:
-    """What the follower's event loop waits for."""
+    """What the follower's event loop waits for: this process, the store, and Redis where there is one."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, store: Store) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, store: Store, redis_url: Secret | None) -> None:
         self._loop = loop
         self._store = store
         self._told = asyncio.Event()
+        self._redis = None if redis_url is None else _redis_bus(redis_url, self.wake)
 
     def tell(self) -> None:
-        """Wake the follower. Any thread may call it; it neither waits nor fails."""
+        """Wake this follower, and others'. Any thread may call it; it neither waits nor fails."""
+        self.wake()
+        if self._redis is not None:
+            self._redis.tell()
+
+    def wake(self) -> None:
+        """Wake this follower. Any thread may call it; it neither waits nor fails."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody follows any more
             self._loop.call_soon_threadsafe(self._told.set)
+
+    def close(self) -> None:
+        """Listen to nobody any more."""
+        if self._redis is not None:
+            self._redis.close()
 
     async def wait(self, timeout_s: float) -> None:
         """Return when there may be something new, and in any case after the time.
@@ -39,3 +57,12 @@ class Wakeups:
             changed.cancel()
             await asyncio.gather(told, changed, return_exceptions=True)
             self._told.clear()
+
+
+def _redis_bus(url: Secret, wake: Callable[[], None]) -> "RedisBus":
+    # Imported here because its driver is there only with the extra `redis`; the settings have checked that it is.
+    from jotgate.server.redis_bus import RedisBus  # noqa: PLC0415
+
+    bus = RedisBus(url, wake)
+    bus.start()
+    return bus

@@ -10,12 +10,12 @@ import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 from asyncpg import exceptions
 
 from jotgate.core.revocations import Kind, Revocation
+from jotgate.server.places import name_of
 from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, LogEntry, LogHead, Revoked, SealedKey, Target
 from jotgate.server.rules import refresh
 from jotgate.server.rules.accounts import email_identity
@@ -91,7 +91,7 @@ class PostgresStore:
         try:
             self._names = run_apart(lambda: prepare_database(self._url))
         except Exception as error:  # noqa: BLE001  the driver raises many kinds, and each is told in a sentence
-            raise as_settings_error(error, _place(self._url)) from None
+            raise as_settings_error(error, name_of(self._url)) from None
         begin_anew_after_fork(self)
 
     async def close(self) -> None:
@@ -507,10 +507,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-def _place(url: Secret) -> str:
-    """The database's host, port and name, without the user and the password."""
-    parts = urlsplit(url.reveal())
-    host = parts.netloc.rpartition("@")[2] or "on this machine"
-    return f"{parts.path.strip('/') or 'of the user'} at {host}"
