@@ -20,7 +20,7 @@ from jotgate.server.log import get_log, where
 from jotgate.server.records import LogEntry, LogHead
 from jotgate.server.secret import Secret
 from jotgate.server.settings import MAX_ACCESS_TOKEN_TTL_S
-from jotgate.server.store import Store, StoreBusy, StoreError
+from jotgate.server.store import Store, StoreBusy
 from jotgate.server.wakeups import Wakeups
 from jotgate.verifier import Snapshot
 
@@ -174,7 +174,7 @@ class Follower:
         self._loop.close()
 
     async def _follow(self) -> None:
-        """Keep catching up until cancelled. A database that does not answer is told once, and asked again."""
+        """Keep catching up until cancelled. What goes wrong is told once, and tried again."""
         tidied_at = self._monotonic()
         while True:
             try:
@@ -186,7 +186,7 @@ class Follower:
                     self._feed.beat()
                     self._beat_at = self._monotonic()
                 await self.wakeups.wait(POLL_S)
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was: without this thread nothing would be heard
                 if not self._silent:
                     get_log().error("revocations_unread", error=type(error).__name__, at=where(error))
                 self._silent = True
@@ -247,9 +247,11 @@ class Follower:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_EVERY_S)
-            # A database that does not answer is told by the follower already.
-            with contextlib.suppress(StoreError):
+            try:
                 self._swept_to = await self._store.sweep(self._swept_to, now=self._clock(), limit=_SWEEP_ROWS)
+            except Exception as error:  # noqa: BLE001 - what is dead can wait; that it waits has to be seen
+                if not self._silent:
+                    get_log().error("sweep_failed", error=type(error).__name__, at=where(error))
 
 
 def _grouped(entries: Sequence[LogEntry]) -> list[Revocation]:

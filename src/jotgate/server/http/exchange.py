@@ -173,13 +173,16 @@ async def send_response(response: Response, send: Send, *, with_body: bool = Tru
 
 
 async def send_stream(response: StreamResponse, receive: Receive, send: Send, *, with_body: bool = True) -> None:
-    """Send the parts of the body as they come. Returns when they end, or the client has gone."""
+    """Send the parts of the body as they come. Returns when they end, and when the client has gone or takes no more."""
     await send({"type": "http.response.start", "status": 200, "headers": [*response.headers]})
     if with_body:
         gone = asyncio.create_task(_until_gone(receive))
         try:
             while (part := await _next_unless(gone, response.parts)) is not None:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
+                async with asyncio.timeout(BODY_TIMEOUT_S):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+        except TimeoutError:
+            return
         finally:
             gone.cancel()
             await asyncio.gather(gone, return_exceptions=True)
