@@ -3,6 +3,7 @@
 It knows how programs are started, waited for and ended; it knows no product.
 """
 
+import contextlib
 import http.client
 import os
 import shutil
@@ -90,7 +91,12 @@ def postgresql(folder: Path, cores: Sequence[int]) -> Iterator[int]:
         options = ("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200")
         with log.open("wb") as output, pinned(cores):
             process = subprocess.Popen(
-                (*command, *options), stdout=output, stderr=subprocess.STDOUT, cwd=home, user=user
+                (*command, *options),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=home,
+                user=user,
+                start_new_session=True,
             )
         try:
             ask = (str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port))
@@ -152,9 +158,12 @@ def _health(port: int) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    """End a process with its session: a server that is killed leaves its workers behind."""
     process.send_signal(how)
     try:
         process.wait(_STOPPED_WITHIN_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import msgspec
 from argon2 import PasswordHasher
 
 from bench.sessions_api import OPEN_PATHS, PROTECTED_PATH
@@ -32,7 +33,8 @@ from jotgate.core.encoding import decode_segment, encode_segment
 from jotgate.server import Settings
 from jotgate.server.passwords import LANES, MEMORY_KIB, PASSES
 from jotgate.server.records import Account
-from jotgate.server.store.sqlite import SqliteStore
+from jotgate.server.secret import Secret
+from jotgate.server.store.opening import make_store
 
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
 JOTGATE = "jotgate"
@@ -206,20 +208,25 @@ class Setting:
 
 
 @contextmanager
-def jotgate_on_sqlite(setting: Setting) -> Iterator[list[Side]]:
+def jotgate(setting: Setting, database: str) -> Iterator[list[Side]]:
     """`jotgate serve --http`, as it comes."""
-    folder, port, accounts = setting.folder_for("jotgate"), free_port(), setting.accounts
+    folder, port, accounts = setting.folder_for(f"jotgate {database}"), free_port(), setting.accounts
     settings = Settings(issuer=f"https://localhost:{port}", data_dir=folder / "data", http=True)
+    variables: dict[str, str] = {}
+    if database == POSTGRESQL:
+        url, master_key = f"postgresql://{setting.database_for('jotgate')}", encode_segment(os.urandom(32))
+        settings = msgspec.structs.replace(settings, database_url=Secret(url), master_key=Secret(master_key))
+        variables = {"JOTGATE_DATABASE_URL": url, "JOTGATE_MASTER_KEY": master_key}
     seed_jotgate(settings, accounts)
-    command = (sys.executable, "-c", _SERVE, "serve", "--data", str(settings.data_dir), "--http")
-    options = ("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning")
-    with setting.run(folder, port, (*command, *options)) as server:
-        yield [Side(JOTGATE, SQLITE, server, _jotgate_works(port, accounts))]
+    command = (sys.executable, "-c", _SERVE, "serve", "--data", str(settings.data_dir), "--issuer", settings.issuer)
+    options = ("--http", "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning")
+    with setting.run(folder, port, (*command, *options), **variables) as server:
+        yield [Side(JOTGATE, database, server, _jotgate_works(port, accounts))]
 
 
 def seed_jotgate(settings: Settings, accounts: Accounts) -> None:
     """Make the accounts in the database of a server that does not run yet."""
-    store = SqliteStore(settings.sqlite_path)
+    store = make_store(settings)
     store.open()
 
     async def add() -> None:
@@ -396,17 +403,16 @@ def make_sides(setting: Setting, stack: ExitStack) -> tuple[list[Side], dict[str
     sides: list[Side] = []
     absent: dict[str, str] = {}
     has_peers, has_database = peers_python() is not None, setting.postgresql_port is not None
-    makers: list[tuple[str, str | None, Callable[[Setting], Any]]] = [
-        ("jotgate, SQLite", None, jotgate_on_sqlite),
-        *((name, None, partial(jotgate_api, name=name)) for name in APIS),
-    ]
     no_peers = None if has_peers else "not installed"
     no_database = None if has_database else "PostgreSQL is not installed"
-    makers += [
-        ("fastapi-users, SQLite", no_peers, lambda to: fastapi_users(to, SQLITE)),
-        ("fastapi-users, PostgreSQL", no_peers or no_database, lambda to: fastapi_users(to, POSTGRESQL)),
-        ("Django SimpleJWT, SQLite", no_peers, lambda to: simplejwt(to, SQLITE)),
-        ("Django SimpleJWT, PostgreSQL", no_peers or no_database, lambda to: simplejwt(to, POSTGRESQL)),
+    makers: list[tuple[str, str | None, Callable[[Setting], Any]]] = [
+        ("jotgate, SQLite", None, partial(jotgate, database=SQLITE)),
+        ("jotgate, PostgreSQL", no_database, partial(jotgate, database=POSTGRESQL)),
+        *((name, None, partial(jotgate_api, name=name)) for name in APIS),
+        ("fastapi-users, SQLite", no_peers, partial(fastapi_users, database=SQLITE)),
+        ("fastapi-users, PostgreSQL", no_peers or no_database, partial(fastapi_users, database=POSTGRESQL)),
+        ("Django SimpleJWT, SQLite", no_peers, partial(simplejwt, database=SQLITE)),
+        ("Django SimpleJWT, PostgreSQL", no_peers or no_database, partial(simplejwt, database=POSTGRESQL)),
         (
             "better-auth, PostgreSQL",
             no_database or (None if better_auth_modules() is not None else "node or npm is not installed"),

@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import json
+import os
+import socket
 import socketserver
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,7 +24,7 @@ from bench.report import usable_cores
 from bench.sessions import Asked, Samples, SessionsReport, measure, summarize
 from bench.sessions_install import better_auth_modules, peers_python
 from bench.sessions_load import WrongAnswer, drive, parse_answer
-from bench.sessions_processes import postgresql, postgresql_programs
+from bench.sessions_processes import free_port, postgresql, postgresql_programs, running
 from bench.sessions_sides import (
     APIS,
     COSTLY_LOGIN,
@@ -44,8 +47,8 @@ from bench.sessions_sides import (
     Side,
     better_auth,
     fastapi_users,
+    jotgate,
     jotgate_api,
-    jotgate_on_sqlite,
     simplejwt,
 )
 from jotgate.server.passwords import Passwords
@@ -86,6 +89,12 @@ def rows(database: Path, query: str) -> int:
     with contextlib.closing(sqlite3.connect(database)) as connection:
         count: int = connection.execute(query).fetchone()[0]
         return count
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
 
 
 def ask(side: Side, request: bytes) -> tuple[int, bytes]:
@@ -197,6 +206,27 @@ def test_a_login_without_a_token_is_none() -> None:
 # Who is asked
 
 
+def test_a_server_that_leaves_a_worker_behind_leaves_none(tmp_path: Path) -> None:
+    port = free_port()
+    program = """
+import http.server, os, signal, sys
+if os.fork():
+    signal.pause()
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+    command = (sys.executable, "-c", program, str(port))
+    with running(command, port=port, folder=tmp_path, environment=os.environ, cores=usable_cores()) as server:
+        assert server.core_seconds() > 0
+    deadline = time.monotonic() + 10  # the kernel ends it in its own time
+    while listens(port):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_the_costly_hash_is_the_one_that_jotgate_makes(accounts: Accounts) -> None:
     passwords = Passwords(1)
     try:
@@ -209,8 +239,8 @@ def test_the_costly_hash_is_the_one_that_jotgate_makes(accounts: Accounts) -> No
 
 
 def test_jotgate_rotates_and_begins_sessions_durably(setting: Setting) -> None:
-    database = setting.folder / "jotgate" / "data" / "jotgate.sqlite3"
-    with jotgate_on_sqlite(setting) as [side]:
+    database = setting.folder / f"jotgate-{SQLITE}" / "data" / "jotgate.sqlite3"
+    with jotgate(setting, SQLITE) as [side]:
         before = rows(database, "SELECT count(*) FROM jotgate_families")
         assert answers_of(side, REFRESH) == rows(database, "SELECT sum(generation) FROM jotgate_families")
         logins = answers_of(side, LOGIN) + answers_of(side, COSTLY_LOGIN)
@@ -219,6 +249,16 @@ def test_jotgate_rotates_and_begins_sessions_durably(setting: Setting) -> None:
         assert ask(side, wrong.raw)[0] == 401
         assert answers_of(side, HEALTH) > 0
         assert side.server.core_seconds() > 0
+
+
+@needs_postgresql
+def test_jotgate_does_the_same_on_postgresql(setting_with_postgresql: Setting) -> None:
+    with jotgate(setting_with_postgresql, POSTGRESQL) as [side]:
+        refresh = side.works[REFRESH]
+        used, token = refresh.ask()
+        refresh.judge(token, *ask(side, used))
+        assert all(answers_of(side, operation) > 0 for operation in side.works)
+        assert not list((setting_with_postgresql.folder / f"jotgate-{POSTGRESQL}").rglob("*.sqlite3"))
 
 
 @pytest.mark.parametrize("name", APIS)
