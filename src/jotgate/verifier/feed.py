@@ -17,14 +17,17 @@ from jotgate.core.jwk import KeySet
 from jotgate.core.revocations import Revocation, Revocations
 from jotgate.verifier.discovery import FeedAddresses, parse_key_set
 from jotgate.verifier.following import FeedFull, Following, Taken
-from jotgate.verifier.transport import EventStream, FetchError, HttpsTransport, Transport
+from jotgate.verifier.transport import EventStream, FetchError, HttpsTransport, NoStream, Transport
 
 _log = logging.getLogger("jotgate.verifier")
 
 DEAD_S: Final = 12.0
 """A stream on which nothing came for so long is dead: the issuer sends a heartbeat every 5 s."""
+FIRST_FRAME_S: Final = 3.0
+"""The issuer sends a heartbeat as soon as somebody connects. Where it does not arrive, something holds it back."""
 POLL_S: Final = 1.0
-_STREAM_AGAIN_S: Final = 60.0
+STREAM_AGAIN_S: Final = 300.0
+"""How long to ask every second before the stream is tried again."""
 _FIRST_RETRY_S: Final = 0.2
 _LONGEST_RETRY_S: Final = 5.0
 _TIDY_S: Final = 600.0
@@ -204,7 +207,7 @@ class RemoteFeed:
     def _run(self) -> None:
         me = threading.current_thread()
         failures = 0
-        unheard = 0  # connections in a row on which nothing ever came
+        refusals = 0  # of the stream, in a row
         poll_until = float("-inf")
         while self._thread is me:
             heard_before = self._heard_at
@@ -215,6 +218,13 @@ class RemoteFeed:
                     self._pause(me, POLL_S * (1 + 0.2 * self._jitter()))
                     continue
                 self._follow(me)
+            except NoStream as fault:
+                refusals += 1
+                if refusals >= 2:  # streams do not pass, it seems; when that is tried again, once is enough
+                    refusals, poll_until = 1, self._monotonic() + STREAM_AGAIN_S
+                    self._say(f"no stream, so it is asked for every second ({fault})")
+                    continue
+                self._failed(fault)
             except (FetchError, FeedRefused, FeedFull) as fault:
                 if self._thread is not me:
                     return
@@ -223,11 +233,7 @@ class RemoteFeed:
                 _log.exception("%s: unexpected fault while following revocations", self._issuer)
                 self.last_error = f"unexpected {type(fault).__name__}"
             if self._heard_at != heard_before:
-                failures = unheard = 0
-            elif self._monotonic() >= poll_until:
-                unheard += 1
-                if unheard >= 2:  # streams do not pass, it seems
-                    unheard, poll_until = 0, self._monotonic() + _STREAM_AGAIN_S
+                failures = refusals = 0
             delay_s = min(_FIRST_RETRY_S * 2.0 ** min(failures, 16), _LONGEST_RETRY_S)
             failures += 1
             self._pause(me, delay_s * (1 - 0.5 * self._jitter()))
@@ -241,7 +247,7 @@ class RemoteFeed:
         addresses = self._addresses
         transport = self._transport
         if addresses is None or addresses.stream_uri is None or not isinstance(transport, HttpsTransport):
-            raise FetchError("there is no stream of revocations")
+            raise NoStream("there is none")
         keys = self._fetch_keys()
         if self._following.position is None:
             self._fetch_snapshot(keys)
@@ -252,10 +258,14 @@ class RemoteFeed:
                 if self._thread is not me:
                     return
                 self._stream = stream
+            try:
+                kind, data = stream.next(FIRST_FRAME_S)
+            except FetchError as fault:
+                raise NoStream(str(fault)) from None
             while self._thread is me:
-                kind, data = stream.next(DEAD_S)
                 self._mode = "stream"
                 self._take_frame(kind, data, keys)
+                kind, data = stream.next(DEAD_S)
         finally:
             self._stream = None
             stream.close()
@@ -359,8 +369,11 @@ class RemoteFeed:
     def _failed(self, fault: Exception) -> None:
         said = str(fault)
         if said != self.last_error:  # said once, not with each retry
-            _log.warning("%s: revocations cannot be followed, those that are known stay: %s", self._issuer, said)
+            self._say(f"revocations cannot be followed, those that are known stay: {said}")
         self.last_error = said
+
+    def _say(self, what: str) -> None:
+        _log.warning("%s: %s", self._issuer, what)
 
 
 def parse_frames(body: bytes) -> Iterator[tuple[str, str]]:

@@ -29,6 +29,10 @@ class FetchError(Exception):
     """Nothing usable came; the text says why, for a log line: what the other side sent is named, never copied out."""
 
 
+class NoStream(FetchError):
+    """The other side answers, but no stream of events comes from there."""
+
+
 class Answer(Struct, frozen=True):
     """What came back: the status, the body (at most 256 KiB), and the only header that matters here."""
 
@@ -74,7 +78,7 @@ class HttpsTransport:
     def open(self, url: str, timeout_s: float, *, headers: Mapping[str, str], max_frame_bytes: int) -> "EventStream":
         """Begin to read server-sent events (WHATWG HTML section 9.2) from `url`; the head arrives within `timeout_s`.
 
-        Raises FetchError: no such stream is to be had there.
+        Raises FetchError: nobody answers; NoStream: not with a stream.
         """
         connection, target = self._connection(url, timeout_s, max_frame_bytes)
         with _told(f"no answer within {timeout_s:.3g} s"):
@@ -169,9 +173,9 @@ class EventStream:
 def _check_event_stream(response: http.client.HTTPResponse) -> None:
     _check_identity(response)
     if response.status != 200:
-        raise FetchError(f"status {response.status}")
+        raise NoStream(f"status {response.status}")
     if response.headers.get_content_type() != "text/event-stream":
-        raise FetchError("the answer is not a stream of events")
+        raise NoStream("the answer is not a stream of events")
 
 
 def _check_identity(response: http.client.HTTPResponse) -> None:
