@@ -280,14 +280,48 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
+class _UntilStopped:
+    """A request's ``receive`` that says "the client has gone" when the server stops, to whoever waits for that.
+
+    Streams that never end by themselves end then, and do not hold the stop up until their connections are cut.
+    """
+
+    __slots__ = ("_receive", "_stopping", "_whole")
+
+    def __init__(self, receive: _Receive, stopping: asyncio.Event) -> None:
+        self._receive = receive
+        self._stopping = stopping
+        self._whole = False  # the request has been read
+
+    async def __call__(self) -> _Message:
+        if not self._whole:
+            message = await self._receive()
+            self._whole = not message.get("more_body", False)
+            return message
+        received = asyncio.ensure_future(self._receive())
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait([received, stopped], return_when=asyncio.FIRST_COMPLETED)
+            return received.result() if received.done() else {"type": "http.disconnect"}
+        finally:
+            # Not waited for: Granian's own `receive` ends with the connection, cancelled or not.
+            received.cancel()
+            stopped.cancel()
+
+
 def _in_worker(app: App, tell: Connection) -> App:
+    stopping = asyncio.Event()
+
     async def lifespan(scope: _Message, receive: _Receive, send: _Send) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_signal_handler(signal.SIGINT)  # Granian has just added one
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         # Granian does not notice a stop that comes before it serves: until then, SIGTERM goes on just ending us.
-        stop_serving = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         started, why_not = False, ""
+
+        def stop(*_: object) -> None:
+            loop.call_soon_threadsafe(stopping.set)
 
         async def observed(message: _Message) -> None:
             nonlocal started, why_not
@@ -296,7 +330,8 @@ def _in_worker(app: App, tell: Connection) -> App:
                 return
             if message["type"] == "lifespan.startup.complete":
                 started = True
-                loop.call_later(_SERVES_AFTER_S, signal.signal, signal.SIGTERM, stop_serving)
+                # The loop hears of every signal that has a handler, whichever, and tells Granian of this one, too.
+                loop.call_later(_SERVES_AFTER_S, signal.signal, signal.SIGTERM, stop)
             await send(message)
 
         try:
@@ -315,7 +350,9 @@ def _in_worker(app: App, tell: Connection) -> App:
             await send({"type": "lifespan.startup.failed"})
 
     def application(scope: _Message, receive: _Receive, send: _Send) -> Awaitable[None]:
-        return lifespan(scope, receive, send) if scope["type"] == "lifespan" else app(scope, receive, send)
+        if scope["type"] == "lifespan":
+            return lifespan(scope, receive, send)
+        return app(scope, _UntilStopped(receive, stopping) if scope["type"] == "http" else receive, send)
 
     return application
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -201,7 +202,9 @@ def test_open_streams_do_not_hold_up_the_end_of_a_server(start_server: StartServ
         streams = [Stream(server, client) for _ in range(3)]
         for stream in streams:
             stream.next()
+        began = time.monotonic()
         assert server.stop() == 0, server.output
+        assert time.monotonic() - began < 9  # after 10 s they would have been cut
         assert not server.left_processes
 
 

@@ -184,8 +184,7 @@ async def send_stream(response: StreamResponse, receive: Receive, send: Send, *,
         except TimeoutError:
             return
         finally:
-            gone.cancel()
-            await asyncio.gather(gone, return_exceptions=True)
+            gone.cancel()  # and not waited for: a server's `receive` may end with the connection alone
             if isinstance(response.parts, AsyncGenerator):
                 await response.parts.aclose()
     await send({"type": "http.response.body", "body": b""})
