@@ -330,19 +330,17 @@ class Job:
     tests: set[str]
     cold: bool
     """Made before the core is imported, because the import runs it already."""
-    doubtful: bool = False
-    """The import of the tests runs it too, so that only a cold start tells for sure that nobody notices it."""
 
 
-def plan(module: Module, mutant: Mutant, covered: Coverage) -> Job:
+def plan(module: Module, mutant: Mutant, covered: Coverage, *, cold: bool) -> Job:
     contexts = covered.of(module.name, mutant.lines)
     tests = contexts - {"import", "collect"}
     if mutant.function is None or not tests:
         # What a table decides is asked by the tests that are about this module, or run its functions.
         tests = covered.of(module.name, covered.lines.get(module.name, {})) - {"import", "collect"}
         tests |= {test for test in covered.seconds if Path(test.partition("::")[0]).stem == f"test_{module.name}"}
-    cold = mutant.function is None or "import" in contexts
-    return Job(module, mutant, tests or set(covered.seconds), cold, doubtful="collect" in contexts and not cold)
+    cold = cold or mutant.function is None or "import" in contexts
+    return Job(module, mutant, tests or set(covered.seconds), cold)
 
 
 class Results:
@@ -385,7 +383,7 @@ def run_forked(
         pid, status = os.wait()
         job, start = running.pop(pid)
         code = os.waitstatus_to_exitcode(status)
-        if not job.cold and (code == FAILED_EARLY or (code == SURVIVED and job.doubtful)):
+        if code == FAILED_EARLY and not job.cold:
             refused.append(job)
             continue
         result = {SURVIVED: "survived", KILLED: "killed", FAILED_EARLY: "killed"}.get(code)
@@ -493,6 +491,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=86_400, help="begin no more mutants after that")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="run the survivors that have no reason yet again")
+    parser.add_argument("--cold", action="store_true", help="make each before the tests are imported, which may use it")
     parser.add_argument("--report", action="store_true", help="run nothing")
     options = parser.parse_args()
     STATE.mkdir(exist_ok=True)
@@ -503,7 +502,7 @@ def main() -> int:
         covered = tests_of_lines(modules)
         known = explained()
         jobs = [
-            plan(module, mutant, covered)
+            plan(module, mutant, covered, cold=options.cold)
             for module in modules
             for mutant in module.mutants
             if _is_named(mutant, options.names)
