@@ -201,6 +201,13 @@ class RemoteKeys:
         attempt.end()
         self.feed.stop()
 
+    inline = False
+    """Whether whoever verifies fetches, too."""
+
+    async def off_loop(self, work: Callable[[], None]) -> None:
+        """Do what blocks on a thread of the running event loop's."""
+        await asyncio.to_thread(work)
+
     async def refresh_inline(self) -> None:
         """Fetch what is due where no thread does it; here one does."""
 
@@ -314,6 +321,8 @@ class InlineKeys(RemoteKeys):
 
     Inside a running event loop `snapshot` fetches nothing: `refresh_inline` does it on a thread of the loop's.
     """
+
+    inline = True
 
     def __init__(
         self,

@@ -287,8 +287,9 @@ class Verifier:
 
     async def await_ready(self, timeout_s: float) -> None:
         """Do the same as `wait_ready` without blocking the event loop."""
-        if self._remote is not None:
-            await self._remote.refresh_inline()
+        if self._remote is not None and self._remote.inline:
+            await self._remote.off_loop(partial(self.wait_ready, timeout_s))
+            return
         deadline = self._monotonic() + timeout_s
         while (attempt := self._attempt_before(deadline)) is not None:
             await attempt.wait_async(deadline - self._monotonic())
