@@ -22,6 +22,7 @@ from jotgate.server.log import get_log
 from jotgate.server.secret import Secret
 
 _CONNECT_S: Final = 2.0
+_CLOSE_S: Final = 10.0
 _PING_EVERY_S: Final = 5.0
 _DEAD_AFTER_S: Final = 12.0
 _AGAIN_S: Final = (0.05, 0.2, 0.5, 1.0)  # how long to wait before the next try to connect
@@ -68,11 +69,11 @@ class RedisBus:
                 loop.call_soon_threadsafe(self._rung.set)
 
     def close(self) -> None:
-        """Stop listening and end the thread. Blocks for a moment."""
+        """Stop listening and end the thread. Blocks for a moment, at the most for some seconds."""
         if self._loop is not None and self._thread is not None:
             with contextlib.suppress(RuntimeError):  # it has ended already
                 self._loop.call_soon_threadsafe(self._stopped.set)
-            self._thread.join()
+            self._thread.join(_CLOSE_S)
             self._thread = self._loop = None
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -114,11 +115,12 @@ class RedisBus:
             finally:
                 for task in tasks:
                     task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                # A cancellation that comes together with a time-out of the driver's own can get lost.
+                await asyncio.wait(tasks, timeout=_CONNECT_S)
 
     async def _listen(self, heard: PubSub) -> None:
         last = time.monotonic()
-        while True:
+        while not self._stopped.is_set():
             message = await heard.get_message(timeout=_PING_EVERY_S)
             if message is not None:
                 last = time.monotonic()
