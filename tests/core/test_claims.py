@@ -557,3 +557,29 @@ def test_the_short_way_takes_nothing_that_the_long_way_refuses(
     except UnicodeEncodeError:
         return
     read(text, now=now)
+
+
+@pytest.mark.parametrize("claim", ["exp", "iat", "nbf", "auth_time"])
+def test_a_time_that_is_none_is_called_so(claim: str) -> None:
+    with pytest.raises(ClaimRefused, match=f"The claim '{claim}' is not a time"):
+        read_registered(good(**{claim: "soon"}))
+
+
+def test_an_audience_that_is_neither_text_nor_texts_is_called_so_and_anything_else_no_text() -> None:
+    with pytest.raises(ClaimRefused, match="'aud' is not text or a list of texts"):
+        read_registered(good(aud=5))
+    with pytest.raises(ClaimRefused, match="'sub' is not text"):
+        read_registered(good(sub=5))
+
+
+def test_an_own_claim_that_is_required_is_there_afterwards(keys: dict[str, Key]) -> None:
+    policy = Policy(issuer=GOOD["iss"], audience="api", required=("sub", "iat", "tenant"))
+    token = issue_token(good(tenant="acme"), keys["ES256"])
+    assert verify_token(token, keys["ES256"].public, policy, NOW)["tenant"] == "acme"
+    with pytest.raises(ClaimRefused):
+        verify_token(issue_token(good(), keys["ES256"]), keys["ES256"].public, policy, NOW)
+
+
+def test_a_token_without_aud_has_no_audience() -> None:
+    policy = Policy(issuer=GOOD["iss"], audience="web", audience_claim="client_id")
+    assert check(good(aud=..., client_id="web"), policy).audience == ()

@@ -644,6 +644,41 @@ def test_key_ops_bound_what_a_key_does() -> None:
     assert KeySet([signing]).find("HS256", None) is None
 
 
+def test_a_private_key_of_any_type_that_may_only_sign_checks_with_its_public_half_but_a_secret_does_not(
+    keys: dict[str, Key], every_algorithm: str
+) -> None:
+    key = Key.from_jwk(changed(keys[every_algorithm].to_private_jwk(), key_ops=["sign"]))
+    assert key.sign(b"text")
+    assert key.can_verify is not key.symmetric
+
+
+def test_key_ops_are_a_list_or_tuple_of_names_and_nothing_else(keys: dict[str, Key]) -> None:
+    jwk = keys["ES256"].to_jwk()
+    assert Key.from_jwk(changed(jwk, key_ops=("verify",))).can_verify
+    for wrong in (["verify", 5], ["verify", ["sign"]], {"verify": 1}, "verify", None):
+        assert "not a list of names" in refused(changed(jwk, key_ops=wrong))
+
+
+def test_why_a_key_cannot_sign_is_told(keys: dict[str, Key]) -> None:
+    with pytest.raises(KeyRefused, match="public, or may not be used to sign"):
+        keys["ES256"].public.sign(b"text")
+    with pytest.raises(KeyRefused, match="name EdDSA is deprecated"):
+        Key.from_jwk(changed(keys["Ed25519"].to_private_jwk(), alg="EdDSA")).sign(b"text")
+
+
+def test_a_public_key_is_its_own_public_half(keys: dict[str, Key]) -> None:
+    public = keys["ES256"].public
+    assert public.public is public
+
+
+def test_a_key_says_when_printed_which_half_it_is(keys: dict[str, Key]) -> None:
+    pair, secret = Key.from_jwk(changed(keys["ES256"].to_private_jwk(), kid="a")), Key.from_secret(SECRET, kid="b")
+    assert repr(pair) == "<Key ES256 private kid='a'>"
+    assert repr(pair.public) == "<Key ES256 public kid='a'>"
+    assert repr(secret) == "<Key HS256 secret kid='b'>"
+    assert repr(KeySet([pair])) == "KeySet([<Key ES256 private kid='a'>])"
+
+
 def test_a_pair_for_signing_verifies_with_its_public_half_and_one_for_verifying_does_not_sign(
     keys: dict[str, Key],
 ) -> None:
@@ -705,6 +740,20 @@ def test_rsa_keys_over_8192_bits_are_refused() -> None:
 def test_rsa_exponents_that_are_small_even_or_huge_are_refused(rsa_key: rsa.RSAPrivateKey, exponent: int) -> None:
     modulus = rsa_key.public_key().public_numbers().n
     refused(rsa_jwk(rsa.RSAPublicNumbers(exponent, modulus)))
+
+
+def test_a_huge_rsa_exponent_is_refused_in_a_pem_too() -> None:
+    public = rsa.RSAPublicNumbers(2**64 + 1, 2**2047 + 0x1D * 2**900 + 1).public_key()
+    with pytest.raises(KeyRefused, match="exponent"):
+        Key.from_pem(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), "RS256")
+
+
+def test_huge_rsa_numbers_are_refused_before_anything_is_computed_with_them(keys: dict[str, Key]) -> None:
+    for numbers in (rsa.RSAPublicNumbers(65537, 2**8192 + 1), rsa.RSAPublicNumbers(2**64 + 1, 2**2047 + 1)):
+        assert "at most 8192 bits, its exponent 64" in refused(rsa_jwk(numbers))
+    jwk = keys["RS256"].to_private_jwk()
+    for member in ("d", "p", "q", "dp", "dq", "qi"):
+        assert "halves" in refused(changed(jwk, **{member: number(2**2048 + 1)}))
 
 
 def test_an_even_rsa_modulus_is_refused(rsa_key: rsa.RSAPrivateKey) -> None:
@@ -1151,6 +1200,20 @@ def test_keys_without_alg_in_a_jwks_take_the_one_fitting_algorithm_that_is_named
     assert len(KeySet.from_jwks(one_rsa, algorithms=("RS256", "PS256"))) == 0
     both = KeySet.from_jwks(jwks, algorithms=("Ed25519", "EdDSA"))
     assert len(both) == 0
+
+
+def test_an_entry_of_a_jwks_that_is_the_text_of_a_key_is_skipped(keys: dict[str, Key]) -> None:
+    text = json.dumps(keys["ES256"].to_jwk())
+    key_set = KeySet.from_jwks({"keys": (text, text.encode())})
+    assert len(key_set) == 0
+    assert key_set.skipped == tuple((position, "A key in a JWK set is a JSON object.") for position in (0, 1))
+
+
+def test_a_set_keeps_what_was_skipped_as_it_was_told() -> None:
+    skipped: list[tuple[str | int, str]] = [(0, "Broken.")]
+    key_set = KeySet(skipped=skipped)
+    skipped.clear()
+    assert key_set.skipped == ((0, "Broken."),)
 
 
 def test_a_jwks_with_private_members_is_read_and_written_without_them(keys: dict[str, Key]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jotgate import ClaimRefused, generate_key, sign_jws
+from jotgate import ClaimRefused, KeySet, generate_key, sign_jws, verify_jws
 
 KEY = generate_key("HS256")
 
@@ -31,3 +31,18 @@ def test_a_type_that_is_no_media_type_is_not_signed(typ: str) -> None:
     with pytest.raises(ClaimRefused) as refused:
         sign_jws(b"{}", KEY, typ=typ)
     assert refused.value.claim == "typ"
+
+
+def test_keys_and_tokens_of_derived_types_are_taken_for_what_they_are() -> None:
+    class OwnSet(KeySet):
+        __slots__ = ()
+
+    class Text(str):
+        __slots__ = ()
+
+    class Bytes(bytes):
+        __slots__ = ()
+
+    token = sign_jws(b"{}", KEY)
+    for text in (Text(token), Bytes(token.encode())):
+        assert verify_jws(text, OwnSet([KEY])).payload == b"{}"

@@ -567,6 +567,9 @@ def test_a_warning_points_at_whoever_issued_the_token() -> None:
         with pytest.warns(ClaimsWarning) as warned:
             issue()
         assert [each.filename for each in warned] == [__file__]
+    with pytest.warns(ClaimsWarning) as warned:
+        issue_token(GOOD | own, KEY)  # directly, so that whoever calls this test is another file
+    assert [each.filename for each in warned] == [__file__]
     assert issubclass(ClaimsWarning, UserWarning)
 
 

@@ -375,3 +375,21 @@ def test_an_own_type_that_raises_without_claims_is_a_fault_of_the_policy() -> No
 def test_claim_values_of_another_shape_are_a_fault(values: Json) -> None:
     with pytest.raises(SettingsError, match="claim_values"):
         policy(claim_values=values)
+
+
+def test_lists_become_tuples_so_that_nobody_can_change_a_policy_afterwards() -> None:
+    names = ["a", "b"]
+    for setting in ("required", "forbidden", "issuer_aliases", "audience_aliases"):
+        assert getattr(policy(**{setting: names}), setting) == ("a", "b")
+    assert policy(algorithms=["ES256"]).algorithms == ("ES256",)
+
+
+def test_the_shortest_lifetime_is_a_second() -> None:
+    assert policy(max_lifetime_s=1).max_lifetime_s == 1
+    with pytest.raises(SettingsError, match="max_lifetime_s"):
+        policy(max_lifetime_s=0)
+
+
+def test_policies_are_equal_whose_types_and_values_are() -> None:
+    assert policy(typ=["JWT"]) == policy(typ="application/jwt")
+    assert policy(claim_values={"azp": ["a", "b"]}) == policy(claim_values={"azp": ["b", "a", "a"]})

@@ -537,3 +537,23 @@ def test_a_preset_may_be_narrowed_and_typed(signing: Key) -> None:
     shape = (auth0()[0], auth0()[1], policy)
     assert verify(signing, shape, exp=NOW + 600).custom == Patient("my_client_id")
     assert refusal(signing, shape, exp=NOW + 601) == "exp"
+
+
+class Own(msgspec.Struct):
+    """Claims of one's own."""
+
+
+PRESETS: dict[Callable[..., Policy], dict[str, Json]] = {
+    Policy.auth0: {"domain": "tenant.eu.auth0.com", "audience": "api"},
+    Policy.cognito: {"region": "eu-central-1", "user_pool_id": "eu-central-1_Ab12cd34E", "client_id": "web"},
+    Policy.entra: {"tenant_id": TENANT, "audience": API},
+    Policy.keycloak: {"base_url": "https://sso.example.com", "realm": "shop", "audience": "api"},
+    Policy.google: {"client_id": CLIENT},
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_forgives_5_seconds_and_reads_no_own_claims_unless_told_to(preset: Callable[..., Policy]) -> None:
+    plain, own = preset(**PRESETS[preset]), preset(**PRESETS[preset], leeway_s=7, claims_type=Own)
+    assert (plain.leeway_s, plain.claims_type) == (5, None)
+    assert (own.leeway_s, own.claims_type) == (7, Own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import pytest
@@ -239,3 +240,9 @@ def test_the_header_that_is_given_is_the_callers_own(keys: dict[str, Key]) -> No
         assert header["n"] == [1]
         header["n"].append(2)
         header["alg"] = "none"
+
+
+def test_claims_to_issue_may_be_any_mapping() -> None:
+    key = generate_key("ES256")
+    token = issue_token(MappingProxyType({"iss": "i", "aud": "a", "sub": "s", "iat": 1000, "exp": 1300}), key)
+    assert verify_token(token, key.public, Policy(issuer="i", audience="a"), 1000).subject == "s"

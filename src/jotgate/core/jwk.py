@@ -308,7 +308,7 @@ class KeySet:
         for position, entry in enumerate(entries):
             try:
                 members = _entry(entry)
-                row = _algorithm_of(members, tuple(algorithms), strict=False)
+                row = _algorithm_of(members, algorithms, strict=False)
                 keys.append(Key.from_jwk(members, algorithm=row.name))
             except KeyRefused as refused:
                 kid = entry.get("kid") if isinstance(entry, Mapping) else None
@@ -415,7 +415,7 @@ def _members(jwk: object) -> dict[str, Any]:
     return dict(jwk)
 
 
-def _algorithm_of(members: dict[str, Any], named: tuple[str, ...], *, strict: bool) -> Algorithm:
+def _algorithm_of(members: dict[str, Any], named: Sequence[str], *, strict: bool) -> Algorithm:
     """Settle the one algorithm of a JWK; `strict`: `named` is a demand, and not only a hint for keys without `alg`."""
     demanded = [find_algorithm(name) for name in named]
     key_type, curve = members.get("kty"), members.get("crv")
@@ -545,7 +545,7 @@ def _write_rsa(row: Algorithm, public: Material, private: Material) -> dict[str,
     if private is not None:
         secret = private.private_numbers()
         values = (secret.d, secret.p, secret.q, secret.dmp1, secret.dmq1, secret.iqmp)
-        members |= dict(zip(_RSA_PRIVATE, map(_number_text, values), strict=True))
+        members |= zip(_RSA_PRIVATE, map(_number_text, values), strict=True)
     return members
 
 
