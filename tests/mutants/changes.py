@@ -63,6 +63,10 @@ class Mutant:
     """The qualified name of the outermost function that the change lies in; None where it runs with the import."""
     lines: range
     """Those of the statement, or of a compound statement's head."""
+    body: range
+    """Those of the outermost function's body; empty outside of functions."""
+    nested: bool
+    """Whether the change lies in a function within that function."""
     before: str
     after: str
     nth: int
@@ -91,6 +95,7 @@ class _Scope:
 
     names: tuple[str, ...] = ()
     function: str | None = None
+    body: range = range(0)
     digest: str = ""
     returns_bool: bool = False
     raising: bool = False
@@ -137,6 +142,7 @@ class _Finder:
                 _Scope(
                     names,
                     scope.function or ".".join(names),
+                    scope.body or range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1),
                     scope.digest if scope.function else _digest(node),
                     returns_bool=node.returns is not None and ast.unparse(node.returns) == "bool",
                 ),
@@ -187,6 +193,8 @@ class _Finder:
     def _expression(self, node: object, put: _Put, scope: _Scope) -> None:
         if not isinstance(node, ast.AST) or (isinstance(node, ast.JoinedStr) and _is_message(node)):
             return
+        if scope.raising and isinstance(node, ast.BinOp):
+            return  # a message put together
         if not (isinstance(node, ast.Constant) and self._is_left_out_anyway(node)):
             for new in _other_expressions(node, scope):
                 self._note(partial(put, new), scope, node, new)
@@ -272,6 +280,8 @@ class _Finder:
                 where,
                 scope.function,
                 self._lines,
+                scope.body,
+                scope.function not in (None, ".".join(scope.names)),
                 before,
                 after,
                 self._alike[looks],
