@@ -101,7 +101,9 @@ def make_app() -> Any:  # noqa: ANN401 # a WSGI app
     """Make the tables, the accounts and the app."""
     call_command("migrate", verbosity=0, interactive=False)
     User.objects.bulk_create(
-        User(username=email, email=email, password=f"argon2{hashed}") for email, hashed in ORDERS["accounts"]
+        User(username=f"{kind}{number}@example.com", password=f"argon2{hashed}")
+        for kind, hashed in ORDERS["hashes"].items()
+        for number in range(ORDERS["accounts"])
     )
     connection.close()
     return get_wsgi_application()

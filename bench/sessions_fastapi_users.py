@@ -120,8 +120,15 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await connection.run_sync(Base.metadata.create_all)
     async with new_session() as session:
         session.add_all(
-            User(email=email, hashed_password=hashed, is_active=True, is_superuser=False, is_verified=True)
-            for email, hashed in ORDERS["accounts"]
+            User(
+                email=f"{kind}{number}@example.com",
+                hashed_password=hashed,
+                is_active=True,
+                is_superuser=False,
+                is_verified=True,
+            )
+            for kind, hashed in ORDERS["hashes"].items()
+            for number in range(ORDERS["accounts"])
         )
         await session.commit()
     yield

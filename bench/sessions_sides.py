@@ -76,14 +76,15 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """So many accounts of each kind, the same for all sides."""
+    """So many accounts of each kind, the same for all sides; the first of the light ones begin with a session."""
 
     count: int
+    sessions: int
     passwords: Mapping[str, str]
     hashes: Mapping[str, str]
 
     @classmethod
-    def make(cls, count: int) -> "Accounts":
+    def make(cls, count: int, sessions: int) -> "Accounts":
         """Hash two passwords: all accounts of a kind have the same."""
         passwords = {"light": "a quick brown fox for the bench", "costly": "a slow brown fox for the bench"}
         hashers = {
@@ -91,11 +92,21 @@ class Accounts:
             "costly": PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES),
         }
         hashes = {kind: hashers[kind].hash(password) for kind, password in passwords.items()}
-        return cls(count, passwords, hashes)
+        return cls(count, sessions, passwords, hashes)
 
     def emails(self, kind: str) -> list[str]:
         """Return the addresses of one kind."""
         return [f"{kind}{number}@example.com" for number in range(self.count)]
+
+    @property
+    def with_sessions(self) -> list[str]:
+        """Return the addresses of those that begin with a session."""
+        return self.emails("light")[: self.sessions]
+
+    @property
+    def orders(self) -> dict[str, Any]:
+        """Return what a server that makes the accounts has to know."""
+        return {"accounts": self.count, "hashes": self.hashes, "argon2": dict(ARGON2)}
 
     @property
     def rows(self) -> list[tuple[str, str]]:
@@ -255,7 +266,7 @@ def _jotgate_works(port: int, accounts: Accounts, prefix: str = "") -> dict[str,
         ]
         for kind in accounts.passwords
     }
-    sessions = log_in(port, logins["light"], "access_token", "refresh_token")
+    sessions = log_in(port, logins["light"][: accounts.sessions], "access_token", "refresh_token")
     return {
         REFRESH: Refreshes(f"{prefix}/v1/refresh", "refresh_token", [each["refresh_token"] for each in sessions]),
         LOGIN: Logins(logins["light"], "access_token"),
@@ -275,7 +286,7 @@ def jotgate_api(setting: Setting, name: str) -> Iterator[list[Side]]:
     with setting.run(folder, port, command, BENCH_SERVER=orders) as server:
         logins = [
             Post.json(f"{_AUTH_PATH}/v1/login", email=email, password=accounts.passwords["light"], delivery="body")
-            for email in accounts.emails("light")
+            for email in accounts.with_sessions
         ]
         tokens = [each["access_token"] for each in log_in(port, logins, "access_token")]
         works: dict[str, Work] = {
@@ -293,7 +304,7 @@ def fastapi_users(setting: Setting, database: str) -> Iterator[list[Side]]:
         url, pool = f"sqlite+aiosqlite:///{folder / 'users.sqlite3'}", _SQLITE_POOL
     else:
         url, pool = f"postgresql+asyncpg://{setting.database_for('fastapi_users')}", _POSTGRESQL_POOL
-    orders = {"database": url, "pool": pool, "pragmas": _PRAGMAS, "accounts": accounts.rows, "argon2": dict(ARGON2)}
+    orders = {"database": url, "pool": pool, "pragmas": _PRAGMAS, **accounts.orders}
     command = granian("bench.sessions_fastapi_users:app", port, "--interface", "asgi", python=peers_python())
     with setting.run(folder, port, command, BENCH_SERVER=json.dumps(orders)) as server:
         yield [
@@ -310,8 +321,8 @@ def _fastapi_users_works(port: int, accounts: Accounts, path: str) -> dict[str, 
         ]
         for kind in accounts.passwords
     }
-    sessions = log_in(port, logins["light"], "access_token")
-    pairs = zip([each["access_token"] for each in sessions], accounts.emails("light"), strict=True)
+    sessions = log_in(port, logins["light"][: accounts.sessions], "access_token")
+    pairs = zip([each["access_token"] for each in sessions], accounts.with_sessions, strict=True)
     return {
         LOGIN: Logins(logins["light"], "access_token"),
         COSTLY_LOGIN: Logins(logins["costly"], "access_token"),
@@ -340,7 +351,7 @@ def simplejwt(setting: Setting, database: str) -> Iterator[list[Side]]:
             "USER": "bench",
             "NAME": setting.database_for("simplejwt").rpartition("/")[2],
         }
-    orders = json.dumps({"database": connect, "accounts": accounts.rows, "argon2": dict(ARGON2)})
+    orders = json.dumps({"database": connect, **accounts.orders})
     options = ("--interface", "wsgi", "--factory", "--blocking-threads", str(threads))
     command = granian("bench.sessions_django:make_app", port, *options, python=peers_python())
     with setting.run(folder, port, command, BENCH_SERVER=orders) as server:
@@ -351,8 +362,8 @@ def simplejwt(setting: Setting, database: str) -> Iterator[list[Side]]:
             ]
             for kind in accounts.passwords
         }
-        emails = accounts.emails("light")
-        sessions = log_in(port, logins["light"], "access", "refresh")
+        emails = accounts.with_sessions
+        sessions = log_in(port, logins["light"][: accounts.sessions], "access", "refresh")
         pairs = zip(sessions, emails, strict=True)
         works: dict[str, Work] = {
             REFRESH: Refreshes("/token/refresh/", "refresh", [each["refresh"] for each in sessions]),
@@ -374,9 +385,8 @@ def better_auth(setting: Setting) -> Iterator[list[Side]]:
         "port": port,
         "database": f"postgresql://{setting.database_for('better_auth')}",
         "pool": _POSTGRESQL_POOL,
-        "accounts": accounts.count,
         "passwords": accounts.passwords,
-        "hashes": accounts.hashes,
+        **accounts.orders,
     }
     command = (node, str(ROOT / "bench" / "sessions_better_auth.mjs"), str(modules))
     with setting.run(folder, port, command, BENCH_SERVER=json.dumps(orders), NODE_ENV="production") as server:
@@ -387,8 +397,8 @@ def better_auth(setting: Setting) -> Iterator[list[Side]]:
             ]
             for kind in accounts.passwords
         }
-        cookies = [each[COOKIE] for each in log_in(port, logins["light"])]
-        pairs = zip(cookies, accounts.emails("light"), strict=True)
+        cookies = [each[COOKIE] for each in log_in(port, logins["light"][: accounts.sessions])]
+        pairs = zip(cookies, accounts.with_sessions, strict=True)
         get = "/api/auth/get-session"
         works: dict[str, Work] = {
             LOGIN: Logins(logins["light"], "token"),

@@ -54,7 +54,7 @@ from bench.sessions_sides import (
 from jotgate.server.passwords import Passwords
 
 ROOT = Path(__file__).parent.parent.parent
-COUNT = 3
+COUNT, SESSIONS = 3, 2
 BODY = b'{"token":"abc"}'
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 
@@ -67,7 +67,7 @@ needs_postgresql = pytest.mark.skipif(postgresql_programs() is None, reason="Pos
 
 @pytest.fixture(scope="module")
 def accounts() -> Accounts:
-    return Accounts.make(COUNT)
+    return Accounts.make(COUNT, SESSIONS)
 
 
 @pytest.fixture
@@ -276,7 +276,7 @@ def test_fastapi_users_writes_a_session_with_the_database_strategy_alone(setting
     database = setting.folder / f"fastapi-users-{SQLITE}" / "users.sqlite3"
     with fastapi_users(setting, SQLITE) as [by_jwt, by_database]:
         before = rows(database, "SELECT count(*) FROM accesstoken")
-        assert before == COUNT
+        assert before == SESSIONS
         for side, path in ((by_jwt, "/jwt"), (by_database, "/db")):
             logins = answers_of(side, LOGIN) + answers_of(side, COSTLY_LOGIN)
             written = rows(database, "SELECT count(*) FROM accesstoken") - before
@@ -302,7 +302,7 @@ def test_simplejwt_rotates_and_blacklists(setting: Setting) -> None:
         assert rows(database, "SELECT count(*) FROM token_blacklist_blacklistedtoken") == refreshes + 1
         logins = answers_of(side, LOGIN) + answers_of(side, COSTLY_LOGIN)
         written = rows(database, "SELECT count(*) FROM token_blacklist_outstandingtoken")
-        assert written == COUNT + refreshes + 1 + logins
+        assert written == SESSIONS + refreshes + 1 + logins
         assert answers_of(side, READ) > 0
         assert ask(side, b"GET /me/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")[0] == 401
         assert ask(side, Post.json("/token/", username="light0@example.com", password="wrong").raw)[0] == 401
