@@ -59,7 +59,7 @@ _AUTH_PATH = "/auth"
 
 COOKIE = "cookie"
 _LOGIN_WITHIN_S = 30.0
-# What each peer did best with on one core, of 1 to 32: connections of its pool, threads of Django.
+# Connections of a peer's pool, threads of Django: of 1 to 32, none did clearly better on one core.
 _SQLITE_POOL, _POSTGRESQL_POOL = 5, 10
 _SQLITE_THREADS, _POSTGRESQL_THREADS = 1, 4
 
