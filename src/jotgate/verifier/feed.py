@@ -25,9 +25,9 @@ DEAD_S: Final = 12.0
 """A stream on which nothing came for so long is dead: the issuer sends a heartbeat every 5 s."""
 FIRST_FRAME_S: Final = 3.0
 """The issuer sends a heartbeat as soon as somebody connects. Where it does not arrive, something holds it back."""
-POLL_S: Final = 1.0
+POLL_S: Final = 0.5
 STREAM_AGAIN_S: Final = 300.0
-"""How long to ask every second before the stream is tried again."""
+"""How long to ask again and again before the stream is tried again."""
 _FIRST_RETRY_S: Final = 0.2
 _LONGEST_RETRY_S: Final = 5.0
 _TIDY_S: Final = 600.0
@@ -222,7 +222,7 @@ class RemoteFeed:
                 refusals += 1
                 if refusals >= 2:  # streams do not pass, it seems; when that is tried again, once is enough
                     refusals, poll_until = 1, self._monotonic() + STREAM_AGAIN_S
-                    self._say(f"no stream, so it is asked for every second ({fault})")
+                    self._say(f"no stream, so it is asked for twice a second ({fault})")
                     continue
                 self._failed(fault)
             except (FetchError, FeedRefused, FeedFull) as fault:
