@@ -9,8 +9,8 @@ from jotgate import ClaimRefused, KeySet, generate_key, sign_jws, verify_jws
 KEY = generate_key("HS256")
 # What the signer sets, or what would make others read the token in another way.
 RESERVED = (
-    ("alg", "kid", "typ", "crit", "b64", "jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256")  # RFC 7515 §4.1, RFC 7797
-    + ("enc", "zip", "epk", "p2c")  # RFC 7516 §4.1, RFC 7518 §4
+    *("alg", "kid", "typ", "crit", "b64", "jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256"),  # RFC 7515 §4.1, RFC 7797
+    *("enc", "zip", "epk", "p2c"),  # RFC 7516 §4.1, RFC 7518 §4
 )
 
 
@@ -50,3 +50,9 @@ def test_keys_and_tokens_of_derived_types_are_taken_for_what_they_are() -> None:
     token = sign_jws(b"{}", KEY)
     for text in (Text(token), Bytes(token.encode())):
         assert verify_jws(text, OwnSet([KEY])).payload == b"{}"
+
+
+def test_what_a_jws_says_is_not_changed_by_whoever_reads_it() -> None:
+    jws = verify_jws(sign_jws(b"{}", KEY), KEY)
+    with pytest.raises(AttributeError):
+        jws.payload = b"other"  # type: ignore[misc] # the promise

@@ -24,6 +24,8 @@ from jotgate import (
     verify_token,
 )
 from jotgate.core.encoding import encode_segment
+from jotgate.core.jws import MAX_TOKEN_BYTES
+from jotgate.core.lint import LintRules
 from jotgate.core.sensitive import find_sensitive
 
 Json: TypeAlias = Any
@@ -246,3 +248,16 @@ def test_claims_to_issue_may_be_any_mapping() -> None:
     key = generate_key("ES256")
     token = issue_token(MappingProxyType({"iss": "i", "aud": "a", "sub": "s", "iat": 1000, "exp": 1300}), key)
     assert verify_token(token, key.public, Policy(issuer="i", audience="a"), 1000).subject == "s"
+
+
+def test_a_token_of_exactly_the_longest_length_is_issued_and_a_longer_one_is_not() -> None:
+    key = generate_key("HS256", kid="k")
+    rules = LintRules(max_payload_bytes=MAX_TOKEN_BYTES)
+
+    def issued(size: int) -> str:
+        return issue_token({"exp": 1, "own": "-" * size}, key, typ="a", lint=rules)
+
+    assert len(issued(12_201)) == MAX_TOKEN_BYTES
+    with pytest.raises(ClaimRefused, match=str(MAX_TOKEN_BYTES)) as refused:
+        issued(12_202)
+    assert refused.value.claim == ""
