@@ -1,6 +1,7 @@
 """The app's start: keys are made once, sealed, and opened by the right master key only."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from jotgate.core.encoding import encode_segment
 from jotgate.server import AuthApp, Settings, create_app
 from jotgate.server.secret import Secret
 from tests.server.http.support import Clock, client_of
+from tests.services import PostgresServer
 
 
 def started(settings: Settings) -> AuthApp:
@@ -72,3 +74,16 @@ def test_closing_twice_and_closing_what_never_started_is_fine(tmp_path: Path) ->
     app.start()
     app.close()
     app.close()
+
+
+def test_a_closed_app_leaves_no_connection_to_the_database_behind(
+    postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    app = started(Settings(data_dir=tmp_path / "data", database_url=Secret(postgres_url)))
+    count = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND application_name = 'jotgate'"
+    name = postgres_url.rpartition("/")[2]
+    assert postgres_server.query(count, name)[0][0] > 0
+    app.close()
+    deadline = time.monotonic() + 10  # the server takes a moment to notice
+    while postgres_server.query(count, name)[0][0]:
+        assert time.monotonic() < deadline

@@ -171,6 +171,8 @@ class Follower:
         self._sweeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             self._loop.run_until_complete(self._sweeping)
+        # A store's connections that belong to this loop are closed with its asynchronous generators.
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
     async def _follow(self) -> None:
