@@ -85,6 +85,7 @@ ROOMS = {
     "server": ["server", "cli"],
     "starlette": ["integrations/starlette.py"],
     "fastapi": ["integrations/fastapi.py"],
+    "prometheus": ["integrations/prometheus.py"],
     "testing": ["testing"],
     "demo": ["examples/shop"],
 }
@@ -94,7 +95,11 @@ PARTS_OF_THE_SERVER = {
     "redis": ["server/redis_bus.py"],
 }
 COME_ALONG = {"fastapi": {"starlette", "pydantic"}}
-MODULE_OF = {"argon2-cffi": "argon2", "email-validator": "email_validator"}
+MODULE_OF = {
+    "argon2-cffi": "argon2",
+    "email-validator": "email_validator",
+    "prometheus-client": "prometheus_client",
+}
 
 
 @pytest.mark.parametrize("extra", [*ROOMS, *PARTS_OF_THE_SERVER])

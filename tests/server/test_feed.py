@@ -141,7 +141,25 @@ def test_a_snapshot_holds_everything_and_is_signed_at_most_once_a_second() -> No
     log.ticks, log.now = 5.99, 1_006
     assert log.feed.snapshot() == (position, again)
     log.ticks = 6.0
+    log.feed.confirm()
     assert parse_snapshot(log.feed.snapshot()[1], KEYS, ISSUER).sent_at == 1_006
+
+
+def test_who_cannot_read_the_log_says_nothing_that_sounds_as_if_nothing_was_missing() -> None:
+    log = Log()
+    log.revoke("a")
+    log.ticks, log.now = 5.0, 1_005
+    assert parse_snapshot(log.feed.snapshot()[1], KEYS, ISSUER).sent_at == 1_005
+    assert list(frames(log.feed.since(None)))
+    log.ticks, log.now = 10.1, 1_010
+    for ask in (lambda: log.feed.since(None), log.feed.check_room):
+        with pytest.raises(Busy):
+            ask()
+    # What is known is given to whoever starts anew, with the time as of which it is known.
+    message = parse_snapshot(log.feed.snapshot()[1], KEYS, ISSUER)
+    assert (message.sent_at, sids(message.revocations)) == (1_000, ["a"])
+    log.feed.confirm()
+    assert list(frames(log.feed.since(None)))
 
 
 def test_another_log_makes_another_snapshot_at_once() -> None:
@@ -169,6 +187,7 @@ def test_snapshot_and_events_are_the_log_whenever_they_are_read(data: st.DataObj
                 log.feed.beat()
             case "wait":
                 log.ticks += data.draw(st.sampled_from([0.5, 1.0, 6.0]))
+                log.feed.confirm()  # the follower has read the log meanwhile
             case "snapshot":
                 position, raw = log.feed.snapshot()
                 mine |= set(sids(parse_snapshot(raw, KEYS, ISSUER).revocations))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from jotgate import Verifier
+from tests.verifier.feed_server import FakeFeed
 from tests.verifier.servers import WITHIN_S, Certificates, FakeIssuer, IssuerServer, make_certificates
 
 
@@ -33,6 +34,14 @@ def issuer(server: IssuerServer) -> FakeIssuer:
     fake = FakeIssuer(server)
     fake.publish()
     return fake
+
+
+@pytest.fixture
+def feed(issuer: FakeIssuer) -> FakeFeed:
+    """The revocation feed of that issuer, named in its metadata."""
+    made = FakeFeed(issuer)
+    made.publish()
+    return made
 
 
 @pytest.fixture

@@ -99,7 +99,10 @@ class IssuerServer:
     certificates: Certificates
     listener: socket.socket
     answers: dict[str, Answering] = field(default_factory=dict)
+    """By the address with its query, else by the path alone."""
     requests: list[str] = field(default_factory=list)
+    heads: dict[ssl.SSLSocket, bytes] = field(default_factory=dict)
+    """What is being answered, for those who want to know more than the address."""
     stopping: threading.Event = field(default_factory=threading.Event)
     _seen: threading.Condition = field(default_factory=threading.Condition)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -139,7 +142,9 @@ class IssuerServer:
                 with self._seen:
                     self.requests.append(path)
                     self._seen.notify_all()
-                self.answers.get(path, http_answer({}, status="404 Not Found"))(connection)
+                self.heads[connection] = head
+                missing = http_answer({}, status="404 Not Found")
+                self.answers.get(path, self.answers.get(path.partition("?")[0], missing))(connection)
                 connection.unwrap()
         except (OSError, ValueError):  # one side hung up, which many of these tests are about
             return
@@ -187,8 +192,8 @@ class FakeIssuer:
         self.server.answers[self.metadata_path] = http_answer(self.metadata)
         self.server.answers[self.jwks_path] = http_answer(KeySet(keys or [self.key]).to_jwks(), headers=headers)
 
-    def token(self, key: Key | None = None) -> str:
-        return Issuer(issuer=self.issuer, keys=key or self.key).issue("alice", audience="api")
+    def token(self, key: Key | None = None, *, session: str | None = None) -> str:
+        return Issuer(issuer=self.issuer, keys=key or self.key).issue("alice", audience="api", session=session)
 
     def verifier(self, **options: object) -> Verifier:
         settings: dict[str, object] = {

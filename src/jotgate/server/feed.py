@@ -146,6 +146,8 @@ class Feed:
         self._snapshot: _Snapshot | None = None
         self._open = 0
         self._closed = False
+        self._confirmed_at = float("-inf")
+        self._confirmed_when = 0
 
     @property
     def head(self) -> Position:
@@ -164,7 +166,17 @@ class Feed:
             self._ring.clear()
             self._ring_bytes = 0
             self._head = Position(log_id, seq)
+        self.confirm()
         self._bell.ring()
+
+    def confirm(self) -> None:
+        """Note that the log has just been read, and that the feed has all of it."""
+        self._confirmed_at, self._confirmed_when = self._monotonic(), self._clock()
+
+    @property
+    def _is_current(self) -> bool:
+        """Whether this process may say that nothing is missing: not while it cannot read the log."""
+        return self._monotonic() - self._confirmed_at <= HEARTBEAT_S
 
     def append(self, seq: int, revocations: Iterable[Revocation]) -> None:
         """Publish what was logged up to `seq`, in the order of the log: at most a few hundred ids at once."""
@@ -194,7 +206,8 @@ class Feed:
                     issuer=self._issuer,
                     log_id=position.log_id,
                     seq=position.seq,
-                    now=self._clock(),
+                    # Nobody who starts anew goes without what is known; when that was, it has to say.
+                    now=self._clock() if self._is_current else self._confirmed_when,
                     keep_s=self._keep_s,
                     revocations=self._entries(),
                 ).encode("ascii")
@@ -208,16 +221,25 @@ class Feed:
         return age_s >= (SNAPSHOT_EVERY_S if made.position != self._head else _RESIGN_S)
 
     def since(self, position: Position | None) -> bytes:
-        """Give the frames after a position and a heartbeat, for those who ask again and again."""
+        """Give the frames after a position and a heartbeat, for those who ask again and again.
+
+        Raises Busy while the log cannot be read: a heartbeat would say that nothing is missing.
+        """
+        self._check_current()
         with self._lock:
             frames, _ = self._after(position)
             head = self._head
         return frames + self._heartbeat(head)
 
     def check_room(self) -> None:
-        """Raises Busy when this process serves as many streams as it may."""
+        """Raises Busy when this process serves as many streams as it may, or cannot read the log."""
+        self._check_current()
         if self._open >= self._connections:
             raise Busy("Too many verifiers listen here: poll instead, or try again shortly.", retry_after_s=5)
+
+    def _check_current(self) -> None:
+        if not self._is_current:
+            raise Busy("The revocations cannot be read at the moment: try again shortly.", retry_after_s=1)
 
     async def stream(self, position: Position | None) -> AsyncIterator[bytes]:
         """Give the frames after a position as they come, until the feed closes; without a position, from now on."""
@@ -242,6 +264,7 @@ class Feed:
                 self._open -= 1
 
     def _push(self, seq: int, kind: bytes, revocations: Iterable[Revocation] = ()) -> None:
+        self.confirm()
         frame = self._frame(self._head, seq, kind, revocations)
         with self._lock:
             self._ring.append(frame)

@@ -181,6 +181,7 @@ class Follower:
         while True:
             try:
                 await self.catch_up()
+                self._feed.confirm()
                 self._caught_up.set()
                 self._silent = False
                 # Only who has just read the log may say that nothing is missing: without a database there is silence.

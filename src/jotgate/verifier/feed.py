@@ -15,6 +15,7 @@ from jotgate.core.algorithms import ASYMMETRIC
 from jotgate.core.feed import MAX_EVENT_BYTES, MAX_SNAPSHOT_BYTES, FeedRefused, parse_event, parse_snapshot
 from jotgate.core.jwk import KeySet
 from jotgate.core.revocations import Revocation, Revocations
+from jotgate.verifier.attempt import Attempt
 from jotgate.verifier.discovery import FeedAddresses, parse_key_set
 from jotgate.verifier.following import FeedFull, Following, Taken
 from jotgate.verifier.transport import EventStream, FetchError, HttpsTransport, NoStream, Transport
@@ -25,11 +26,15 @@ DEAD_S: Final = 12.0
 """A stream on which nothing came for so long is dead: the issuer sends a heartbeat every 5 s."""
 FIRST_FRAME_S: Final = 3.0
 """The issuer sends a heartbeat as soon as somebody connects. Where it does not arrive, something holds it back."""
-POLL_S: Final = 0.5
+POLL_S: Final = 0.8
+"""How long to wait, at most, between two questions where no stream passes: a revocation counts within a second."""
 STREAM_AGAIN_S: Final = 300.0
-"""How long to ask again and again before the stream is tried again."""
+"""How long to do so before the stream is tried again."""
+STREAM_SOON_S: Final = 5.0
+"""The same where the issuer, or a proxy in front of it, said that it is busy."""
 _FIRST_RETRY_S: Final = 0.2
 _LONGEST_RETRY_S: Final = 5.0
+_LONGEST_INLINE_RETRY_S: Final = 30.0  # whoever verifies waits for it
 _TIDY_S: Final = 600.0
 _FRAME_BYTES: Final = MAX_EVENT_BYTES + 1024
 
@@ -106,7 +111,9 @@ class RemoteFeed:
         self._mode: Mode = "none"
         self.last_error: str | None = None
         self._listeners: list[OnRevoked] = []
-        self._asked_at = float("-inf")
+        self._gap_after: str | None = None  # the position that something was last missing after
+        self._due_at = float("-inf")  # inline
+        self._inline_failures = 0
         self._tidied_at = monotonic()
         self._begin()
 
@@ -115,6 +122,12 @@ class RemoteFeed:
         self._stream: EventStream | None = None
         self._stopped = threading.Condition()
         self._asking = threading.Lock()
+        # A thread that was told to end may still be at work when its successor is.
+        self._taking = threading.Lock()
+        self.first = Attempt()
+        """The first try to fetch the snapshot."""
+        self._asked = self._following.position is not None
+        """Whether it is over."""
 
     # What verifications are judged by
 
@@ -129,7 +142,12 @@ class RemoteFeed:
         return self._following.known.revoked_keys
 
     @property
-    def stale_at(self) -> float:
+    def pending(self) -> bool:
+        """Whether what is revoked is just being asked for the first time: worth waiting for."""
+        return not self._inline and self._addresses is not None and not self._asked
+
+    @property
+    def silent_at(self) -> float:
         """The monotonic time from which on nothing may be decided; infinite where silence is accepted."""
         if self._on_silence == "accept":
             return float("inf")
@@ -161,21 +179,11 @@ class RemoteFeed:
 
     # Beginning and ending
 
-    def prepare(self, addresses: FeedAddresses | None) -> None:
-        """Take the addresses that the metadata names; the first time, fetch the snapshot before anything is judged.
-
-        Raises nothing: a feed that cannot be had is followed up later, and silence has its own rule.
-        """
-        first = self._addresses is None and addresses is not None
-        if addresses is not None:  # metadata that has lost them for once does not end anything
-            self._addresses = addresses
-        if not first:
-            return
-        self._mode = "inline" if self._inline else "starting"
-        try:
-            self._fetch_snapshot(self._fetch_keys())
-        except (FetchError, FeedRefused, FeedFull) as fault:
-            self._failed(fault)
+    def find(self, addresses: FeedAddresses | None) -> None:
+        """Take the addresses that the metadata names. Metadata that have lost them for once do not end anything."""
+        if self._addresses is None and addresses is not None:
+            self._mode = "inline" if self._inline else "starting"
+        self._addresses = addresses or self._addresses
 
     def start(self) -> None:
         """Begin to follow, if there is something to follow and nobody does. Called by one thread."""
@@ -188,6 +196,7 @@ class RemoteFeed:
         except RuntimeError as fault:  # no more threads to be had, or the interpreter is ending
             self._thread = None
             self.last_error = f"no thread could be started ({fault})"
+            self._end_first()
 
     def stop(self) -> None:
         """Let the thread end, and whatever it waits for. The next `start` goes on from where it was."""
@@ -195,12 +204,17 @@ class RemoteFeed:
             self._thread = None
             stream = self._stream
             self._stopped.notify_all()
+        first, self.first = self.first, Attempt()
+        first.end()
         if stream is not None:
             stream.cut()
 
     def after_fork(self) -> None:
         """Forget, in a forked child, the thread and the connection that stayed with the parent."""
+        stream = self._stream
         self._begin()
+        if stream is not None:
+            stream.abandon()
 
     # Following
 
@@ -212,17 +226,18 @@ class RemoteFeed:
         while self._thread is me:
             heard_before = self._heard_at
             try:
-                if self._monotonic() < poll_until:
+                if self._monotonic() < poll_until or not self._streams:
                     self._poll()
                     failures = 0
-                    self._pause(me, POLL_S * (1 + 0.2 * self._jitter()))
+                    self._pause(me, POLL_S * (1 - 0.2 * self._jitter()))
                     continue
                 self._follow(me)
             except NoStream as fault:
                 refusals += 1
                 if refusals >= 2:  # streams do not pass, it seems; when that is tried again, once is enough
-                    refusals, poll_until = 1, self._monotonic() + STREAM_AGAIN_S
-                    self._say(f"no stream, so it is asked for twice a second ({fault})")
+                    refusals = 1
+                    poll_until = self._monotonic() + (STREAM_SOON_S if fault.for_now else STREAM_AGAIN_S)
+                    self._failed(fault, f"no stream of revocations ({fault}), so they are asked for again and again")
                     continue
                 self._failed(fault)
             except (FetchError, FeedRefused, FeedFull) as fault:
@@ -232,11 +247,26 @@ class RemoteFeed:
             except Exception as fault:  # noqa: BLE001 # whatever it was, without this thread nothing would be heard
                 _log.exception("%s: unexpected fault while following revocations", self._issuer)
                 self.last_error = f"unexpected {type(fault).__name__}"
+            self._end_first()
             if self._heard_at != heard_before:
                 failures = refusals = 0
             delay_s = min(_FIRST_RETRY_S * 2.0 ** min(failures, 16), _LONGEST_RETRY_S)
             failures += 1
             self._pause(me, delay_s * (1 - 0.5 * self._jitter()))
+
+    @property
+    def _streams(self) -> bool:
+        """Whether there is a stream at all, for this transport."""
+        named = self._addresses is not None and self._addresses.stream_uri is not None
+        return named and isinstance(self._transport, HttpsTransport)
+
+    def _end_first(self) -> None:
+        """Nobody has to wait any more: for better or worse."""
+        if not self._asked:
+            self._asked = True
+            if self.owner is not None:
+                self.owner.renew()
+            self.first.end()
 
     def _pause(self, me: threading.Thread, seconds: float) -> None:
         with self._stopped:
@@ -252,7 +282,14 @@ class RemoteFeed:
         if self._following.position is None:
             self._fetch_snapshot(keys)
         headers = {"Last-Event-ID": self._following.position or ""}
-        stream = transport.open(addresses.stream_uri, self._timeout_s, headers=headers, max_frame_bytes=_FRAME_BYTES)
+        stream_uri = addresses.stream_uri
+        try:
+            stream = transport.open(stream_uri, self._timeout_s, headers=headers, max_frame_bytes=_FRAME_BYTES)
+        except NoStream:
+            raise
+        except FetchError as fault:
+            # The keys came from there a moment ago: what holds back a stream may hold back its head, too.
+            raise NoStream(str(fault)) from None
         try:
             with self._stopped:
                 if self._thread is not me:
@@ -267,24 +304,35 @@ class RemoteFeed:
                 self._take_frame(kind, data, keys)
                 kind, data = stream.next(DEAD_S)
         finally:
-            self._stream = None
+            with self._stopped:
+                if self._stream is stream:  # else it is a successor's
+                    self._stream = None
             stream.close()
 
     def poll_if_due(self) -> None:
         """Ask once for what is new, unless that was done a moment ago. Blocks for the time-out at most."""
         with self._asking:
-            if self._addresses is None or self._monotonic() - self._asked_at < POLL_S:
+            if not self.is_due:
                 return
-            self._asked_at = self._monotonic()
             try:
                 self._poll()
             except (FetchError, FeedRefused, FeedFull) as fault:
                 self._failed(fault)
+                self._wait_longer()
+            else:
+                self._inline_failures = 0
+                self._due_at = self._monotonic() + POLL_S
+
+    def _wait_longer(self) -> None:
+        """Put off the next question, or each verification would wait for an issuer that is away."""
+        delay_s = min(POLL_S * 2.0 ** min(self._inline_failures, 16), _LONGEST_INLINE_RETRY_S)
+        self._inline_failures += 1
+        self._due_at = self._monotonic() + delay_s
 
     @property
     def is_due(self) -> bool:
         """Whether `poll_if_due` would ask."""
-        return self._addresses is not None and self._monotonic() - self._asked_at >= POLL_S
+        return self._addresses is not None and self._monotonic() >= self._due_at
 
     def _poll(self) -> None:
         addresses = self._addresses
@@ -308,10 +356,14 @@ class RemoteFeed:
             self._fetch_snapshot(keys)
             return
         message = parse_event(data, keys, self._issuer)
-        taken = self._following.take_event(message, monotonic=self._monotonic(), wall=self._clock())
+        with self._taking:
+            taken = self._following.take_event(message, monotonic=self._monotonic(), wall=self._clock())
         self._took(taken)
-        if taken.resync and message.log_id == self._following.log_id and message.seq > self._following.seq:
-            raise FetchError("something is missing before what came")  # asked for again from where we are
+        position = self._following.position
+        in_this_log = message.log_id == self._following.log_id and message.seq > self._following.seq
+        if taken.resync and in_this_log and position != self._gap_after:
+            self._gap_after = position
+            raise FetchError("something is missing before what came")  # asked for once again from where we are
         if taken.resync:
             self._fetch_snapshot(keys)
 
@@ -320,7 +372,9 @@ class RemoteFeed:
         if addresses is None:
             raise FetchError("there is no feed of revocations")
         message = parse_snapshot(self._get(addresses.snapshot_uri, MAX_SNAPSHOT_BYTES), keys, self._issuer)
-        self._took(self._following.take_snapshot(message, monotonic=self._monotonic(), wall=self._clock()))
+        with self._taking:
+            taken = self._following.take_snapshot(message, monotonic=self._monotonic(), wall=self._clock())
+        self._took(taken)
 
     def _fetch_keys(self) -> KeySet:
         addresses = self._addresses
@@ -350,12 +404,15 @@ class RemoteFeed:
                 _log.info("%s: revocations are heard of again", self._issuer)
             self.last_error = None
         if now - self._tidied_at > _TIDY_S:
-            self._following.drop(now)
             self._tidied_at = now
+            with self._taking:
+                self._following.drop(now)
+        self._asked = True
         if self.owner is not None:
             self.owner.renew()
             if any(each.kind == "key" for each in taken.new):
                 self.owner.refresh_soon()
+        self.first.end()
         self._tell(taken.new)
 
     def _tell(self, revocations: Sequence[Revocation]) -> None:
@@ -366,14 +423,13 @@ class RemoteFeed:
                 except Exception:  # noqa: BLE001 # the app's own code: it must not keep others from hearing
                     _log.exception("%s: what on_revoked was given failed", self._issuer)
 
-    def _failed(self, fault: Exception) -> None:
-        said = str(fault)
+    def _failed(self, fault: Exception, what: str | None = None) -> None:
+        said = what or str(fault)
         if said != self.last_error:  # said once, not with each retry
-            self._say(f"revocations cannot be followed, those that are known stay: {said}")
+            policy = f"after {self._max_staleness_s:g} s of silence: {self._on_silence}"
+            what = what or f"revocations cannot be followed, those that are known stay; {policy} ({said})"
+            _log.warning("%s: %s", self._issuer, what)
         self.last_error = said
-
-    def _say(self, what: str) -> None:
-        _log.warning("%s: %s", self._issuer, what)
 
 
 def parse_frames(body: bytes) -> Iterator[tuple[str, str]]:

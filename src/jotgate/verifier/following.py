@@ -49,6 +49,7 @@ class Following:
         self.seq = 0
         self.sent_at = 0
         """The newest time that the issuer has signed so far, Unix seconds."""
+        self._set_back: tuple[int, float] | None = None  # (issuer's clock, monotonic) of the first message before that
         self._ahead: list[tuple[str, int, int]] = []  # (log, prev, seq) of events that came before the snapshot did
 
     @property
@@ -67,7 +68,7 @@ class Following:
             if log_id == self.log_id and prev <= self.seq:
                 self.seq = max(self.seq, seq)
         self._ahead.clear()
-        return Taken(new, heard=self._is_news(message, wall), resync=False)
+        return Taken(new, heard=self._is_news(message, monotonic, wall), resync=False)
 
     def take_event(self, message: Message, *, monotonic: float, wall: int) -> Taken:
         """Take in an event or heartbeat that has been verified. Raises FeedFull."""
@@ -82,7 +83,7 @@ class Following:
         if behind:
             # A replica that lags; or a log that was put back, which the snapshot tells once the time has come.
             return Taken(new, heard=False, resync=message.sent_at > self.sent_at + REGRESS_S)
-        return Taken(new, heard=self._is_news(message, wall), resync=False)
+        return Taken(new, heard=self._is_news(message, monotonic, wall), resync=False)
 
     def drop(self, monotonic: float) -> None:
         """Forget entries whose time is over."""
@@ -94,9 +95,20 @@ class Following:
             raise FeedFull("The issuer has revoked more than this verifier keeps.")
         return self.known.add(message.revocations, keep_until=int(monotonic) + message.keep_s + 1)
 
-    def _is_news(self, message: Message, wall: int) -> bool:
-        """Note the issuer's time, which a recording that somebody plays back cannot carry on."""
-        if message.sent_at < self.sent_at or message.sent_at < wall - OLDEST_S:
+    def _is_news(self, message: Message, monotonic: float, wall: int) -> bool:
+        """Note the issuer's time, which a recording that somebody plays back cannot carry on.
+
+        A clock that was ahead and has been put right goes on from an earlier time, though: after REGRESS_S it is the
+        clock.
+        """
+        if message.sent_at < wall - OLDEST_S:
             return False
+        if message.sent_at < self.sent_at:
+            if self._set_back is None or message.sent_at < self._set_back[0]:
+                self._set_back = (message.sent_at, monotonic)
+            first_at, since = self._set_back
+            if min(message.sent_at - first_at, monotonic - since) < REGRESS_S:
+                return False
         self.sent_at = message.sent_at
+        self._set_back = None
         return True

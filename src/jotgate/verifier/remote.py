@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from jotgate.core.errors import KeySourceError
 from jotgate.core.jwk import KeySet
+from jotgate.verifier.attempt import Attempt, in_event_loop, over
 from jotgate.verifier.discovery import Fetched
 from jotgate.verifier.feed import RemoteFeed
 from jotgate.verifier.schedule import FIRST_RETRY_S, Schedule
@@ -37,68 +38,6 @@ class Good(Struct, frozen=True):
     """Monotonic: from then on the keys decide nothing any more."""
     stale_at: float
     """The same for keys and revocations together."""
-
-
-class Attempt:
-    """One fetch, to come or in flight: any number of threads and event-loop tasks may wait for its end."""
-
-    def __init__(self) -> None:
-        self.in_flight = False
-        self._ended = threading.Event()
-        self._lock = threading.Lock()
-        self._tasks: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-
-    def wait(self, timeout_s: float) -> None:
-        """Block this thread until the fetch ends."""
-        self._ended.wait(max(timeout_s, 0))
-
-    def wait_outside_loop(self, timeout_s: float) -> None:
-        """Block this thread until the fetch ends, save where that would block a running event loop."""
-        if not in_event_loop():
-            self.wait(timeout_s)
-
-    async def wait_async(self, timeout_s: float) -> None:
-        """Let other tasks run until the fetch ends. Under another event loop than asyncio's do not wait at all."""
-        if not in_event_loop():
-            return
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        with self._lock:
-            if self._ended.is_set():
-                return
-            self._tasks.append((loop, future))
-        await asyncio.wait([future], timeout=max(timeout_s, 0))
-
-    def end(self) -> None:
-        """Wake all who wait. May be called twice."""
-        with self._lock:
-            self._ended.set()
-            tasks, self._tasks = self._tasks, []
-        for loop, future in tasks:
-            try:
-                loop.call_soon_threadsafe(_finish, future)
-            except RuntimeError:  # that loop was closed meanwhile, so nobody waits there any more
-                continue
-
-
-def _over() -> Attempt:
-    attempt = Attempt()
-    attempt.end()
-    return attempt
-
-
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def in_event_loop() -> bool:
-    """Tell whether blocking this thread would block an asyncio event loop."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 class RemoteKeys:
@@ -159,16 +98,30 @@ class RemoteKeys:
         if usable is not None:
             return usable
         if self.good is not None and self._monotonic() < self.good.keys_stale_at:
-            reason = self.feed.last_error
-            state = "The revocations of {} have not been heard of for too long"
+            reason = fault or self.feed.last_error
+            state = "The revocations of {} "
+            state += "are not known yet" if self.feed.pending else "have not been heard of for too long"
         else:
             reason = fault or self.last_error
             state = "The keys of {} " + ("are not known yet" if self.good is None else "were last fetched too long ago")
         raise KeySourceError(state.format(self._issuer) + (f": {reason}." if reason else "."))
 
+    def latest(self) -> Snapshot:
+        """Return what there is to judge by for those who have waited long enough.
+
+        Where silence is accepted, keys alone are enough then.
+
+        Raises:
+            KeySourceError: there are no keys, or not heard of revocations for too long.
+        """
+        good = self.good
+        if good is not None and self.feed.pending and self._monotonic() < min(good.keys_stale_at, self.feed.silent_at):
+            return good.snapshot
+        return self.snapshot()
+
     def coming(self) -> Attempt:
         """Return the fetch that ends next, be it under way or only planned."""
-        return self._next
+        return self.feed.first if self.feed.pending else self._next
 
     def attempt_after(self, seen: Snapshot | None) -> Attempt | None:
         """Return the fetch after whose end to judge again; None when a refusal by `seen` stands.
@@ -180,11 +133,13 @@ class RemoteKeys:
         with self._changed:
             usable = self._usable()
             if (usable and usable.keys) is not (seen and seen.keys):
-                return _over()  # a fetch has ended meanwhile
+                return over()  # a fetch has ended meanwhile
+            if seen is None and self.feed.pending:
+                return self.feed.first
             if self._next.in_flight:
                 return self._next
             if seen is None:
-                return _over()  # the next try tells the reason that is known by now
+                return over()  # the next try tells the reason that is known by now
             if self._thread is None or not self._schedule.ask(self._monotonic()):
                 return None
             # Taken for under way from now on, or the next caller would find neither a fetch nor a free cooldown.
@@ -198,8 +153,8 @@ class RemoteKeys:
             self._thread = None
             attempt, self._next = self._next, Attempt()
             self._changed.notify_all()
+            self.feed.stop()  # under the lock, or whoever starts both meanwhile would start but one
         attempt.end()
-        self.feed.stop()
 
     inline = False
     """Whether whoever verifies fetches, too."""
@@ -215,8 +170,14 @@ class RemoteKeys:
         """Put the feed's state in place, at once for every verification that begins after it."""
         with self._changed:
             good = self.good
-            if good is not None:
-                self.good = self._make_good(good.keys, good.fetched_at, good.keys_stale_at)
+            if good is None:
+                return
+            waited_for = None
+            if self._usable() is None and not self._next.in_flight:
+                waited_for, self._next = self._next, Attempt()
+            self.good = self._make_good(good.keys, good.fetched_at, good.keys_stale_at)
+        if waited_for is not None:  # until the next fetch of the keys, which is minutes away
+            waited_for.end()
 
     def refresh_soon(self) -> None:
         """Fetch the keys now, within the bounds that unknown keys have, too."""
@@ -258,13 +219,15 @@ class RemoteKeys:
                     self._take(fetched)
                     self._next = Attempt()
                     self.feed.start()
-            attempt.end()
+            if self.feed.pending:
+                self.feed.first.take_along(attempt)  # for whoever waits, what is revoked belongs to it
+            else:
+                attempt.end()
 
     def _try(self) -> Fetched | str:
         """Fetch once; the reason where that failed."""
         try:
             fetched = self._fetch()
-            self.feed.prepare(fetched.feed)
         except FetchError as fault:
             return str(fault)
         except Exception as fault:  # noqa: BLE001 # whatever it was, nobody else would fetch the keys
@@ -291,6 +254,7 @@ class RemoteKeys:
             self.last_error = fetched
             return
         self._schedule.succeeded(now, fetched.max_age_s)
+        self.feed.find(fetched.feed)
         keys, known = fetched.keys, self.good.keys if self.good is not None else None
         if known is not None and (known.to_jwks(), known.skipped) == (keys.to_jwks(), keys.skipped):
             keys = known  # what was proved under the same keys stays proved, whoever makes us fetch them again
@@ -312,7 +276,7 @@ class RemoteKeys:
             keys=keys,
             fetched_at=fetched_at,
             keys_stale_at=keys_stale_at,
-            stale_at=min(keys_stale_at, self.feed.stale_at),
+            stale_at=min(keys_stale_at, float("-inf") if self.feed.pending else self.feed.silent_at),
         )
 
 
@@ -357,14 +321,17 @@ class InlineKeys(RemoteKeys):
         return self._settle()
 
     def refresh(self) -> None:
-        """Fetch what is due, or wait for whoever does. Blocks, for a few time-outs at most."""
-        if self.is_due:
-            with self._fetching:
-                if self._monotonic() >= self._schedule.due_at:
-                    fetched = self._try()
-                    with self._changed:
-                        self._take(fetched)
-                self.feed.poll_if_due()
+        """Fetch what is due. Blocks, for a few time-outs at most; while another thread does it, only without keys."""
+        if not self.is_due or not self._fetching.acquire(blocking=self._usable() is None):
+            return
+        try:
+            if self._monotonic() >= self._schedule.due_at:
+                fetched = self._try()
+                with self._changed:
+                    self._take(fetched)
+            self.feed.poll_if_due()
+        finally:
+            self._fetching.release()
 
     async def refresh_inline(self) -> None:
         """Do the same without blocking the event loop; under another one than asyncio's do nothing."""
@@ -380,12 +347,12 @@ class InlineKeys(RemoteKeys):
         """Fetch, once that is due, and return what is over then."""
         time.sleep(min(max(self._schedule.due_at - self._monotonic(), 0), FIRST_RETRY_S))
         self.refresh()
-        return _over()
+        return over()
 
     def attempt_after(self, seen: Snapshot | None) -> Attempt | None:
         """Let the keys be fetched again for an unknown one, once in each cooldown; None when the refusal stands."""
         with self._changed:
-            return _over() if seen is not None and self._schedule.ask(self._monotonic()) else None
+            return over() if seen is not None and self._schedule.ask(self._monotonic()) else None
 
     def after_fork(self) -> None:
         """Forget, in a forked child, a lock that another thread of the parent may have held."""

@@ -30,7 +30,11 @@ class FetchError(Exception):
 
 
 class NoStream(FetchError):
-    """The other side answers, but no stream of events comes from there."""
+    """The other side answers, but no stream of events comes from there; `for_now` if that is likely to pass soon."""
+
+    def __init__(self, reason: str, *, for_now: bool = False) -> None:
+        super().__init__(reason)
+        self.for_now = for_now
 
 
 class Answer(Struct, frozen=True):
@@ -164,8 +168,13 @@ class EventStream:
         """End it from another thread: whoever reads gets a FetchError."""
         self._connection.cut()
 
+    def abandon(self) -> None:
+        """Close this process's copy, after a fork, of a connection that the other process goes on with."""
+        self._connection.abandon()
+
     def close(self) -> None:
-        """Close the connection."""
+        """End the connection, also where a forked process has a copy of it: the other side would not notice else."""
+        self.cut()
         self._response.close()
         self._connection.close()
 
@@ -173,7 +182,8 @@ class EventStream:
 def _check_event_stream(response: http.client.HTTPResponse) -> None:
     _check_identity(response)
     if response.status != 200:
-        raise NoStream(f"status {response.status}")
+        # 429 and 5xx: too many listen, or a proxy whose server is just being replaced.
+        raise NoStream(f"status {response.status}", for_now=response.status == 429 or response.status >= 500)
     if response.headers.get_content_type() != "text/event-stream":
         raise NoStream("the answer is not a stream of events")
 
@@ -252,6 +262,12 @@ class _Connection(http.client.HTTPConnection):
             # Not `SSLSocket.shutdown`, which takes away what the reading thread is using.
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(self._limited, socket.SHUT_RDWR)
+
+    def abandon(self) -> None:
+        """Close the file descriptor and send nothing. The object may have been in the middle of anything."""
+        if self._limited is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._limited.detach())
 
 
 def _connect(host: str, port: int, deadline: float) -> socket.socket:

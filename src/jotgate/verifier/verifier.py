@@ -24,8 +24,9 @@ from jotgate.verifier.cache import CacheStatus, TokenCache
 from jotgate.verifier.snapshot import Announcing, KeySource, Snapshot
 
 if TYPE_CHECKING:
+    from jotgate.verifier.attempt import Attempt
     from jotgate.verifier.feed import FeedStatus
-    from jotgate.verifier.remote import Attempt, RemoteKeys
+    from jotgate.verifier.remote import RemoteKeys
     from jotgate.verifier.transport import Transport
 
 Mode = Literal["fixed", "in_process", "network"]
@@ -155,6 +156,10 @@ class Verifier:
             for name, value in (("cache_entries", cache_entries), ("cache_bytes", cache_bytes))
             if type(value) is not int or value < 0
         ]
+        if on_silence not in ("accept", "refuse"):
+            faults.append("on_silence is 'accept' or 'refuse'.")
+        if freshness not in ("background", "inline"):
+            faults.append("freshness is 'background' or 'inline'.")
         self._clock = clock
         self._monotonic = monotonic
         self._key_wait_s = key_wait_s
@@ -174,6 +179,8 @@ class Verifier:
                     not_negative={"key_wait_s": key_wait_s, "cooldown_s": cooldown_s},
                 )
             )
+            if on_silence == "refuse" and jwks_uri is not None:
+                faults.append("on_silence='refuse' needs the issuer's metadata, which jwks_uri goes without.")
             if not max_key_age_offline_s > refresh_s:
                 faults.append("max_key_age_offline_s must be more than refresh_s.")
         if faults:
@@ -245,12 +252,12 @@ class Verifier:
             seen.revocations.check_revoked(known)
         except (KeySourceError, UnknownKey):
             attempt = self._remote.attempt_after(seen) if self._remote is not None else None
-            if attempt is None:
+            if self._remote is None or attempt is None:
                 raise
         else:
             return known
         attempt.wait_outside_loop(self._key_wait_s)
-        return self._judge(token, self._source.snapshot())
+        return self._judge(token, self._remote.latest())
 
     async def averify(self, token: str | bytes) -> Claims:
         """Do the same as `verify` without ever blocking the event loop: where keys are fetched, other tasks go on."""
@@ -271,7 +278,7 @@ class Verifier:
             return known
         await attempt.wait_async(self._key_wait_s)
         await self._remote.refresh_inline()
-        return self._judge(token, self._source.snapshot())
+        return self._judge(token, self._remote.latest())
 
     def wait_ready(self, timeout_s: float) -> None:
         """Block until tokens can be judged, through as many failed fetches as fit into `timeout_s`.
@@ -367,9 +374,11 @@ class Verifier:
         try:
             self._source.snapshot()
         except KeySourceError:
-            if coming is None or self._monotonic() >= deadline:
+            if self._remote is None or coming is None:
                 raise
-            return coming
+            if self._monotonic() < deadline:
+                return coming
+            self._remote.latest()
         return None
 
 
