@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jotgate import generate_key, sign_jws, verify_jws
+from jotgate import Key, generate_key, sign_jws, verify_jws
 from jotgate.core.algorithms import ALGORITHMS
 from jotgate.core.encoding import decode_segment
 from jotgate.core.errors import BadSignature
@@ -58,6 +59,34 @@ def test_ecdsa_signatures_become_the_one_der_text_of_their_numbers_and_come_back
     ALGORITHMS[name].make_check(seen)(r + s, b"message")
     assert seen.der == der
     assert ALGORITHMS[name].make_sign(Pair(der))(b"message") == r + s
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_every_pair_of_beginnings_comes_back_from_der(name: str) -> None:
+    half = HALVES[name]
+    # The length itself among them: nobody is to take a number's first byte for it.
+    beginnings = ["", "01", "7f", "80", "ff", "00", "0001", "007f", "0080", f"00{half:02x}", "000001", "000080"]
+    of_r, of_s = ([bytes.fromhex(each).ljust(half, filler) for each in beginnings] for filler in (b"\x55", b"\xaa"))
+    for r in of_r:
+        for s in of_s:
+            der = encode_dss_signature(int.from_bytes(r), int.from_bytes(s))
+            assert ALGORITHMS[name].make_sign(Pair(der))(b"message") == r + s
+            seen = Pair()
+            ALGORITHMS[name].make_check(seen)(r + s, b"message")
+            assert seen.der == der
+
+
+def test_an_rsa_key_whose_bits_fill_no_whole_bytes_signs_and_checks() -> None:
+    # OpenSSL makes keys of even lengths only: this one of 2049 bits has a prime of 1024 and one of 1025.
+    p, q = (rsa.generate_private_key(65537, bits).private_numbers().p for bits in (2048, 2050))
+    d = pow(65537, -1, (p - 1) * (q - 1))
+    numbers = rsa.RSAPublicNumbers(65537, p * q)
+    pair = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), numbers).private_key()
+    assert pair.key_size == 2049
+    key = Key.from_pem(pair.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), "PS256")
+    signature = key.sign(b"text")
+    assert len(signature) == 257
+    key.check_signature(signature, b"text")
 
 
 @pytest.mark.parametrize("name", HALVES)
