@@ -96,4 +96,7 @@ async def _answer(scope: Message, receive: Receive, send: Send) -> None:
 
 def _auth_server() -> AuthApp:
     orders = json.loads(os.environ["BENCH_SERVER"])
-    return create_app(Settings(issuer=orders["issuer"], data_dir=Path(orders["data_dir"]), http=True))
+    # Tokens that outlive a run.
+    return create_app(
+        Settings(issuer=orders["issuer"], data_dir=Path(orders["data_dir"]), http=True, access_token_ttl_s=3600)
+    )

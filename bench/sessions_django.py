@@ -54,7 +54,7 @@ if not settings.configured:
         SIMPLE_JWT={
             "ROTATE_REFRESH_TOKENS": True,
             "BLACKLIST_AFTER_ROTATION": True,
-            "ACCESS_TOKEN_LIFETIME": dt.timedelta(seconds=300),
+            "ACCESS_TOKEN_LIFETIME": dt.timedelta(hours=1),
             "REFRESH_TOKEN_LIFETIME": dt.timedelta(days=14),
         },
     )
