@@ -18,14 +18,18 @@ from typing import Any
 import pytest
 
 from jotgate.server.rules.refresh import Ended, Replayed, Rotated
-from jotgate.server.store.sqlite import SqliteStore
+from jotgate.server.secret import Secret
+from jotgate.server.settings import Settings
+from jotgate.server.store.opening import make_store
+from tests.services import PostgresServer
 
 VICTIM = """
 import asyncio, itertools, json, os, sys
-from pathlib import Path
 from jotgate.server.records import Account, Family
 from jotgate.server.rules.refresh import Rotated
-from jotgate.server.store.sqlite import SqliteStore
+from jotgate.server.secret import Secret
+from jotgate.server.settings import Settings
+from jotgate.server.store.opening import make_store
 
 life = sys.argv[2]
 
@@ -56,7 +60,7 @@ async def person(store, name):
             confirmed(ended=family.sid)
 
 async def main():
-    store = SqliteStore(Path(sys.argv[1]))
+    store = make_store(Settings(database_url=Secret(sys.argv[1])))
     store.open()
     async with asyncio.TaskGroup() as people:
         for n in range(40):
@@ -66,10 +70,10 @@ asyncio.run(main())
 """
 
 
-def live_and_be_killed(path: Path, life: int, confirmations: int) -> list[dict[str, Any]]:
+def live_and_be_killed(url: str, life: int, confirmations: int) -> list[dict[str, Any]]:
     """Run a victim until it has confirmed so many things, kill it, and return all that it confirmed."""
     victim = subprocess.Popen(
-        [sys.executable, "-c", VICTIM, str(path), str(life)],
+        [sys.executable, "-c", VICTIM, url, str(life)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdout=subprocess.PIPE,
     )
@@ -83,11 +87,8 @@ def live_and_be_killed(path: Path, life: int, confirmations: int) -> list[dict[s
     return [json.loads(line) for line in seen]
 
 
-async def check_everything_confirmed_is_there(path: Path, confirmed: list[dict[str, Any]]) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
-    store = SqliteStore(path)
+async def check_everything_confirmed_is_there(url: str, confirmed: list[dict[str, Any]]) -> None:
+    store = make_store(Settings(database_url=Secret(url)))
     store.open()
     try:
         for what in confirmed:
@@ -115,18 +116,30 @@ async def check_everything_confirmed_is_there(path: Path, confirmed: list[dict[s
         await store.close()
 
 
-def kill_and_check(path: Path, lives: int, seed: int) -> None:
+def kill_and_check(url: str, lives: int, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311  the moment of a kill is no secret
     for life in range(lives):
-        confirmed = live_and_be_killed(path, life, chance.randrange(1, 1_500))
-        asyncio.run(check_everything_confirmed_is_there(path, confirmed))
+        confirmed = live_and_be_killed(url, life, chance.randrange(1, 1_500))
+        asyncio.run(check_everything_confirmed_is_there(url, confirmed))
+
+
+def kill_and_check_sqlite(path: Path, lives: int, seed: int) -> None:
+    kill_and_check(f"sqlite:///{path}", lives, seed)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
 def test_nothing_confirmed_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
-    kill_and_check(tmp_path / "jotgate.db", lives=5, seed=1)
+    kill_and_check_sqlite(tmp_path / "jotgate.db", lives=5, seed=1)
+
+
+def test_nothing_confirmed_is_lost_on_postgresql_when_the_process_is_killed(own_postgres: PostgresServer) -> None:
+    kill_and_check(own_postgres.new_database(), lives=4, seed=1)
 
 
 @pytest.mark.soak
-def test_nothing_confirmed_is_lost_in_a_long_series_of_kills(tmp_path: Path) -> None:
+def test_nothing_confirmed_is_lost_in_a_long_series_of_kills(tmp_path: Path, own_postgres: PostgresServer) -> None:
     for seed in range(10):
-        kill_and_check(tmp_path / f"{seed}.db", lives=20, seed=seed)
+        kill_and_check_sqlite(tmp_path / f"{seed}.db", lives=20, seed=seed)
+        kill_and_check(own_postgres.new_database(), lives=10, seed=seed)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 
 from jotgate.server.records import Account, Family, LogEntry, LogHead, Target
 from jotgate.server.store import Store
@@ -38,6 +39,17 @@ async def test_the_first_to_attend_alone_names_the_log_and_who_comes_later_keeps
     await third.close()
 
     assert open_store().attend("four") == LogHead("four", 1)  # nobody could
+
+
+def test_of_many_that_start_at_once_one_names_the_log(open_store: OpenStore) -> None:
+    for round_ in range(5):
+        stores = [open_store() for _ in range(6)]
+        with ThreadPoolExecutor(len(stores)) as threads:
+            heads = list(threads.map(lambda n: stores[n].attend(f"{round_}-{n}"), range(len(stores))))  # noqa: B023
+        (name,) = {head.log_id for head in heads}
+        assert name.startswith(f"{round_}-")  # nobody was there before them
+        for store in stores:
+            store.close_now()
 
 
 async def test_opening_a_store_alone_does_not_touch_the_name_of_the_log(open_store: OpenStore) -> None:
