@@ -105,6 +105,14 @@ def test_a_position_that_the_feed_cannot_go_on_from_is_told_to_resync(
     assert sids(first[2].revocations) == ["b"]
 
 
+def test_who_is_far_behind_gets_no_copy_of_everything_but_the_snapshots_address() -> None:
+    log = Log()
+    for n in range(20):
+        log.revoke(*(f"{n:04}{index:018}" for index in range(500)))
+    assert len(log.feed.since(Position("log", 9_500))) < 50_000
+    assert log.feed.since(Position("log", 0)).startswith(RESYNC)
+
+
 def test_a_position_between_two_events_of_this_process_gets_the_whole_later_one() -> None:
     """Another replica may have cut the log into other events."""
     log = Log()

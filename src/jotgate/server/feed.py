@@ -26,6 +26,9 @@ RESYNC: Final = b"event: resync\ndata: -\n\n"
 
 _RING_FRAMES: Final = 2_048
 _RING_BYTES: Final = 8 * 1024 * 1024
+# Who is further behind fetches the snapshot, which is one text for all: a thousand who come back at once with old
+# positions must not get a copy of the ring each.
+_MOST_AT_ONCE_BYTES: Final = 256 * 1024
 _RESIGN_S: Final = 5.0  # a snapshot says when it was made, so that an old one can be told from a new one
 
 
@@ -300,11 +303,16 @@ class Feed:
         known = position.log_id == self._head.log_id and position.seq < self._head.seq
         if not known or not self._ring or self._ring[0].prev > position.seq:
             return RESYNC, end
-        return b"".join(frame.text for frame in self._ring if frame.seq > position.seq), end
+        return _joined([frame.text for frame in self._ring if frame.seq > position.seq]), end
 
     def _from(self, number: int) -> tuple[bytes, int]:
         """Give the frames from a number on, and the number of the next one; under the lock."""
         end = self._number + len(self._ring)
         if number < self._number:
             return RESYNC, end
-        return b"".join(frame.text for frame in islice(self._ring, number - self._number, None)), end
+        return _joined([frame.text for frame in islice(self._ring, number - self._number, None)]), end
+
+
+def _joined(frames: list[bytes]) -> bytes:
+    """Put frames together, unless that would be more than anybody gets at once."""
+    return RESYNC if sum(map(len, frames)) > _MOST_AT_ONCE_BYTES else b"".join(frames)
