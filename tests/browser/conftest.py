@@ -1,0 +1,48 @@
+"""Debian's Chromium in front of the real `jotgate demo`."""
+
+import base64
+import hashlib
+from collections.abc import Iterator
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
+
+from tests.conftest import Need, RunningServer
+
+WITHIN_MS = 20_000  # only a failing test waits so long
+
+
+@pytest.fixture(scope="module")
+def browser(running_shop: RunningServer, need: Need) -> Iterator[Browser]:
+    """Chromium that accepts the shop's own certificate, known by its public key, and no other unknown one."""
+    certificate = x509.load_pem_x509_certificate((running_shop.data_dir / "tls" / "cert.pem").read_bytes())
+    spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    pin = base64.b64encode(hashlib.sha256(spki).digest()).decode()
+    chromium_path = need("chromium")
+    expect.set_options(timeout=WITHIN_MS)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=chromium_path,
+            args=[
+                f"--ignore-certificate-errors-spki-list={pin}",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ],
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def context(browser: Browser, running_shop: RunningServer) -> Iterator[BrowserContext]:
+    context = browser.new_context(base_url=running_shop.url, locale="en-GB")
+    context.set_default_timeout(WITHIN_MS)
+    yield context
+    context.close()
