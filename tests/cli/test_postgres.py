@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,3 +120,36 @@ def test_a_server_leaves_no_connection_behind_and_what_it_kept_is_there_for_the_
         answer = client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
         assert answer.status_code == 200, answer.text
     assert second.stop() == 0
+
+
+def test_workers_of_one_server_share_the_database_and_a_killed_one_leaves_nothing_behind(
+    database: str,
+    postgres_server: PostgresServer,
+    start_server: StartServer,
+    tmp_path: Path,
+    new_email: Callable[[], str],
+) -> None:
+    environment = {
+        "JOTGATE_DATABASE_URL": database,
+        "JOTGATE_MASTER_KEY": secrets.token_urlsafe(32),
+        "JOTGATE_ISSUER": "https://localhost",
+    }
+    server = start_server("serve", "--workers", "2", data_dir=tmp_path / "data", env=environment)
+    email = new_email()
+    with server.client() as client:
+        sign_up(client, email)
+        tokens = log_in(client, email)
+    for _ in range(10):  # each on a connection of its own, which the workers share out
+        with server.client() as client:
+            answer = client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
+            assert answer.status_code == 200, answer.text
+            tokens = answer.json()
+    name = database.rpartition("/")[2]
+    pools = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'jotgate' AND datname = $1"
+    (row,) = postgres_server.query(pools, name)
+    assert 2 <= row["count"] <= 2 * 11  # what the README promises of each worker
+    server.kill()
+    deadline = time.monotonic() + 20
+    while postgres_server.query(pools, name)[0]["count"]:
+        assert time.monotonic() < deadline, "the server still holds connections of processes that are gone"
+        time.sleep(0.02)

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from jotgate.server.records import Account, LogHead, Target
 from jotgate.server.secret import Secret
 from jotgate.server.store import StoreBusy, StoreError
 from jotgate.server.store.postgres import PostgresStore
-from jotgate.server.store.postgres_pool import Connection
+from jotgate.server.store.postgres_pool import Connection, as_store_error, is_lost
 from tests.services import PASSWORD, PostgresServer
 
 NewAccount = Callable[..., Account]
@@ -383,6 +384,14 @@ async def test_a_network_that_swallows_everything_is_told_in_bounded_time(
         await store.close()
 
 
+def test_what_no_new_connection_mends_is_not_told_as_a_lost_one() -> None:
+    wrong = asyncpg.exceptions.ClientConfigurationError(f"no such thing as {PASSWORD}")
+    assert not is_lost(wrong)
+    assert str(as_store_error(wrong)) == "The database could not be asked (ClientConfigurationError)."
+    assert is_lost(asyncpg.InterfaceError("connection is closed"))
+    assert is_lost(asyncpg.exceptions.ConnectionDoesNotExistError("connection was closed"))
+
+
 async def test_no_error_tells_the_password_or_what_was_written(
     postgres_server: PostgresServer, postgres_database: str, new_account: NewAccount
 ) -> None:
@@ -396,7 +405,7 @@ async def test_no_error_tells_the_password_or_what_was_written(
         await store.add_account(new_account(id=account.id))
     told.append(caught.value)
     wrong: Any = "somebody@example.com"
-    with pytest.raises(StoreError) as caught:  # the driver would repeat the value
+    with pytest.raises(StoreError, match="SQLSTATE 22000") as caught:  # the driver would repeat the value
         await store.list_accounts(limit=wrong)
     told.append(caught.value)
     with pytest.raises(StoreError) as caught:  # PostgreSQL has no such text

@@ -123,7 +123,7 @@ async def connect(url: Secret, **session: str) -> Connection:
 
 def is_lost(error: BaseException) -> bool:
     """Whether there is no connection (any more): what was not committed never will be."""
-    # The driver's errors about a value are interface errors, too.
+    # What the driver says of a wrong value or configuration is an interface error, too: no new connection mends it.
     return isinstance(error, _LOST) and not isinstance(error, ValueError)
 
 
