@@ -82,7 +82,7 @@ def holders(browser: Browser, running_shop: RunningServer, new_email: Callable[[
         for context in contexts:
             context.set_default_timeout(WITHIN_MS)
             page = context.new_page()
-            page.goto("/auth/.well-known/jwks.json")  # no page of the shop: nothing but this test refreshes
+            page.goto("/nothing-here")  # a page without scripts: nothing but this test refreshes
             holders.append(Holder(context, page, server, running_shop.url))
         first, second = holders
         assert first.page.evaluate(CALL, ["login", {"email": email, "password": PASSWORD}]) == 200
