@@ -1,0 +1,70 @@
+"""Two hundred callers with one refresh token at the real server: one successor, and what was reuse stays punished."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import httpx2
+
+from tests.conftest import RunningServer, StartServer, log_in, sign_up
+
+CALLERS: Final = 200
+CONNECTIONS: Final = 20
+GRACE_S: Final = 10
+
+
+def refresh(client: httpx2.Client, token: str) -> httpx2.Response:
+    return client.post("/v1/refresh", json={"refresh_token": token})
+
+
+def refresh_at_once(server: RunningServer, token: str) -> list[httpx2.Response]:
+    """Present one token 200 times; on each connection, the first of them at the same moment."""
+    ready = threading.Barrier(CONNECTIONS)
+
+    def call() -> list[httpx2.Response]:
+        with server.client() as client:
+            client.get("/.well-known/jwks.json").raise_for_status()  # connected
+            ready.wait(60)
+            return [refresh(client, token) for _ in range(CALLERS // CONNECTIONS)]
+
+    with ThreadPoolExecutor(CONNECTIONS) as threads:
+        calls = [threads.submit(call) for _ in range(CONNECTIONS)]
+        return [answer for each in calls for answer in each.result()]
+
+
+def test_200_refreshes_of_one_token_have_one_successor_and_reuse_outlives_kill_9(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    data_dir = tmp_path / "data"
+    server = start_server("serve", data_dir=data_dir)
+    with server.client() as client:
+        sign_up(client, "race@kill.test")
+        first = log_in(client, "race@kill.test")["refresh_token"]
+
+    began = time.monotonic()
+    answers = refresh_at_once(server, first)
+    assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
+    (successor,) = {answer.json()["refresh_token"] for answer in answers}
+    assert successor != first
+    # The whole of it must lie within the grace, or the last ones would have been no honest callers any more.
+    assert time.monotonic() - began < GRACE_S
+
+    with server.client() as client:
+        current = refresh(client, successor).json()["refresh_token"]  # it lives
+        confirmed = refresh(client, current).json()["refresh_token"]
+        time.sleep(GRACE_S + 1.5)  # the server's clock is the real one, in whole seconds
+        refused = refresh(client, first)
+        assert (refused.status_code, refused.json()["code"]) == (401, "refresh_reused")
+        dead = refresh(client, confirmed)
+        assert (dead.status_code, dead.json()["code"]) == (401, "session_ended")
+    server.kill()
+
+    again = start_server("serve", data_dir=data_dir)
+    with again.client() as client:
+        for token in (first, successor, current, confirmed):
+            answer = refresh(client, token)
+            assert (answer.status_code, answer.json()["code"]) == (401, "session_ended")
+        log_in(client, "race@kill.test")
+    assert again.stop() == 0
