@@ -20,7 +20,7 @@ from jotgate.core.revocations import Revocation
 from jotgate.keygen import generate_key
 from jotgate.server.feed import HEARTBEAT_S, Feed, Position
 from jotgate.server.live import REVOCATION_LIFE_S, Follower, LiveState
-from jotgate.server.records import Target
+from jotgate.server.records import Target, TargetRefused
 from jotgate.server.store.sqlite import SqliteStore
 
 ISSUER = "https://auth.example.com"
@@ -205,6 +205,30 @@ def test_a_database_put_back_under_a_running_process_gets_a_new_log_and_what_it_
     assert asyncio.run(process.store.head()).log_id == process.feed.head.log_id
     told = [json.loads(record.getMessage())["event"] for record in caplog.records if record.name == "jotgate"]
     assert told == ["database_restored", "revocations_logged_again"]
+
+
+def test_what_a_restored_database_lost_is_logged_again_although_that_fails_at_first(
+    begin: Begin,
+) -> None:
+    process = begin()
+    process.revoke("a", "b", "c")
+    until(lambda: process.feed.head.seq == 3)
+    with closing(sqlite3.connect(process.path, timeout=10)) as database, database:
+        database.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON jotgate_revocations BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+        )
+    put_back(process.path, 1)
+    until(lambda: process.follower._silent)
+    with closing(sqlite3.connect(process.path, timeout=10)) as database, database:
+        database.execute("DROP TRIGGER full")
+    until(lambda: {entry.id for entry in asyncio.run(process.store.revocations_after(0))} == {"a", "b", "c"})
+    until(lambda: process.feed.head.seq == 3)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 257])
+def test_no_id_is_revoked_that_the_feed_could_not_tell(name: str) -> None:
+    with pytest.raises(TargetRefused):
+        Target("client", name)
 
 
 def test_another_processs_new_log_is_followed_without_making_a_third(begin: Begin) -> None:

@@ -27,7 +27,8 @@ MAX_SNAPSHOT_BYTES: Final = 32 * 1024 * 1024
 """A snapshot of a million sessions has 29 MB."""
 MAX_EVENT_BYTES: Final = 256 * 1024
 
-_MAX_ID_CHARS: Final = 256
+MAX_ID_CHARS: Final = 256
+"""No id that is revoked is longer."""
 
 
 class FeedRefused(JotgateError):
@@ -59,7 +60,7 @@ _Id = Annotated[str, Meta(min_length=1, max_length=64)]
 class _Group(Struct, frozen=True, omit_defaults=True):
     kind: Kind
     ids: str = ""
-    size: Annotated[int, Meta(ge=0, le=_MAX_ID_CHARS)] = 0
+    size: Annotated[int, Meta(ge=0, le=MAX_ID_CHARS)] = 0
     at: _Count = 0
 
 

@@ -135,6 +135,7 @@ class Follower:
         self._clock = clock
         self._random = random
         self._monotonic = monotonic
+        self._doubtful: tuple[Revocation, ...] | None = None  # what another log may lack of what was known before
         self._silent = False
         self._beat_at = float("-inf")
         self._swept_to = b""
@@ -202,30 +203,31 @@ class Follower:
         """Take in what the log holds beyond the last reading.
 
         Raises:
-            StoreError: the database does not answer; what is known stays.
+            StoreError: the database does not answer; what is known stays, and so does what is still to be done.
         """
         head = await self._store.head()
         if head.log_id != self._head.log_id or head.seq < self._head.seq:
-            await self._start_over(head)
-        elif head.seq > self._head.seq:
+            head = await self._start_over(head)
+        if head.seq > self._head.seq:
             await self._read_to(head)
+        if self._doubtful is not None:
+            await self._log_lost_again(self._doubtful)
+            self._doubtful = None
 
-    async def _read_to(self, head: LogHead) -> list[LogEntry]:
-        everything: list[LogEntry] = []
+    async def _read_to(self, head: LogHead) -> None:
         while self._head.seq < head.seq:
-            entries = await self._store.revocations_after(
-                self._head.seq, alive_at=self._clock() - CLOCK_JUMP_S, limit=_PAGE
-            )
+            entries = await self._page(self._head.seq)
             entries = [entry for entry in entries if entry.seq <= head.seq]
             reached = entries[-1].seq if len(entries) == _PAGE else head.seq
             revocations = _grouped(entries)
             self._live.learn(revocations)
             self._feed.append(reached, revocations)
             self._head = LogHead(head.log_id, reached)
-            everything += entries
-        return everything
 
-    async def _start_over(self, head: LogHead) -> None:
+    async def _page(self, after: int) -> list[LogEntry]:
+        return await self._store.revocations_after(after, alive_at=self._clock() - CLOCK_JUMP_S, limit=_PAGE)
+
+    async def _start_over(self, head: LogHead) -> LogHead:
         """Follow another log: somebody renewed its id, or the database was restored from an older copy.
 
         In the second case the log goes on from an earlier number, under which others have seen something else. So it
@@ -236,25 +238,34 @@ class Follower:
             await self._store.renew_log(head.log_id, log_id)
             get_log().error("database_restored", log_id=log_id, seq=head.seq, known_seq=self._head.seq)
             head = await self._store.head()
-        known = self._live.entries()
+        self._doubtful = self._live.entries()
         self._head = LogHead(head.log_id, 0)
         self._feed.begin(head.log_id, 0)
-        logged = RevocationList()
-        logged.add(_grouped(await self._read_to(head)), keep_until=1)
+        return head
+
+    async def _log_lost_again(self, known: tuple[Revocation, ...]) -> None:
+        """Log what is known and not in the log. Done again after a failure, it does what is left."""
+        logged, after = RevocationList(), 0
+        while entries := await self._page(after):
+            logged.add(_grouped(entries), keep_until=1)
+            after = entries[-1].seq
         lost = logged.add(known, keep_until=1)
         if lost:
             get_log().warning("revocations_logged_again", count=sum(max(len(each.ids), 1) for each in lost))
-            for part in _parts(lost):
-                await self._store.log_again([part], now=self._clock(), until_s=REVOCATION_LIFE_S)
+        for part in _parts(lost):
+            await self._store.log_again([part], now=self._clock(), until_s=REVOCATION_LIFE_S)
 
     async def _sweep(self) -> None:
+        failed = False
         while True:
             await asyncio.sleep(_SWEEP_EVERY_S)
             try:
                 self._swept_to = await self._store.sweep(self._swept_to, now=self._clock(), limit=_SWEEP_ROWS)
-            except Exception as error:  # noqa: BLE001 - what is dead can wait; that it waits has to be seen
-                if not self._silent:
+                failed = False
+            except Exception as error:  # noqa: BLE001 - what is dead can wait; that it waits has to be seen, once
+                if not failed and not self._silent:
                     get_log().error("sweep_failed", error=type(error).__name__, at=where(error))
+                failed = True
 
 
 def _grouped(entries: Sequence[LogEntry]) -> list[Revocation]:

@@ -8,6 +8,8 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from jotgate.core.errors import RequestRefused
+from jotgate.core.feed import MAX_ID_CHARS
 from jotgate.core.revocations import Kind, Revocation
 
 # What has run out by the clock is kept this much longer: a clock that jumps ahead and back must not delete what counts.
@@ -89,6 +91,13 @@ class LogHead(Struct, frozen=True):
     seq: int
 
 
+class TargetRefused(RequestRefused):
+    """Nothing can have such an id."""
+
+    code = "invalid_target"
+    status = 422
+
+
 class Target(Struct, frozen=True):
     """What to revoke. `session` takes a sid, `account` an account's id, `token` a jti, `key` a kid."""
 
@@ -96,6 +105,11 @@ class Target(Struct, frozen=True):
     id: str = ""
     keep_sid: str | None = None
     """For `account`: the session that goes on."""
+
+    def __post_init__(self) -> None:
+        # A message of the feed that names such an id would be refused whole, by every verifier.
+        if self.kind != "all" and not 1 <= len(self.id) <= MAX_ID_CHARS:
+            raise TargetRefused(f"What is revoked has an id of 1 to {MAX_ID_CHARS} characters.")
 
 
 class Revoked(Struct, frozen=True):
