@@ -255,3 +255,25 @@ async def test_sessions_are_ended_in_every_process(api: Api) -> None:
                 except TokenRevoked:
                     break
                 await asyncio.sleep(0.02)
+
+
+async def test_a_login_with_the_old_password_does_not_outlive_a_change_that_came_in_between(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.signup()
+    mine = await api.login()
+    deps = api.app.start()
+    verify = deps.passwords.verify
+
+    async def then_changed(password_hash: str | None, password: str) -> bool:
+        """The password is right; and before the session begins, it has been changed elsewhere."""
+        fits = await verify(password_hash, password)
+        monkeypatch.undo()
+        body = {"current_password": PASSWORD, "new_password": NEW_PASSWORD, "refresh_token": mine["refresh_token"]}
+        assert (await api.post("/v1/password", body)).status_code == 204
+        return fits
+
+    monkeypatch.setattr(deps.passwords, "verify", then_changed)
+    late = await api.post("/v1/login", {"email": EMAIL, "password": PASSWORD, "delivery": "body"})
+    assert code(late) == (401, "invalid_credentials")
+    assert len(await listed(api, (await api.refresh(mine["refresh_token"])).json())) == 1
