@@ -42,6 +42,20 @@ async def test_a_whole_story_leaves_no_secret_in_the_log(tmp_path: Path, caplog:
         await http.post("/v1/refresh", json={"refresh_token": answers[0]["refresh_token"]})
         await http.get("/v1/account", headers={"authorization": f"Bearer {answers[0]['access_token']}"})
         await http.post("/v1/logout", json={"refresh_token": answers[-1]["refresh_token"]})
+        answers += [(await http.post("/v1/login", json=form | {"delivery": "body"})).json() for _ in range(3)]
+        mine, other = answers[-1], answers[-2]
+        credential = {"refresh_token": mine["refresh_token"]}
+        for current, new in ((CANARY + "x", CANARY + "y"), (CANARY, CANARY), (CANARY, CANARY + "y")):
+            await http.post("/v1/password", json=credential | {"current_password": current, "new_password": new})
+        form["password"] = CANARY + "y"
+        answers += [(await http.post("/v1/login", json=form | {"delivery": "body"})).json() for _ in range(2)]
+        bearer = {"authorization": f"Bearer {mine['access_token']}"}
+        sessions = (await http.get("/v1/sessions", headers=bearer)).json()["sessions"]
+        ended = next(each["id"] for each in sessions if not each["current"])
+        for sid in (ended, "A" * 22):
+            await http.request("DELETE", f"/v1/sessions/{sid}", json=credential)
+        await http.post("/v1/logout/everywhere", json={"refresh_token": other["refresh_token"]})
+        await http.post("/v1/logout/everywhere", json=credential)
         await http.post("/v1/refresh", json={"refresh_token": CANARY})
         await http.get("/v1/account", headers={"authorization": f"Bearer {CANARY}"})
     broken = create_app(settings, clock=clock, claims_for=failing_hook)
@@ -52,7 +66,18 @@ async def test_a_whole_story_leaves_no_secret_in_the_log(tmp_path: Path, caplog:
 
     ours = [record for record in caplog.records if record.name == "jotgate"]
     events = {json.loads(record.getMessage())["event"] for record in ours}
-    assert events >= {"account_created", "login", "login_refused", "refreshed", "refresh_reused", "claims_for_failed"}
+    assert events >= {
+        "account_created",
+        "claims_for_failed",
+        "login",
+        "login_refused",
+        "logout_everywhere",
+        "password_change_refused",
+        "password_changed",
+        "refresh_reused",
+        "refreshed",
+        "session_revoked",
+    }
     for secret in secrets:
         assert secret not in caplog.text
     assert "ada@example.com" not in caplog.text

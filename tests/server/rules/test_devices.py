@@ -43,9 +43,6 @@ def test_what_is_common_gets_its_name_and_what_is_not_gets_none(user_agent: str 
     assert describe_device(user_agent) == device
 
 
-PIECES = st.sampled_from(["Firefox/", "Linux", "\x1b[2J", "\u00e9", " ", "Edg/", "Mozilla", "a"])
-
-
 @given(
     st.text() | st.lists(st.sampled_from(["Firefox/", "Linux", "\x1b[2J", "é", " ", "Edg/", "Mozilla"])).map("".join)
 )
