@@ -126,8 +126,8 @@ class IssuerServer:
                 return
             raw.settimeout(WITHIN_S)
             thread = threading.Thread(target=self._answer, args=(context, raw), daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)  # now that `stop` may wait for it
 
     def _answer(self, context: ssl.SSLContext, raw: socket.socket) -> None:
         try:
