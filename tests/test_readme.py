@@ -2,18 +2,25 @@
 
 import re
 import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from msgspec.structs import fields
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 import jotgate
+from jotgate import KeySet, Revocation
+from jotgate.core.revocations import RevocationList
+from jotgate.integrations.fastapi import Auth
 from jotgate.server import Settings
 from jotgate.server.http.routes import ROUTES
 from jotgate.testing import TestAuth
+from jotgate.verifier import Snapshot
 
 if TYPE_CHECKING:
     from tests.conftest import Need, RunningServer
@@ -73,6 +80,53 @@ def test_the_protected_endpoint_is_short_and_works(monkeypatch: pytest.MonkeyPat
         assert (answer.status_code, answer.json()) == (200, {"customer": "ada"})
         assert client.get("/orders").status_code == 401
         assert client.get("/orders", headers=kit.bearer("ada", scopes=["other"])).status_code == 403
+
+
+class Source:
+    """Keys and revocations of this process, as a server in it has them."""
+
+    def __init__(self, keys: KeySet) -> None:
+        self._keys, self._list = keys, RevocationList()
+        self._listeners: list[Callable[[Sequence[Revocation]], None]] = []
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(keys=self._keys, revocations=self._list.revocations)
+
+    def subscribe(self, listener: Callable[[Sequence[Revocation]], None]) -> Callable[[], None]:
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def revoke(self, session: str) -> None:
+        new = self._list.add([Revocation("session", (session,))], keep_until=2**40)
+        for listener in self._listeners:
+            listener(new)
+
+
+def test_the_websocket_example_closes_the_sockets_of_sessions_that_end() -> None:
+    kit = TestAuth(audience="shop")
+    source = Source(kit.keys)
+    verifier = jotgate.Verifier(issuer=kit.verifier.issuer, audience="shop", source=source, clock=kit.clock)
+    app = FastAPI()
+    names: dict[str, Any] = {"app": app, "auth": Auth(verifier), "verifier": verifier}
+    names |= {"Claims": jotgate.Claims, "Depends": Depends}
+    code = next(block for block in blocks("python") if "on_revoked" in block)
+    exec(compile(code, "README.md", "exec"), names)  # noqa: S102 - the README's own code
+    mine, other = (kit.bearer(who, scopes=["chat"], session=f"{who}'s") for who in ("ada", "bob"))
+    with (
+        ThreadPoolExecutor(1) as waiting,
+        kit.client(app) as client,
+        client.websocket_connect("/chat", headers=mine) as socket,
+        client.websocket_connect("/chat", headers=other) as bystander,
+    ):
+        socket.send_text("hello")
+        assert socket.receive_text() == "hello"
+        source.revoke("ada's")
+        with pytest.raises(WebSocketDisconnect) as ended:
+            waiting.submit(socket.receive_text).result(30)
+        assert ended.value.code == 1008
+        bystander.send_text("still here")
+        assert bystander.receive_text() == "still here"
+    assert names["sockets"] == {}
 
 
 def test_the_curl_session_gives_the_output_that_the_readme_shows(

@@ -797,3 +797,58 @@ def test_claims_are_covered_as_the_verifier_judges(following: Verifier, feed: Fa
     assert Revocation("session", ("a", "b")).covers(claims)
     assert not Revocation("session", ("b",)).covers(claims)
     assert Revocation("all", (), feed.now).covers(claims)
+
+
+def test_what_is_open_already_can_be_looked_at_again(following: Verifier, feed: FakeFeed) -> None:
+    token = feed.issuer.token(session="mine")
+    claims = following.verify(token)
+    following.check_revoked(claims)
+    feed.revoke("mine")
+    wait_until(lambda: refused(following, token))
+    with pytest.raises(TokenRevoked):
+        following.check_revoked(claims)
+
+
+# Without threads
+
+
+def test_without_threads_an_issuer_that_is_away_is_asked_less_and_less(feed: FakeFeed, start: Start) -> None:
+    """Else each token would wait for it."""
+    clock = Clock()
+    verifier, token = start(freshness="inline", monotonic=clock, refresh_s=3_000), feed.issuer.token()
+    verifier.verify(token)
+    hush(feed)
+    asked = feed.issuer.server.requests.count(SNAPSHOT)
+    for _ in range(100):
+        clock.ahead_s += 1
+        assert verifier.verify(token)
+    assert 1 <= feed.issuer.server.requests.count(SNAPSHOT) + feed.issuer.server.requests.count(KEYS) - asked <= 20
+    feed.issuer.server.answers |= feed.answers
+    clock.ahead_s += 30
+    verifier.verify(token)
+    assert status(verifier).last_error is None
+    feed.revoke(kind="all")
+    clock.ahead_s += 1
+    assert refused(verifier, token)
+
+
+def test_without_threads_one_asks_and_others_go_on(feed: FakeFeed, start: Start) -> None:
+    clock = Clock()
+    verifier, token = start(freshness="inline", monotonic=clock), feed.issuer.token()
+    verifier.verify(token)
+    asked, gate = threading.Event(), threading.Event()
+
+    def wait_then_answer(connection: ssl.SSLSocket) -> None:
+        asked.set()
+        gate.wait(WITHIN_S)
+        feed.answer(connection)
+
+    feed.issuer.server.answers[SNAPSHOT] = wait_then_answer
+    clock.ahead_s += 1
+    asking = threading.Thread(target=verifier.verify, args=(token,))
+    asking.start()
+    assert asked.wait(WITHIN_S)
+    assert verifier.verify(token)
+    assert asking.is_alive()
+    gate.set()
+    asking.join()

@@ -101,6 +101,20 @@ def test_recordings_that_are_played_back_are_no_news() -> None:
     assert snapshot(Following(), said(3, sent_at=WALL - OLDEST_S)).heard
 
 
+def test_a_clock_that_was_ahead_and_is_put_right_is_believed_after_a_while() -> None:
+    following = following_at(3)
+    event(following, said(3, prev=3, sent_at=WALL + 3_600))
+    for second in range(REGRESS_S):
+        assert not following.take_event(said(3, prev=3, sent_at=WALL + second), monotonic=second, wall=WALL).heard
+    assert following.take_event(said(3, prev=3, sent_at=WALL + REGRESS_S), monotonic=REGRESS_S, wall=WALL).heard
+    assert following.take_event(said(3, prev=3, sent_at=WALL + REGRESS_S + 1), monotonic=REGRESS_S, wall=WALL).heard
+    # One message again and again is a recording, however long that goes on.
+    assert not following.take_event(said(3, prev=3, sent_at=WALL), monotonic=100, wall=WALL).heard
+    assert not following.take_event(said(3, prev=3, sent_at=WALL), monotonic=200, wall=WALL).heard
+    # And so are many that are played back at once.
+    assert not following.take_event(said(3, prev=3, sent_at=WALL + REGRESS_S), monotonic=100, wall=WALL).heard
+
+
 def test_another_log_is_followed_from_its_snapshot_and_what_was_known_stays() -> None:
     following = following_at(9, "a")
     assert event(following, said(2, "b", prev=1, log="new")).resync

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from jotgate import generate_key
+from tests.verifier.feed_server import SNAPSHOT, STREAM, FakeFeed, wait_until
 from tests.verifier.servers import WITHIN_S, FakeIssuer
 
 PRELUDE = """
@@ -83,6 +84,49 @@ pid = os.fork()
 if pid == 0:
     end_child(check)
 wait_child(pid)
+"""
+
+FOLLOWING = """
+import time
+from jotgate import TokenRevoked
+
+def wait(true):
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, "it did not become true"
+        time.sleep(0.01)
+
+def refused():
+    try:
+        verifier.verify(token)
+    except TokenRevoked:
+        return True
+    return False
+
+verifier.verify(token)
+wait(lambda: verifier.status().feed.mode == "stream")
+pid = os.fork()
+if pid == 0:
+    def check():
+        say(verifier.verify(token).subject)
+        wait(refused)
+        say("child")
+    end_child(check)
+wait_child(pid)
+wait(refused)
+say("parent")
+"""
+
+LEFT_BEHIND = """
+import time
+verifier.verify(token)
+while verifier.status().feed.mode != "stream":
+    time.sleep(0.01)
+if os.fork() == 0:
+    say("forked")
+    sys.stdin.readline()
+    os._exit(0)
+sys.stdin.readline()
 """
 
 ENDS = """
@@ -176,6 +220,33 @@ def test_a_child_does_not_wait_for_a_fetch_that_is_its_parents(
     assert script.line() == "asked"
     issuer.server.wait_requests(1, "/jwks.json")
     assert script.finish() == ["alice"]
+
+
+def test_parent_and_child_both_go_on_hearing_of_revocations(feed: FakeFeed, run: Callable[[str], Script]) -> None:
+    script = run(FOLLOWING)
+    assert script.line() == "alice"  # the child's
+    wait_until(lambda: len(feed.positions) == 2)  # a stream of its own, from where its parent was
+    assert feed.positions == ["log.0"] * 2
+    feed.revoke(kind="all")
+    assert script.finish() == ["child", "parent"]
+    assert feed.issuer.server.requests.count(SNAPSHOT) == 1
+
+
+def test_a_child_does_not_hold_its_parents_connection_open(feed: FakeFeed, run: Callable[[str], Script]) -> None:
+    ended = threading.Event()
+
+    def stream(connection: ssl.SSLSocket) -> None:
+        try:
+            feed.stream(connection)
+        finally:
+            ended.set()
+
+    feed.issuer.server.answers[STREAM] = stream
+    script = run(LEFT_BEHIND)
+    assert script.line() == "forked"
+    assert not ended.is_set()
+    script.process.kill()  # the parent alone
+    assert ended.wait(WITHIN_S)
 
 
 def test_a_process_ends_although_its_thread_is_fetching(issuer: FakeIssuer, run: Callable[[str], Script]) -> None:

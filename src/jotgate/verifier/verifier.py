@@ -325,6 +325,17 @@ class Verifier:
         skipped = snapshot.keys.skipped
         return Status(self._mode, self.issuer, _kids(snapshot), True, None, None, cache=cache, skipped=skipped)
 
+    def check_revoked(self, claims: Claims) -> None:
+        """Look once more whether claims that `verify` gave have been revoked since; reads memory only.
+
+        Between `verify` and the moment from which `on_revoked`'s callback knows of a connection, a revocation can come.
+
+        Raises:
+            TokenRevoked: they have been.
+            KeySourceError: nobody can tell any more (`on_silence="refuse"`).
+        """
+        self._source.snapshot().revocations.check_revoked(claims)
+
     def on_revoked(self, callback: Callable[[Revocation], None]) -> Callable[[], None]:
         """Call `callback` with each new revocation, right after it counts here; returns what ends that.
 
