@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 
 from jotgate import Verifier
 from jotgate.integrations.prometheus import VerifierCollector
 from jotgate.testing import TestAuth
+from jotgate.verifier.feed import Mode
 from tests.conftest import RunningServer, log_in, sign_up
 
 WITHIN_S = 15.0
@@ -60,3 +63,22 @@ def test_a_verifier_of_a_running_server_tells_how_it_hears_of_revocations(
         ]
         assert len(modes) == 1
         assert modes[0] in {"starting", "stream"}
+
+
+def test_a_scrape_starts_nothing_and_each_verifier_has_its_own_samples() -> None:
+    before = set(threading.enumerate())
+    first = Verifier(issuer="https://issuer.test", audience="api", on_silence="refuse")
+    second = Verifier(issuer="https://issuer.test", audience="other", cache_entries=0)
+    registry = CollectorRegistry()
+    registry.register(VerifierCollector(first, second))
+    generate_latest(registry)
+    assert set(threading.enumerate()) == before
+    one, other = ({"issuer": "https://issuer.test", "audience": audience} for audience in ("api", "other"))
+    modes = [registry.get_sample_value("jotgate_verifier_feed_mode", one | {"mode": mode}) for mode in get_args(Mode)]
+    assert modes == [float(mode == "none") for mode in get_args(Mode)]
+    assert registry.get_sample_value("jotgate_verifier_ready", one) == 0
+    assert registry.get_sample_value("jotgate_verifier_feed_refuses_silence", one) == 1
+    assert registry.get_sample_value("jotgate_verifier_feed_refuses_silence", other) == 0
+    assert registry.get_sample_value("jotgate_verifier_feed_lag_seconds", one) is None
+    assert registry.get_sample_value("jotgate_verifier_cache_hits_total", one) == 0
+    assert registry.get_sample_value("jotgate_verifier_cache_hits_total", other) is None
