@@ -116,6 +116,14 @@ async def test_another_ones_session_an_unknown_one_and_one_that_has_ended_get_th
     assert (await api.refresh(hers["refresh_token"])).status_code == 200
 
 
+@pytest.mark.parametrize("sid", ["%00", "%ff", "a" * 65, "%F0%9F%98%80", "..%2F.."])
+async def test_what_no_session_is_called_is_nobodys(api: Api, sid: str) -> None:
+    await api.signup()
+    mine = await api.login()
+    answer = await delete(api, sid, {"refresh_token": mine["refresh_token"]})
+    assert code(answer) in ((404, "session_not_found"), (404, "not_found"))
+
+
 async def test_everything_is_logged_out_at_once(api: Api) -> None:
     await api.signup()
     await api.signup("eve@example.com")

@@ -1,5 +1,6 @@
 """Sessions of an account: shown to their owner, and ended before their time."""
 
+import re
 from typing import Final
 
 from jotgate.server.flows.deps import Deps
@@ -9,6 +10,7 @@ from jotgate.server.refusals import SessionNotFound
 from jotgate.server.rules.refresh import Standing, judge
 
 MAX_SHOWN: Final = 200
+_SID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
 async def sessions_of(deps: Deps, account_id: str, now: int) -> list[Family]:
@@ -22,7 +24,8 @@ async def revoke_session(deps: Deps, account: Account, sid: str, now: int) -> No
     Raises:
         SessionNotFound: it has ended, or is somebody else's: which of the two is not told.
     """
-    family = await deps.store.family_by_sid(sid)
+    # What no session is called is not looked up: not every database takes every text.
+    family = await deps.store.family_by_sid(sid) if _SID.fullmatch(sid) else None
     if family is None or family.account_id != account.id or judge(family, family.generation, now=now) is Standing.ENDED:
         raise SessionNotFound("You have no such session; it may have ended.")
     await revoke(deps, Target("session", sid))
