@@ -41,9 +41,10 @@ def load_keys(store: Store, master: MasterKey, now: int, random: Callable[[int],
     access = stored.get(_ACCESS) or store.add_key_if_none(_new_signing_key(_ACCESS, master, now))
     feed = stored.get(_FEED) or store.add_key_if_none(_new_signing_key(_FEED, master, now))
     refresh = stored.get(_REFRESH) or store.add_key_if_none(_new_mac_key(master, now, random))
+    signing = _unseal(master, access)  # the first to be told when the master key is another one
     mac_key = master.unseal(refresh.sealed, purpose=_REFRESH, kid=refresh.kid)
     return ServerKeys(
-        signing=_unseal(master, access),
+        signing=signing,
         feed=_unseal(master, feed),
         refresh_tokens=RefreshTokens({refresh.kid: mac_key}, active=refresh.kid),
     )
