@@ -16,7 +16,7 @@ demo: .venv/wheel ## run the demo shop on https://localhost:8443 until Ctrl-C
 	@$(BIN)/jotgate demo
 
 test: .venv/wheel .venv/services ## run all tests against the installed wheel
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3
 
 lint: .venv/wheel ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

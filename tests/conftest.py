@@ -42,6 +42,11 @@ def _missing(what: str) -> None:
     pytest.skip(what)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names a long value (a key, say, that is new in each run) by its parameter: all workers must find the same."""
+    return argname if isinstance(val, str | bytes) and len(val) > 32 else None
+
+
 class Need(Protocol):
     def __call__(self, program: str) -> str: ...
 

@@ -232,7 +232,6 @@ def test_an_openssh_key_is_a_private_key() -> None:
         float("4111111111111112"),
         1e300,
     ],
-    ids=str,
 )
 def test_what_is_no_secret_is_issued_without_a_word(value: Json) -> None:
     assert issue_token(GOOD | {"data": value}, KEY)

@@ -76,7 +76,6 @@ PLAIN = {"JWT", "jwt", "application/jwt"}
         ({ABSENT}, {...}),
         ({"JWT", ABSENT}, PLAIN | {...}),
     ],
-    ids=str,
 )
 def test_a_policy_takes_the_types_that_it_lists_and_no_other(forge: Forge, typ: Json, expected: set[Json]) -> None:
     assert taken(forge, policy(typ=typ)) == expected
