@@ -162,6 +162,36 @@ class PostgresServer(_Service):
         """Delete a database, whoever is connected to it."""
         self.query(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
 
+    def copy_database(self, url: str) -> str:
+        """Make a copy of a database as its operator would, while it is used, and return the copy's address."""
+        copy = self.new_database()
+        programs = Path(self._program).parent
+        with subprocess.Popen(
+            [str(programs / "pg_dump"), "--dbname", url], cwd=self.folder, stdout=subprocess.PIPE
+        ) as dump:
+            subprocess.run(
+                [str(programs / "psql"), "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--dbname", copy],
+                cwd=self.folder,
+                check=True,
+                stdin=dump.stdout,
+                stdout=subprocess.DEVNULL,
+            )
+        assert dump.returncode == 0
+        return copy
+
+    def put_back(self, url: str, copy: str) -> None:
+        """Put a copy in the place of a database, whoever is connected to that: nothing of the database is left."""
+        name, other = url.rpartition("/")[2], copy.rpartition("/")[2]
+        self.query(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+        self.drop_database(url)
+        self.query(f"ALTER DATABASE {other} RENAME TO {name}")
+
+    def crash_one_connection(self, database: str) -> None:
+        """Kill the process of one connection: the server ends all the others, too, and recovers by itself."""
+        asks = "SELECT pid FROM pg_stat_activity WHERE datname = $1 AND application_name = 'jotgate' LIMIT 1"
+        (row,) = self.query(asks, database)
+        os.kill(row["pid"], signal.SIGKILL)
+
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """End it in an orderly way that cuts all connections, whoever is in the middle of something."""
         super().stop(number)

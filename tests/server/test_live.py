@@ -207,6 +207,34 @@ def test_a_database_put_back_under_a_running_process_gets_a_new_log_and_what_it_
     assert told == ["database_restored", "revocations_logged_again"]
 
 
+def test_a_database_put_back_is_noticed_although_its_log_has_grown_to_the_old_length_since(begin: Begin) -> None:
+    process, other = begin(), begin("second")
+    process.revoke("a", "b", "c")
+    until(lambda: process.feed.head.seq == other.feed.head.seq == 3)
+    with closing(sqlite3.connect(process.path, timeout=10)) as database, database:  # nobody looks in between
+        database.execute("DELETE FROM jotgate_revocations WHERE seq > 1")
+        database.execute(
+            "INSERT INTO jotgate_revocations (seq, kind, id, at, until)"
+            " SELECT seq + n, kind, 'new' || n, at, until FROM jotgate_revocations, (SELECT 1 AS n UNION SELECT 2)"
+        )
+    everything = {"a", "b", "c", "new1", "new2"}
+    until(lambda: process.known() == other.known() == everything)
+    until(lambda: process.feed.head == other.feed.head and process.feed.head.seq >= 5)
+    assert process.feed.head.log_id not in ("first", "second")
+    assert {entry.id for entry in asyncio.run(process.store.revocations_after(0))} == everything
+
+
+def test_an_entry_that_was_read_last_and_is_deleted_when_it_is_dead_makes_no_other_log(begin: Begin) -> None:
+    process = begin()
+    process.revoke("a", "b")
+    until(lambda: process.feed.head.seq == 2)
+    with closing(sqlite3.connect(process.path, timeout=10)) as database, database:
+        database.execute("DELETE FROM jotgate_revocations")
+    process.revoke("c")
+    until(lambda: process.known() == {"a", "b", "c"})
+    assert process.feed.head == Position("first", 3)
+
+
 def test_what_a_restored_database_lost_is_logged_again_although_that_fails_at_first(
     begin: Begin,
 ) -> None:

@@ -132,6 +132,7 @@ class Follower:
         self._feed = feed
         self._store = store
         self._head = LogHead(head.log_id, 0)  # the log's recent entries are read first
+        self._last: LogEntry | None = None  # what was read last: it tells this log from a copy that has grown since
         self._clock = clock
         self._random = random
         self._monotonic = monotonic
@@ -206,8 +207,9 @@ class Follower:
             StoreError: the database does not answer; what is known stays, and so does what is still to be done.
         """
         head = await self._store.head()
-        if head.log_id != self._head.log_id or head.seq < self._head.seq:
-            head = await self._start_over(head)
+        put_back = await self._is_put_back(head)
+        if put_back or head.log_id != self._head.log_id:
+            head = await self._start_over(head, put_back=put_back)
         if head.seq > self._head.seq:
             await self._read_to(head)
         if self._doubtful is not None:
@@ -223,23 +225,37 @@ class Follower:
             self._live.learn(revocations)
             self._feed.append(reached, revocations)
             self._head = LogHead(head.log_id, reached)
+            self._last = entries[-1] if entries else self._last
 
     async def _page(self, after: int) -> list[LogEntry]:
         return await self._store.revocations_after(after, alive_at=self._clock() - CLOCK_JUMP_S, limit=_PAGE)
 
-    async def _start_over(self, head: LogHead) -> LogHead:
+    async def _is_put_back(self, head: LogHead) -> bool:
+        """Whether the database was restored from an older copy under this process.
+
+        The log is shorter then, or has other entries under the numbers that this process has read: a revocation that
+        comes before the first look at the copy gets the number of one that is gone.
+        """
+        if head.seq < self._head.seq or self._last is None:
+            return head.seq < self._head.seq
+        there = await self._store.revocations_after(self._last.seq - 1, limit=1)
+        # None of that number: it was long dead and has been deleted.
+        return bool(there) and there[0].seq == self._last.seq and there[0] != self._last
+
+    async def _start_over(self, head: LogHead, *, put_back: bool) -> LogHead:
         """Follow another log: somebody renewed its id, or the database was restored from an older copy.
 
         In the second case the log goes on from an earlier number, under which others have seen something else. So it
         gets a new id, and what it has lost is logged again, as far as this process knows.
         """
-        if head.seq < self._head.seq:
+        if put_back:
             log_id = encode_segment(self._random(16))
             await self._store.renew_log(head.log_id, log_id)
             get_log().error("database_restored", log_id=log_id, seq=head.seq, known_seq=self._head.seq)
             head = await self._store.head()
         self._doubtful = self._live.entries()
         self._head = LogHead(head.log_id, 0)
+        self._last = None
         self._feed.begin(head.log_id, 0)
         return head
 

@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from jotgate.core.errors import SettingsError
 from jotgate.server.secret import Secret
 from jotgate.server.store.postgres import PostgresStore
+from jotgate.server.store.postgres_schema import prepare_database
 from jotgate.server.store.schema import HEAD, VERSION_TABLE, metadata
 from tests.services import PASSWORD, PostgresServer, run_apart
 
@@ -222,6 +223,23 @@ def test_two_schemas_of_one_database_are_two_stores(postgres_server: PostgresSer
     assert two.attend("log-two").log_id == "log-two"
     one.close_now()
     two.close_now()
+
+
+def test_a_copy_in_the_place_of_a_database_shares_its_locks_and_its_bell(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    """Or processes that run on after a restore would not exclude, wake or count those that begin after it."""
+
+    def names(url: str) -> tuple[str, str, str, str]:
+        found = run_apart(lambda: prepare_database(Secret(url)))
+        return found.channel, found.sessions_lock, found.attendance_lock, found.keys_lock
+
+    migrate(postgres_url)
+    copy = postgres_server.copy_database(postgres_url)
+    assert names(copy) == names(postgres_url)
+    postgres_server.drop_database(copy)
+    postgres_server.query("CREATE SCHEMA other", database=database_of(postgres_url))
+    assert not set(names(f"{postgres_url}?search_path=other")) & set(names(postgres_url))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 Knows locks and Alembic; knows no record. An up-to-date database is recognised without loading Alembic.
 """
 
+import zlib
 from typing import Final
 
 from msgspec import Struct
@@ -22,33 +23,43 @@ _OURS: Final = int.from_bytes(b"jotg")
 
 
 class Names(Struct, frozen=True):
-    """What is named after jotgate's tables, so that those of another schema of the database have names of their own."""
+    """What is named after the schema of jotgate's tables, so that another schema of the database has names of its own.
 
-    oid: int  # of the table of the log's head
+    Channels and advisory locks are each database's own already. A copy of the database that is put in its place has the
+    same schema, and no table of the same object id: processes that have used the one and those that begin with the
+    other have to agree.
+    """
+
+    schema: str
 
     @property
     def channel(self) -> str:
         """Where commits to the log are told."""
-        return f"jotgate_{self.oid}"
+        return f"jotgate_{self._number}"
 
     @property
     def sessions_lock(self) -> str:
         """Shared by whoever changes single sessions; whoever ends any number of them in one step has it alone."""
-        return f"{_OURS}, {_signed(self.oid)}"
+        return f"{_OURS}, {_signed(self._number)}"
 
     @property
     def attendance_lock(self) -> str:
         """Shared by the processes that take part in the log, as long as they do."""
-        return f"{_OURS + 1}, {_signed(self.oid)}"
+        return f"{_OURS + 1}, {_signed(self._number)}"
 
     @property
     def keys_lock(self) -> str:
         """Had alone by whoever may add the first key."""
-        return f"{_OURS + 2}, {_signed(self.oid)}"
+        return f"{_OURS + 2}, {_signed(self._number)}"
+
+    @property
+    def _number(self) -> int:
+        return zlib.crc32(self.schema.encode())
 
 
-def _signed(oid: int) -> int:
-    return oid - 2**32 if oid >= 2**31 else oid
+def _signed(number: int) -> int:
+    """Give 32 bits as the integer that PostgreSQL takes."""
+    return number - 2**32 if number >= 2**31 else number
 
 
 async def prepare_database(url: Secret) -> Names:
@@ -69,7 +80,8 @@ async def prepare_database(url: Secret) -> Names:
 
 
 async def _names(connection: Connection) -> Names:
-    return Names(await connection.fetchval("SELECT to_regclass($1)::oid::bigint", revocation_head.name))
+    finds = "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass($1)"
+    return Names(await connection.fetchval(finds, revocation_head.name))
 
 
 async def _revision(connection: Connection) -> str | None:
