@@ -237,9 +237,11 @@ class StartServer(Protocol):
     def __call__(self, *arguments: str, data_dir: Path, env: dict[str, str] | None = None) -> RunningServer: ...
 
 
-def launch(arguments: Sequence[str], data_dir: Path, env: dict[str, str] | None = None) -> RunningServer:
-    """Starts `jotgate …` on a free port in its own process group and waits for its "ready" line."""
-    port = free_port()
+def launch(
+    arguments: Sequence[str], data_dir: Path, env: dict[str, str] | None = None, *, port: int | None = None
+) -> RunningServer:
+    """Starts `jotgate …`, on a free port unless one is given, in its own process group; waits for its "ready" line."""
+    port = port or free_port()
     # Unknown JOTGATE_ names stop a server by design, so none of the test run's own may reach it.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JOTGATE_")}
     if "PYTHONPATH" in environment:  # a source tree named by a relative path is still meant after the change of folder
