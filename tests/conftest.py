@@ -109,11 +109,21 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.drop_database(url)
 
 
-@pytest.fixture
-def own_postgres(postgres_program: str) -> Iterator[PostgresServer]:
-    """A PostgreSQL of the test's own, durable as in real life, to stop, restart and crash as it likes."""
+@pytest.fixture(scope="session")
+def mortal_postgres(postgres_program: str) -> Iterator[PostgresServer]:
+    """A PostgreSQL that is durable as in real life, for `own_postgres`."""
     with run_postgres(postgres_program, fsync=True) as server:
         yield server
+
+
+@pytest.fixture
+def own_postgres(mortal_postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """A durable PostgreSQL that is the test's own for as long as it lasts: to stop, restart and crash as it likes."""
+    if not mortal_postgres.runs:  # as the test before left it
+        mortal_postgres.start()
+    yield mortal_postgres
+    if mortal_postgres.runs:  # the threads of a test that failed must not go on with it
+        mortal_postgres.stop()
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,11 @@ class _Service:
         self.start()
 
     @property
+    def runs(self) -> bool:
+        """Whether it was started and not stopped since."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         assert self._process is not None, f"{self.name} does not run"
         return self._process.pid

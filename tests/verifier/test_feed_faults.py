@@ -39,9 +39,10 @@ class Clock:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes seconds in real life takes tenths here."""
     monkeypatch.setattr(module, "DEAD_S", 1.0)
-    monkeypatch.setattr(module, "FIRST_FRAME_S", 0.7)
+    monkeypatch.setattr(module, "FIRST_FRAME_S", 0.5)
     monkeypatch.setattr(module, "POLL_S", 0.1)
-    monkeypatch.setattr(module, "_LONGEST_RETRY_S", 0.4)
+    monkeypatch.setattr(module, "_FIRST_RETRY_S", 0.02)
+    monkeypatch.setattr(module, "_LONGEST_RETRY_S", 0.1)
 
 
 def status(verifier: Verifier) -> FeedStatus:
@@ -265,7 +266,7 @@ def test_a_proxy_that_holds_the_stream_back_is_noticed_and_asked_instead(
         held = bytearray()
         feed.serve(connection, held.extend)
 
-    monkeypatch.setattr(module, "STREAM_AGAIN_S", 1.0)
+    monkeypatch.setattr(module, "STREAM_AGAIN_S", 0.3)
     feed.issuer.server.answers[STREAM] = buffering
     verifier = start()
     verifier.wait_ready(WITHIN_S)
@@ -291,7 +292,7 @@ def test_a_stream_that_is_refused_is_tried_again_soon_only_where_that_may_help(
 ) -> None:
     monkeypatch.setattr(module, "STREAM_AGAIN_S", WITHIN_S * 100)
     monkeypatch.setattr(module, "STREAM_SOON_S", WITHIN_S * 100)
-    monkeypatch.setattr(module, again, 0.5)
+    monkeypatch.setattr(module, again, 0.2)
     feed.issuer.server.answers[STREAM] = refusal
     verifier = start()
     verifier.wait_ready(WITHIN_S)
@@ -556,7 +557,7 @@ FAULTS: dict[str, Callable[[ssl.SSLSocket, FakeFeed], None]] = {
 @pytest.mark.parametrize("path", [SNAPSHOT, STREAM, KEYS])
 def test_a_fault_leaves_what_is_known_and_is_got_over(feed: FakeFeed, start: Start, path: str, fault: str) -> None:
     feed.revoke("gone")
-    verifier = start(timeout_s=1)
+    verifier = start(timeout_s=0.5)
     verifier.wait_ready(WITHIN_S)
     wait_mode(verifier, "stream")
     failed = threading.Event()

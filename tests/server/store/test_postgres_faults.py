@@ -294,23 +294,25 @@ async def test_connections_that_are_cut_under_load_lose_nothing_confirmed(
     await load.check_nothing_is_lost()
 
 
+@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("how", [PostgresServer.restart, PostgresServer.crash])
 async def test_a_server_that_restarts_under_load_loses_nothing_confirmed(
     own_postgres: PostgresServer,
     new_account: NewAccount,
     new_family: NewFamily,
     how: Callable[[PostgresServer], None],
+    times: int,
 ) -> None:
     store = PostgresStore(Secret(own_postgres.new_database()))
     store.open()
     load = Load(store, new_account, new_family)
     running = asyncio.ensure_future(load.run())
-    for _ in range(2):
-        await load.goes_on()
+    for _ in range(times):
+        await load.goes_on(10)
         await asyncio.to_thread(how, own_postgres)
         if how is PostgresServer.crash:
             await asyncio.to_thread(own_postgres.start)
-    await load.goes_on()
+    await load.goes_on(10)
     load.stop()
     await running
     await load.check_nothing_is_lost()

@@ -22,9 +22,9 @@ import pytest
 
 from jotgate.server.records import Account, LogHead, Target
 from jotgate.server.secret import Secret
-from jotgate.server.store import StoreBusy, StoreError
+from jotgate.server.store import StoreBusy, StoreError, postgres_watch
 from jotgate.server.store.postgres import PostgresStore
-from jotgate.server.store.postgres_pool import Connection, as_store_error, is_lost
+from jotgate.server.store.postgres_pool import LOCK_S, Connection, as_store_error, is_lost
 from tests.services import PASSWORD, PostgresServer
 
 NewAccount = Callable[..., Account]
@@ -247,14 +247,19 @@ async def test_waiting_without_a_server_takes_its_time_and_no_longer(own_postgre
     await store.close()
 
 
-async def test_to_attend_without_a_server_is_told_in_bounded_time(own_postgres: PostgresServer) -> None:
+async def test_to_attend_without_a_server_is_told_in_bounded_time(
+    own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert postgres_watch._ANSWER_S + LOCK_S < 15
+    monkeypatch.setattr(postgres_watch, "_ANSWER_S", 1.0)
+    monkeypatch.setattr(postgres_watch, "LOCK_S", 0.5)
     store = PostgresStore(Secret(own_postgres.new_database()))
     store.open()
     await asyncio.to_thread(own_postgres.stop)
     began = time.monotonic()
     with pytest.raises(StoreBusy):
         await asyncio.to_thread(store.attend, "one")
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 10
     await store.close()
 
 
