@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jotgate.core.feed import (
     EVENT_TYP,
     SNAPSHOT_TYP,
+    FeedKeyUnknown,
     FeedRefused,
     parse_event,
     parse_snapshot,
@@ -103,6 +104,17 @@ def test_another_key_or_issuer_is_not_believed() -> None:
     for raw in (event(other), event(issuer="https://auth.example.co"), event()[1:]):
         with pytest.raises(FeedRefused):
             parse_event(raw, KEYS, ISSUER)
+
+
+def test_a_message_under_a_key_that_is_not_given_is_refused_as_such_and_a_forged_one_is_not() -> None:
+    other = generate_key("ES256")
+    for parse, raw in ((parse_snapshot, snapshot(other)), (parse_event, event(other))):
+        with pytest.raises(FeedKeyUnknown):
+            parse(raw, KEYS, ISSUER)
+    for raw in (snapshot()[:-4] + "AAAA", "a.b.c"):
+        with pytest.raises(FeedRefused) as refused:
+            parse_snapshot(raw, KEYS, ISSUER)
+        assert type(refused.value) is FeedRefused
 
 
 GOOD = {"iss": ISSUER, "log_id": "log", "prev": 6, "seq": 7, "iat": 1, "keep_s": 1, "entries": []}

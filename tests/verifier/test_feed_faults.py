@@ -14,25 +14,13 @@ import pytest
 from jotgate import Claims, KeySourceError, Revocation, SettingsError, TokenRevoked, Verifier, generate_key
 from jotgate.core.feed import MAX_EVENT_BYTES, MAX_SNAPSHOT_BYTES
 from jotgate.verifier import feed as module
-from jotgate.verifier.feed import FeedStatus
 from jotgate.verifier.following import REGRESS_S
 from jotgate.verifier.transport import HttpsTransport
 from tests.verifier.feed_server import KEYS, SNAPSHOT, STREAM, FakeFeed, wait_until
+from tests.verifier.hearing import BOUND_S, Clock, check_heard, refused, status, threads, wait_mode
 from tests.verifier.servers import WITHIN_S, Answering, FakeIssuer, http_answer
 
 Start = Callable[..., Verifier]
-BOUND_S = 1.0
-"""What is promised to verifiers with a live path."""
-
-
-class Clock:
-    """A monotonic clock that a test can move on."""
-
-    def __init__(self) -> None:
-        self.ahead_s = 0.0
-
-    def __call__(self) -> float:
-        return time.monotonic() + self.ahead_s
 
 
 @pytest.fixture(autouse=True)
@@ -41,38 +29,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DEAD_S", 1.0)
     monkeypatch.setattr(module, "FIRST_FRAME_S", 0.5)
     monkeypatch.setattr(module, "POLL_S", 0.1)
+    monkeypatch.setattr(module, "KEYS_AGAIN_S", 0.1)
     monkeypatch.setattr(module, "_FIRST_RETRY_S", 0.02)
     monkeypatch.setattr(module, "_LONGEST_RETRY_S", 0.1)
-
-
-def status(verifier: Verifier) -> FeedStatus:
-    told = verifier.status().feed
-    assert told is not None
-    return told
-
-
-def refused(verifier: Verifier, token: str) -> bool:
-    try:
-        verifier.verify(token)
-    except TokenRevoked:
-        return True
-    return False
-
-
-def wait_mode(verifier: Verifier, mode: str) -> None:
-    wait_until(lambda: status(verifier).mode == mode and status(verifier).last_error is None)
-
-
-def check_heard(verifier: Verifier, feed: FakeFeed, sid: str, within_s: float = WITHIN_S) -> None:
-    """A session that ends now is refused before long."""
-    token = feed.issuer.token(session=sid)
-    assert verifier.verify(token).session_id == sid
-    feed.revoke(sid)
-    wait_until(lambda: refused(verifier, token), within_s)
-
-
-def threads(name: str = "jotgate-revocations") -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name == name}
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from jotgate.core.algorithms import CURRENT
 from jotgate.core.encoding import JsonRefused, parse_json_object
-from jotgate.core.errors import JotgateError, TokenError
+from jotgate.core.errors import JotgateError, TokenError, UnknownKey
 from jotgate.core.jwk import Key, KeySet
 from jotgate.core.jws import open_jws, sign_jws
 from jotgate.core.revocations import Kind, Revocation
@@ -35,6 +35,12 @@ class FeedRefused(JotgateError):
     """A message of the feed cannot be believed. What the verifier knew before stays."""
 
     code = "feed_refused"
+
+
+class FeedKeyUnknown(FeedRefused):
+    """It names a key that is not among those given: a newer one, perhaps."""
+
+    code = "feed_key_unknown"
 
 
 class Message(Struct, frozen=True, kw_only=True):
@@ -99,7 +105,7 @@ def sign_event(
 def parse_snapshot(raw: str | bytes, keys: KeySet, issuer: str) -> Message:
     """Read a snapshot that `issuer` signed with one of `keys`.
 
-    Raises FeedRefused: not signed so, of another type or issuer, or not a snapshot.
+    Raises FeedRefused: not signed so, of another type or issuer, or not a snapshot; FeedKeyUnknown: by none of `keys`.
     """
     message = _open(raw, keys, issuer, SNAPSHOT_TYP, MAX_SNAPSHOT_BYTES)
     if message.prev is not None:
@@ -110,7 +116,7 @@ def parse_snapshot(raw: str | bytes, keys: KeySet, issuer: str) -> Message:
 def parse_event(raw: str | bytes, keys: KeySet, issuer: str) -> Message:
     """Read an event or heartbeat that `issuer` signed with one of `keys`.
 
-    Raises FeedRefused: not signed so, of another type or issuer, or not an event.
+    Raises FeedRefused: not signed so, of another type or issuer, or not an event; FeedKeyUnknown: by none of `keys`.
     """
     message = _open(raw, keys, issuer, EVENT_TYP, MAX_EVENT_BYTES)
     if message.prev is None or message.prev > message.seq or (message.prev == message.seq and message.revocations):
@@ -147,6 +153,8 @@ def _groups(revocation: Revocation) -> list[_Group]:
 def _open(raw: str | bytes, keys: KeySet, issuer: str, typ: str, limit: int) -> Message:
     try:
         route, payload = open_jws(raw, keys, CURRENT, max_bytes=limit)
+    except UnknownKey:
+        raise FeedKeyUnknown("The message is signed by a key that the feed's key set does not have.") from None
     except TokenError as refused:
         raise FeedRefused(f"The message is not what the issuer signed ({refused.code}).") from None
     if route.typ != typ:

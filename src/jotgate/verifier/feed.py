@@ -4,6 +4,7 @@ A thread of its own, because a key set that comes slowly must not hold up a revo
 to ask for and whom to tell; what messages mean is for `following`, and how bytes get here for `transport`.
 """
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,15 @@ from typing import Final, Literal, Protocol
 from msgspec import Struct
 
 from jotgate.core.algorithms import ASYMMETRIC
-from jotgate.core.feed import MAX_EVENT_BYTES, MAX_SNAPSHOT_BYTES, FeedRefused, parse_event, parse_snapshot
+from jotgate.core.feed import (
+    MAX_EVENT_BYTES,
+    MAX_SNAPSHOT_BYTES,
+    FeedKeyUnknown,
+    FeedRefused,
+    Message,
+    parse_event,
+    parse_snapshot,
+)
 from jotgate.core.jwk import KeySet
 from jotgate.core.revocations import Revocation, Revocations
 from jotgate.verifier.attempt import Attempt
@@ -32,6 +41,9 @@ STREAM_AGAIN_S: Final = 300.0
 """How long to do so before the stream is tried again."""
 STREAM_SOON_S: Final = 5.0
 """The same where the issuer, or a proxy in front of it, said that it is busy."""
+KEYS_AGAIN_S: Final = 5.0
+"""Messages under unknown keys, and connections that are made anew, cause one fetch each of the feed's keys in this time
+at most: whoever can put garbage into the stream makes nobody ask more often."""
 _FIRST_RETRY_S: Final = 0.2
 _LONGEST_RETRY_S: Final = 5.0
 _LONGEST_INLINE_RETRY_S: Final = 30.0  # whoever verifies waits for it
@@ -59,6 +71,8 @@ class FeedStatus(Struct, frozen=True):
     """Seconds since the verifier last heard that nothing was missing; None before the first time."""
     last_error: str | None
     """Why it last could not follow; None while it follows."""
+    keys_error: str | None = None
+    """Why the feed's own keys could not be fetched again by the schedule; those that are known stay meanwhile."""
 
 
 class Owner(Protocol):
@@ -68,7 +82,7 @@ class Owner(Protocol):
         """Put the feed's new state in place."""
 
     def refresh_soon(self) -> None:
-        """Fetch the keys, because the issuer has revoked one."""
+        """Fetch the keys, the feed's too, because the issuer has revoked one."""
 
 
 class RemoteFeed:
@@ -76,6 +90,7 @@ class RemoteFeed:
 
     Args:
         issuer: whose messages are believed.
+        max_key_age_offline_s: how long the feed's keys are used after the last successful fetch of them.
         max_staleness_s: after so long without hearing anything the verifier does what `on_silence` says.
         inline: no thread: whoever verifies asks by `poll_if_due`.
         jitter: a random number from 0 up to 1.
@@ -87,6 +102,7 @@ class RemoteFeed:
         issuer: str,
         transport: Transport,
         timeout_s: float,
+        max_key_age_offline_s: float,
         max_staleness_s: float,
         on_silence: OnSilence,
         inline: bool,
@@ -97,6 +113,7 @@ class RemoteFeed:
         self._issuer = issuer
         self._transport = transport
         self._timeout_s = timeout_s
+        self._max_key_age_offline_s = max_key_age_offline_s
         self._max_staleness_s = max_staleness_s
         self._on_silence = on_silence
         self._inline = inline
@@ -106,6 +123,11 @@ class RemoteFeed:
         self.owner: Owner | None = None
         self._following = Following()
         self._keys: KeySet | None = None
+        self._keys_at = float("-inf")  # monotonic, when the fetch that brought them began
+        self._keys_number = 0
+        self._numbers = itertools.count(1)  # of the fetches of keys, in the order in which they begin
+        self._keys_asked_at = float("-inf")
+        self._keys_error: str | None = None
         self._addresses: FeedAddresses | None = None
         self._heard_at: float | None = None
         self._mode: Mode = "none"
@@ -175,6 +197,7 @@ class RemoteFeed:
             head=self._following.seq,
             lag_s=lag_s,
             last_error=self.last_error,
+            keys_error=self._keys_error,
         )
 
     # Beginning and ending
@@ -278,9 +301,9 @@ class RemoteFeed:
         transport = self._transport
         if addresses is None or addresses.stream_uri is None or not isinstance(transport, HttpsTransport):
             raise NoStream("there is none")
-        keys = self._fetch_keys()
+        self._have_keys()
         if self._following.position is None:
-            self._fetch_snapshot(keys)
+            self._fetch_snapshot()
         headers = {"Last-Event-ID": self._following.position or ""}
         stream_uri = addresses.stream_uri
         try:
@@ -301,7 +324,7 @@ class RemoteFeed:
                 raise NoStream(str(fault)) from None
             while self._thread is me:
                 self._mode = "stream"
-                self._take_frame(kind, data, keys)
+                self._take_frame(kind, data)
                 kind, data = stream.next(DEAD_S)
         finally:
             with self._stopped:
@@ -338,24 +361,23 @@ class RemoteFeed:
         addresses = self._addresses
         if addresses is None:
             raise FetchError("there is no feed of revocations")
-        keys = self._keys or self._fetch_keys()
-        self._keys = None  # fetched anew unless all goes well
+        if self._keys is None or self.last_error is not None:
+            self._have_keys()
         position = self._following.position
         if position is None:
-            self._fetch_snapshot(keys)
+            self._fetch_snapshot()
         else:
             joint = "&" if "?" in addresses.snapshot_uri else "?"
             body = self._get(f"{addresses.snapshot_uri}{joint}after={position}", MAX_SNAPSHOT_BYTES)
             for kind, data in parse_frames(body):
-                self._take_frame(kind, data, keys)
+                self._take_frame(kind, data)
         self._mode = "inline" if self._inline else "poll"
-        self._keys = keys
 
-    def _take_frame(self, kind: str, data: str, keys: KeySet) -> None:
+    def _take_frame(self, kind: str, data: str) -> None:
         if kind == "resync":
-            self._fetch_snapshot(keys)
+            self._fetch_snapshot()
             return
-        message = parse_event(data, keys, self._issuer)
+        message = self._believe(parse_event, data)
         with self._taking:
             taken = self._following.take_event(message, monotonic=self._monotonic(), wall=self._clock())
         self._took(taken)
@@ -365,22 +387,72 @@ class RemoteFeed:
             self._gap_after = position
             raise FetchError("something is missing before what came")  # asked for once again from where we are
         if taken.resync:
-            self._fetch_snapshot(keys)
+            self._fetch_snapshot()
 
-    def _fetch_snapshot(self, keys: KeySet) -> None:
+    def _fetch_snapshot(self) -> None:
         addresses = self._addresses
         if addresses is None:
             raise FetchError("there is no feed of revocations")
-        message = parse_snapshot(self._get(addresses.snapshot_uri, MAX_SNAPSHOT_BYTES), keys, self._issuer)
+        message = self._believe(parse_snapshot, self._get(addresses.snapshot_uri, MAX_SNAPSHOT_BYTES))
         with self._taking:
             taken = self._following.take_snapshot(message, monotonic=self._monotonic(), wall=self._clock())
         self._took(taken)
 
-    def _fetch_keys(self) -> KeySet:
+    # The feed's own keys
+
+    def _believe(self, parse: Callable[[str | bytes, KeySet, str], Message], raw: str | bytes) -> Message:
+        """Read a message; where it names an unknown key, judge it again by the keys of now, once in KEYS_AGAIN_S."""
+        try:
+            return parse(raw, self._known_keys(), self._issuer)
+        except FeedKeyUnknown:
+            now = self._monotonic()
+            if now - self._keys_asked_at < KEYS_AGAIN_S:
+                raise
+        self._fetch_keys()
+        self._keys_asked_at = now  # only now: a fetch that failed is tried again with the next connection
+        return parse(raw, self._known_keys(), self._issuer)
+
+    def _known_keys(self) -> KeySet:
+        """Give the keys that may sign messages: none that is revoked, wherever it is still published."""
+        keys = self._keys
+        if keys is None or self._monotonic() >= self._keys_at + self._max_key_age_offline_s:
+            raise FetchError("the keys of the feed were last fetched too long ago")
+        return keys.without(self.revoked_keys)
+
+    def _have_keys(self) -> None:
+        """Fetch the keys unless that was done a moment ago: after a failure, it may have been for want of them."""
+        if self._keys is None or self._monotonic() - self._keys_at >= KEYS_AGAIN_S:
+            self._fetch_keys()
+
+    def _fetch_keys(self) -> None:
         addresses = self._addresses
         if addresses is None:
             raise FetchError("there is no feed of revocations")
-        return parse_key_set(self._get(addresses.jwks_uri, None), ASYMMETRIC)
+        began, number = self._monotonic(), next(self._numbers)
+        fetched = parse_key_set(self._get(addresses.jwks_uri, None), ASYMMETRIC)
+        with self._taking:
+            if number > self._keys_number:  # else another thread's, which began later, has brought newer ones already
+                self._keys, self._keys_at, self._keys_number = fetched, began, number
+        self._keys_error = None
+
+    def refresh_keys(self, since: float) -> None:
+        """Fetch the feed's keys, unless that was done since the monotonic time `since`; failing, keep the known ones.
+
+        Called beside whoever follows, and with each fetch of the issuer's keys: a key that is published ahead is known
+        before it signs, and one that is published no more is not believed for longer than a token's key would be.
+        """
+        if self._keys is None or self._keys_at >= since:
+            return
+        try:
+            self._fetch_keys()
+        except FetchError as fault:
+            said = str(fault)
+            if said != self._keys_error:  # once, not with each retry
+                _log.warning("%s: the feed's keys could not be fetched, the known ones stay: %s", self._issuer, said)
+            self._keys_error = said
+        except Exception as fault:  # noqa: BLE001 # whatever it was, nobody else would fetch the issuer's keys
+            _log.exception("%s: unexpected fault while fetching the feed's keys", self._issuer)
+            self._keys_error = f"unexpected {type(fault).__name__}"
 
     def _get(self, uri: str, max_bytes: int | None) -> bytes:
         transport = self._transport

@@ -45,6 +45,7 @@ def remote_keys(
         issuer=policy.issuer,
         transport=transport,
         timeout_s=timeout_s,
+        max_key_age_offline_s=max_key_age_offline_s,
         max_staleness_s=max_staleness_s,
         on_silence=on_silence,
         inline=inline,

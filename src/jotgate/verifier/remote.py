@@ -75,6 +75,8 @@ class RemoteKeys:
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
         self._next = Attempt()
+        self._told = False
+        """Whether the issuer has revoked a key since the last fetch began."""
         _everyone.add(self)
 
     def snapshot(self) -> Snapshot:
@@ -180,11 +182,14 @@ class RemoteKeys:
             waited_for.end()
 
     def refresh_soon(self) -> None:
-        """Fetch the keys now, within the bounds that unknown keys have, too."""
+        """Fetch the keys at once, and once more where a fetch is under way, which may have come too early.
+
+        The issuer has signed that a key is revoked, so no cooldown is due, and none is used up: the successor's tokens
+        may need it.
+        """
         with self._changed:
-            if self._thread is not None and self._schedule.ask(self._monotonic()):
-                self._next.in_flight = True
-                self._changed.notify_all()
+            self._told = True
+            self._changed.notify_all()
 
     def after_fork(self) -> None:
         """Forget, in a forked child, the thread that stayed with the parent and locks that it may have held."""
@@ -213,6 +218,7 @@ class RemoteKeys:
     def _run(self) -> None:
         me = threading.current_thread()
         while (attempt := self._await_due(me)) is not None:
+            began = self._monotonic()
             fetched = self._try()
             with self._changed:
                 if self._thread is me:  # else closed meanwhile: a successor's newer result must stand
@@ -223,6 +229,7 @@ class RemoteKeys:
                 self.feed.first.take_along(attempt)  # for whoever waits, what is revoked belongs to it
             else:
                 attempt.end()
+            self.feed.refresh_keys(began)
 
     def _try(self) -> Fetched | str:
         """Fetch once; the reason where that failed."""
@@ -239,8 +246,9 @@ class RemoteKeys:
         with self._changed:
             while self._thread is me:
                 left_s = self._schedule.due_at - self._monotonic()
-                if self._next.in_flight or left_s <= 0:
+                if self._next.in_flight or self._told or left_s <= 0:
                     self._next.in_flight = True
+                    self._told = False
                     return self._next
                 self._changed.wait(min(left_s, threading.TIMEOUT_MAX))
             return None
@@ -325,13 +333,21 @@ class InlineKeys(RemoteKeys):
         if not self.is_due or not self._fetching.acquire(blocking=self._usable() is None):
             return
         try:
-            if self._monotonic() >= self._schedule.due_at:
-                fetched = self._try()
-                with self._changed:
-                    self._take(fetched)
+            self._fetch_if_due()
             self.feed.poll_if_due()
+            self._fetch_if_due()  # the feed may have told that a key is revoked
         finally:
             self._fetching.release()
+
+    def _fetch_if_due(self) -> None:
+        began = self._monotonic()
+        if not self._told and began < self._schedule.due_at:
+            return
+        self._told = False
+        fetched = self._try()
+        with self._changed:
+            self._take(fetched)
+        self.feed.refresh_keys(began)
 
     async def refresh_inline(self) -> None:
         """Do the same without blocking the event loop; under another one than asyncio's do nothing."""
@@ -341,7 +357,7 @@ class InlineKeys(RemoteKeys):
     @property
     def is_due(self) -> bool:
         """Whether there is anything to fetch."""
-        return self._monotonic() >= self._schedule.due_at or self.feed.is_due
+        return self._told or self._monotonic() >= self._schedule.due_at or self.feed.is_due
 
     def coming(self) -> Attempt:
         """Fetch, once that is due, and return what is over then."""
