@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import math
-from typing import Any, cast
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 from hypothesis import example, given
@@ -19,6 +20,9 @@ from jotgate.core.encoding import (
     parse_json_object,
 )
 from jotgate.core.errors import MalformedToken
+
+if TYPE_CHECKING:
+    from _collections_abc import dict_values
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
@@ -179,8 +183,22 @@ def test_nesting_is_taken_up_to_the_limit_and_no_deeper() -> None:
 
 
 def test_brackets_in_texts_and_side_by_side_do_not_nest() -> None:
-    value = {"a": "[[[[{{{{", "b": [[], [], [], {}], "c": '\\"[[[', "d": ["]]"], "\\": 1}
+    value = {"c": "\\", "a": "[[[[{{{{", "b": [[], [], [], {}], "e": '\\"[[[', "d": ["]]"], "\\": 1}
     assert parse_json_object(json.dumps(value).encode(), max_depth=3) == value
+
+
+def test_what_closes_again_counts_once_and_an_open_text_does_not_nest() -> None:
+    for raw, reason in (
+        (b'{"a":[[],[],[[[]]]]}', "nesting_too_deep"),
+        (b'{"a":{"a":{"a":{"a":"[', "invalid_json"),
+    ):
+        with pytest.raises(JsonRefused) as refused:
+            parse_json_object(raw, max_depth=4)
+        assert refused.value.reason == reason
+
+
+def test_a_refusal_is_a_sentence_without_its_reason() -> None:
+    assert str(JsonRefused("invalid_json", "A sentence.")) == "A sentence."
 
 
 @pytest.mark.parametrize("max_depth", [32, 10**9])
@@ -215,6 +233,26 @@ def test_what_json_does_not_have_is_not_written(members: dict[str, Any], reason:
     with pytest.raises(JsonRefused) as refused:
         encode_json_object(members)
     assert refused.value.reason == reason
+
+
+class Sly(dict[str, object]):
+    """Shows another content to whoever looks than to msgspec, which takes what is stored."""
+
+    def values(self) -> dict_values[str, object]:
+        return {}.values()
+
+
+class Pair(NamedTuple):
+    one: int
+
+
+@pytest.mark.parametrize(
+    "value", [Sly(a=math.nan), OrderedDict(a=1), Pair(1), type("Own", (list,), {})(), type("Own", (str,), {})("x")]
+)
+def test_a_value_of_a_type_derived_from_one_of_jsons_is_not_written(value: object) -> None:
+    with pytest.raises(JsonRefused) as refused:
+        encode_json_object({"a": value})
+    assert (refused.value.reason, refused.value.member) == ("invalid_json", "a")
 
 
 def test_what_could_not_be_read_back_for_its_depth_is_not_written() -> None:

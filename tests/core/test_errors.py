@@ -6,6 +6,8 @@ import jotgate
 from jotgate import JotgateError, RequestRefused, SettingsError, TokenError
 
 CODES = {
+    "JotgateError": "jotgate_error",
+    "TokenError": "token_refused",
     "MalformedToken": "malformed_token",
     "AlgorithmRefused": "algorithm_refused",
     "UnknownKey": "unknown_key",
@@ -19,7 +21,7 @@ CODES = {
     "RequestRefused": "request_refused",
     "SettingsError": "settings_refused",
 }
-TOKEN_ERRORS = list(CODES)[:8]
+TOKEN_ERRORS = list(CODES)[1:10]
 
 
 def test_codes_are_stable() -> None:

@@ -310,6 +310,23 @@ def test_a_closed_type_refuses_own_claims_that_it_does_not_know_and_no_registere
     assert refusal(forge, forge.token(tenant="nobody"), demanded) == ""
 
 
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("tag_field", ["client_id", "kind"])
+def test_a_types_tag_is_demanded_of_the_claim_that_holds_it(forge: Forge, tag_field: str, closed: bool) -> None:
+    tagged = msgspec.defstruct(
+        "Tagged", [("tenant", str)], tag_field=tag_field, tag="gold", forbid_unknown_fields=closed
+    )
+    demanded = policy(claims_type=tagged)
+    own: dict[str, Json]
+    for own in ({tag_field: "gold"}, {tag_field: ...}):
+        assert verify(forge, forge.token(tenant="acme", **own), demanded).custom == tagged("acme")
+    for own in ({tag_field: "silver"}, {tag_field: "silver", "more": 1}):
+        assert refusal(forge, forge.token(tenant="acme", **own), demanded) == tag_field
+    if closed:
+        own = {tag_field: "gold", "more": 1}
+        assert refusal(forge, forge.token(tenant="acme", **own), demanded) == "more"
+
+
 def test_what_a_types_own_check_refuses_is_refused_without_its_words(forge: Forge) -> None:
     demanded = policy(claims_type=Ordered)
     assert verify(forge, forge.token(low=1, high=2), demanded).custom == Ordered(1, 2)
@@ -391,4 +408,5 @@ def test_the_shortest_lifetime_is_a_second() -> None:
 
 def test_policies_are_equal_whose_types_and_values_are() -> None:
     assert policy(typ=["JWT"]) == policy(typ="application/jwt")
+    assert policy(typ=["JWT"]).typ == "jwt"
     assert policy(claim_values={"azp": ["a", "b"]}) == policy(claim_values={"azp": ["b", "a", "a"]})

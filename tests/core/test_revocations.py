@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jotgate.core.claims import Claims, Policy
 from jotgate.core.errors import TokenRevoked
 from jotgate.core.jwk import Key
-from jotgate.core.revocations import Revocation, RevocationList, Revocations
+from jotgate.core.revocations import Kind, Revocation, RevocationList, Revocations
 from jotgate.core.token import issue_token, verify_token
 from jotgate.keygen import generate_key
 
@@ -110,6 +110,15 @@ def test_being_told_again_does_not_keep_an_entry_longer() -> None:
     kept.add([Revocation("session", ("a",))], keep_until=20)
     kept.drop(10)
     assert len(kept) == 0
+
+
+@pytest.mark.parametrize("kind", ["session", "token", "client"])
+def test_an_empty_id_in_a_token_is_none_also_where_an_empty_one_is_revoked(kind: Kind) -> None:
+    nameless, revocation = claims(sid="", jti="", client_id=""), Revocation(kind, ("",), 1_000)
+    assert not revocation.covers(nameless)
+    kept = RevocationList()
+    kept.add([revocation], keep_until=10)
+    kept.revocations.check_revoked(nameless)
 
 
 def test_sessions_are_added_to_what_readers_hold_already_and_nothing_else_is_taken_from_them() -> None:

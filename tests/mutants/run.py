@@ -6,7 +6,8 @@ the code does nothing, or no test can tell, and then MUTANTS.md beside this file
 has no line there.
 
 Results are appended to `.mutants/results.jsonl`, so that a run can be stopped and goes on where it was; one counts
-until the function around the change is written anew. `--again` runs the survivors again.
+until the function around the change is written anew. `--again` runs the survivors again, so that `--quick` can sort out
+most at first.
 
 Why no library does it: cosmic-ray 8.7 starts a process, and with it pytest, for each mutant, and chooses no tests.
 mutmut 3.8 forks, but leaves out what runs at import (the tables and patterns that decide here) and functions with
@@ -332,7 +333,7 @@ class Job:
     """Made before the core is imported, because the import runs it already."""
 
 
-def plan(module: Module, mutant: Mutant, covered: Coverage, *, cold: bool) -> Job:
+def plan(module: Module, mutant: Mutant, covered: Coverage, *, cold: bool, quick_s: float | None = None) -> Job:
     contexts = covered.of(module.name, mutant.lines)
     tests = contexts - {"import", "collect"}
     if mutant.function is None or not tests:
@@ -342,7 +343,11 @@ def plan(module: Module, mutant: Mutant, covered: Coverage, *, cold: bool) -> Jo
     # A function that the import has made within another, already called one is not to be reached from outside.
     whole = covered.of(module.name, mutant.body)
     cold = cold or mutant.function is None or "import" in whole or (mutant.nested and "collect" in whole)
-    return Job(module, mutant, tests or set(covered.seconds), cold)
+    tests = tests or set(covered.seconds)
+    if quick_s is not None:
+        # A look in advance: what survives it is to be run again, by all tests.
+        tests = {test for test in tests if covered.seconds.get(test, 0) < quick_s} or tests
+    return Job(module, mutant, tests, cold)
 
 
 class Results:
@@ -498,6 +503,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="run the survivors that have no reason yet again")
     parser.add_argument("--cold", action="store_true", help="make each before the tests are imported, which may use it")
+    parser.add_argument("--quick", type=float, metavar="S", help="ask only the tests that take less than S seconds")
     parser.add_argument("--report", action="store_true", help="run nothing")
     options = parser.parse_args()
     STATE.mkdir(exist_ok=True)
@@ -508,7 +514,7 @@ def main() -> int:
         covered = tests_of_lines(modules)
         known = explained()
         jobs = [
-            plan(module, mutant, covered, cold=options.cold)
+            plan(module, mutant, covered, cold=options.cold, quick_s=options.quick)
             for module in modules
             for mutant in module.mutants
             if _is_named(mutant, options.names)

@@ -651,9 +651,8 @@ def _check_shape(members: dict[str, Any], registered: Registered, policy: Policy
 
 def read_custom(members: dict[str, Any], claims_type: type[msgspec.Struct]) -> msgspec.Struct:
     """Read the claims into a policy's `claims_type`. Raises ClaimRefused, which names the claim and no value."""
-    config = claims_type.__struct_config__
-    known = claims_type.__struct_encode_fields__
-    if config.forbid_unknown_fields:
+    known = _known_names(claims_type)
+    if claims_type.__struct_config__.forbid_unknown_fields:
         members = {name: value for name, value in members.items() if name not in REGISTERED or name in known}
     try:
         # A copy, because msgspec passes on what is in a field of any type, and whoever gets `custom` may change it.
@@ -661,6 +660,12 @@ def read_custom(members: dict[str, Any], claims_type: type[msgspec.Struct]) -> m
     except Exception:  # noqa: BLE001 - a set of lists is a TypeError, and a type's own __post_init__ may raise anything
         # The sentence of whatever was raised may quote the value, so the claim at fault is looked for instead.
         raise _own_fault(members, claims_type) from None
+
+
+def _known_names(claims_type: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Give the claims that a type reads: those of its fields, and that which must say the type's own tag."""
+    tag_field = claims_type.__struct_config__.tag_field
+    return (*claims_type.__struct_encode_fields__, *(() if tag_field is None else (tag_field,)))
 
 
 def _own_fault(members: dict[str, Any], claims_type: type[msgspec.Struct]) -> ClaimRefused:
@@ -674,8 +679,12 @@ def _own_fault(members: dict[str, Any], claims_type: type[msgspec.Struct]) -> Cl
             msgspec.convert(members[name], field.type)
         except Exception:  # noqa: BLE001 - as above
             return ClaimRefused(f"The claim {name!r} is not of the type that is demanded here.", claim=name)
-    if claims_type.__struct_config__.forbid_unknown_fields:
+    config = claims_type.__struct_config__
+    if config.tag_field is not None and members.get(config.tag_field, config.tag) != config.tag:
+        name = config.tag_field
+        return ClaimRefused(f"The claim {name!r} has not the value that is demanded here.", claim=name)
+    if config.forbid_unknown_fields:
         for name in members:
-            if name not in claims_type.__struct_encode_fields__:
+            if name not in _known_names(claims_type):
                 return ClaimRefused(f"The claim {name!r} is not one that is known here.", claim=name)
     return ClaimRefused("The token's claims are not of the type that is demanded here.", claim="")

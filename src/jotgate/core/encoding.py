@@ -74,7 +74,7 @@ def encode_json_object(members: dict[str, Any], *, max_depth: int = MAX_JSON_DEP
             raise
     try:
         return _encode(members)
-    except (ValueError, OverflowError):  # lone surrogates, integers of more than 4300 digits
+    except ValueError:  # lone surrogates, integers of more than 4300 digits
         raise JsonRefused("invalid_json", "A text is not Unicode, or a number too long.") from None
 
 
@@ -84,19 +84,18 @@ def _check_name(name: object) -> None:
 
 
 def _check_json(value: object, levels: int) -> None:
-    kind = type(value)
-    if kind in _SCALARS:
+    if type(value) in _SCALARS:
         if isinstance(value, float) and not math.isfinite(value):
             raise JsonRefused("number_out_of_range", "NaN and infinities are not JSON numbers.")
         return
     if levels == 0:
         raise JsonRefused("nesting_too_deep", "The value nests too deeply.")
     members: Iterable[object]
-    if kind is dict and isinstance(value, dict):
+    if type(value) is dict:
         for name in value:
             _check_name(name)
         members = value.values()
-    elif kind in (list, tuple) and isinstance(value, (list, tuple)):
+    elif type(value) is list or type(value) is tuple:
         members = value
     else:
         raise JsonRefused("invalid_json", "The value is not one that JSON has.")
