@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jotgate.core.encoding import decode_segment
 from jotgate.core.feed import (
     EVENT_TYP,
     SNAPSHOT_TYP,
     FeedKeyUnknown,
     FeedRefused,
+    Message,
     parse_event,
     parse_snapshot,
     sign_event,
@@ -185,3 +187,73 @@ def test_anything_else_raises_feed_refused(raw: str | bytes) -> None:
     for parse in (parse_snapshot, parse_event):
         with pytest.raises(FeedRefused):
             parse(raw, KEYS, ISSUER)
+
+
+def content(raw: str) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(decode_segment(raw.split(".")[1]))
+    return said
+
+
+def test_on_the_wire_ids_of_one_length_share_a_text_and_what_says_nothing_is_left_out() -> None:
+    assert content(snapshot()) == {
+        "iss": ISSUER,
+        "log_id": "log",
+        "seq": 7,
+        "iat": 1_000,
+        "keep_s": 3_720,
+        "entries": [
+            {"kind": "session", "ids": "a" * 22 + "b" * 22, "size": 22},
+            {"kind": "session", "ids": "short", "size": 5},
+            {"kind": "token", "ids": "jti", "size": 3},
+            {"kind": "client", "ids": "web", "size": 3, "at": 1_000},
+            {"kind": "all", "at": 2_000},
+            {"kind": "key", "ids": "kid", "size": 3},
+        ],
+    }
+    assert content(event(revocations=[Revocation("token", ("jti",), 5)]))["entries"] == [
+        {"kind": "token", "ids": "jti", "size": 3}
+    ]
+    assert content(event())["prev"] == 6
+
+
+def read(**changed: object) -> Message:
+    return parse_event(sign_jws(json.dumps(GOOD | changed).encode(), KEY, typ=EVENT_TYP), KEYS, ISSUER)
+
+
+def test_messages_are_taken_up_to_the_borders_of_their_numbers_and_texts() -> None:
+    assert read(seq=2**53 - 1, prev=2**53 - 1, iat=2**53 - 1).seq == 2**53 - 1
+    assert read(seq=0, prev=0, iat=0).seq == 0
+    assert read(keep_s=86_400).keep_s == 86_400
+    assert read(log_id="x" * 64).log_id == "x" * 64
+    with pytest.raises(FeedRefused):
+        read(log_id="x" * 65)
+    assert read(entries=[GROUP | {"size": 256, "ids": "x" * 256}]).revocations[0].ids == ("x" * 256,)
+
+
+def test_a_group_says_nothing_that_it_leaves_out() -> None:
+    assert read(entries=[{"kind": "session", "size": 1}]).revocations == (Revocation("session", ()),)
+    assert read(entries=[{"kind": "all"}]).revocations == (Revocation("all", (), 0),)
+    with pytest.raises(FeedRefused):
+        read(entries=[{"kind": "session", "ids": "ab"}])
+
+
+@pytest.mark.parametrize(
+    ("parse", "longest"), [(parse_event, 256 * 1024), (parse_snapshot, 32 * 1024 * 1024)], ids=["event", "snapshot"]
+)
+def test_the_longest_message_is_looked_at_and_one_byte_more_is_not(
+    parse: Callable[[str, KeySet, str], Message], longest: int
+) -> None:
+    head, _, _ = event().split(".")
+    for length, said in ((longest, "bad_signature"), (longest + 1, "malformed_token")):
+        for tail in ("A" * 86, "A" * 87):  # the body must not be one character longer than whole groups
+            body = "A" * (length - len(head) - len(tail) - 2)
+            if len(body) % 4 != 1:
+                with pytest.raises(FeedRefused, match=said):
+                    parse(f"{head}.{body}.{tail}", KEYS, ISSUER)
+                break
+
+
+def test_a_message_is_a_value_and_its_refusal_has_a_code() -> None:
+    with pytest.raises(AttributeError):
+        read().seq = 8  # type: ignore[misc] # the promise
+    assert FeedRefused.code == "feed_refused"

@@ -1,5 +1,7 @@
 """Forwarding headers count only as far as configured proxies vouch for them."""
 
+from ipaddress import ip_network
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,3 +120,83 @@ def test_any_header_of_a_trusted_proxy_is_read_without_an_error(lines: list[str]
 def test_what_is_neither_address_nor_count_is_refused(value: list[str] | int) -> None:
     with pytest.raises(ValueError, match=r"neither|count"):
         TrustedProxies.parse(value)
+
+
+def test_who_is_trusted_is_an_exact_value() -> None:
+    assert TrustedProxies.parse(["10.0.0.0/8", "::1"]) == TrustedProxies((ip_network("10.0.0.0/8"), ip_network("::1")))
+    assert TrustedProxies.parse(16).count == 16
+    assert not TrustedProxies.parse(0)
+    with pytest.raises(AttributeError):
+        ONE.count = 1  # type: ignore[misc] # the promise
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "ws", "wss"])
+@pytest.mark.parametrize(("peer", "local"), [(CLIENT, False), ("127.0.0.1", True), ("::1", True), (None, False)])
+def test_nobody_reads_along_on_tls_and_on_loopback(scheme: str, peer: str | None, local: bool) -> None:
+    sender = resolve_sender(peer, scheme, proxies=NOBODY)
+    assert sender.secure is (scheme in ("https", "wss"))
+    assert sender.confidential is (sender.secure or local)
+    with pytest.raises(AttributeError):
+        sender.secure = True  # type: ignore[misc] # the promise
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        (" 192.0.2.1 ", "192.0.2.1"),
+        ("[::1]:8", "::1"),
+        ("[::1]:65535", "::1"),
+        ("[::1]:", None),
+        ("[::1]:123456", None),
+        ("192.0.2.1:8", "192.0.2.1"),
+        ("192.0.2.1:65535", "192.0.2.1"),
+        ("192.0.2.1:", None),
+        ("192.0.2.1:123456", None),
+        ("[]", None),
+        (":80", None),
+    ],
+)
+def test_a_port_has_one_to_five_digits(text: str, address: str | None) -> None:
+    found = parse_address(text)
+    assert (str(found) if found else None) == address
+
+
+def told(**headers: list[str]) -> tuple[str, bool]:
+    sender = resolve_sender("10.0.0.1", "http", **headers, proxies=ONE)
+    return str(sender.address), sender.secure
+
+
+def test_two_headers_that_agree_are_believed() -> None:
+    both = {"forwarded": [f"for={CLIENT};proto=https"], "forwarded_for": [CLIENT], "forwarded_proto": ["https"]}
+    assert told(**both) == (CLIENT, True)
+
+
+def test_a_named_proxy_that_says_nothing_speaks_tls() -> None:
+    assert told() == ("10.0.0.1", True)
+    assert told(forwarded_for=[CLIENT]) == (CLIENT, True)
+    assert told(forwarded=[f"for={CLIENT}"]) == (CLIENT, True)
+
+
+def test_where_all_are_ours_the_furthest_is_the_sender() -> None:
+    assert told(forwarded_for=["10.0.0.9, 10.0.0.2"])[0] == "10.0.0.9"
+    assert told(forwarded=["for=10.0.0.9, for=10.0.0.2"])[0] == "10.0.0.9"
+
+
+def test_lines_spaces_quotes_and_case_of_forwarded_do_not_matter() -> None:
+    for proto, secure in (("https", True), ('"HTTPS"', True), ("wss", True), ('"http"', False), ("ws", False)):
+        lines = [f"for={CLIENT};proto=http , FOR = {CLIENT} ; Proto = {proto}", "for=10.0.0.2", "for=10.0.0.3"]
+        assert told(forwarded=lines) == (CLIENT, secure)
+
+
+def test_the_protocol_of_a_sender_is_its_own_or_the_last_one_known() -> None:
+    two = [f"{CLIENT} , 10.0.0.2"]
+    for protos, secure in ((["HTTPS"], True), (["http"], False), (["https", "http"], True), (["http , https"], False)):
+        assert told(forwarded_for=two, forwarded_proto=protos) == (CLIENT, secure)
+    assert told(forwarded_for=["10.0.0.2"], forwarded_proto=["https,http"]) == ("None", True)
+
+
+@pytest.mark.parametrize(("ours", "address"), [(31, CLIENT), (32, "10.0.0.2")])
+def test_32_hops_are_looked_at(ours: int, address: str) -> None:
+    hops = [CLIENT] + ["10.0.0.2"] * ours
+    assert told(forwarded_for=[",".join(hops)])[0] == address
+    assert told(forwarded=[",".join(f"for={hop}" for hop in hops)])[0] == address
