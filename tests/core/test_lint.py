@@ -627,3 +627,13 @@ def test_rules_tell_all_their_faults_cannot_be_changed_and_have_no_switch_for_se
 
 def test_standard_claims_alone_are_passed_at_once() -> None:
     assert lint_claims(dict.fromkeys(REGISTERED, TOKEN), 5, STRICT) == []
+
+
+def test_rules_are_named_and_are_taken_from_any_iterable_down_to_one_byte() -> None:
+    assert LintRules(max_payload_bytes=1).max_payload_bytes == 1
+    names: Json = iter(("Base Salary", "grade"))
+    assert LintRules(refused_names=names).refused_names == ("base salary", "grade")
+    with pytest.raises(SettingsError):
+        LintRules(refused_names=("fine", "--"))
+    with pytest.raises(TypeError):
+        LintRules(("fine",))  # type: ignore[call-arg] # the promise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from inspect import signature
 from typing import Any, TypeAlias
 
 import msgspec
@@ -22,6 +23,7 @@ from jotgate import (
     generate_key,
     verify_token,
 )
+from jotgate.core import presets
 from jotgate.core.encoding import encode_segment
 
 Json: TypeAlias = Any
@@ -557,3 +559,60 @@ def test_every_preset_forgives_5_seconds_and_reads_no_own_claims_unless_told_to(
     plain, own = preset(**PRESETS[preset]), preset(**PRESETS[preset], leeway_s=7, claims_type=Own)
     assert (plain.leeway_s, plain.claims_type) == (5, None)
     assert (own.leeway_s, own.claims_type) == (7, Own)
+
+
+@pytest.mark.parametrize("name", ["auth0", "cognito", "entra", "keycloak", "google"])
+def test_a_preset_and_its_shape_have_the_same_defaults(name: str) -> None:
+    policy, shape = (signature(getattr(owner, name)).parameters for owner in (Policy, presets))
+    for parameter in shape:
+        assert policy[parameter].default == shape[parameter].default
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "most_s"),
+    [
+        ("auth0", {"domain": "a.auth0.com", "audience": "a"}, 30 * 86_400),
+        ("cognito", COGNITO, 86_400),
+        ("entra", {"tenant_id": TENANT, "audience": API}, 28 * 3_600 + 300),
+        ("keycloak", {"base_url": "https://sso.example.com", "realm": "r", "audience": "a"}, 86_400),
+    ],
+)
+def test_a_presets_lifetime_is_a_whole_number_with_borders(name: str, given: dict[str, Json], most_s: int) -> None:
+    make = getattr(presets, name)
+    for taken in (1, most_s):
+        assert make(**given, max_lifetime_s=taken)["max_lifetime_s"] == taken
+    for refused in (0, most_s + 1, 60.0, True):
+        with pytest.raises(SettingsError, match=f"{name}: max_lifetime_s"):
+            make(**given, max_lifetime_s=refused)
+
+
+def test_keycloaks_shape_is_whole() -> None:
+    given: dict[str, Json] = {"base_url": "https://sso.example.com", "realm": "r", "audience": iter(("a", "b"))}
+    assert presets.keycloak(**given, client_id="web") == {
+        "issuer": "https://sso.example.com/realms/r",
+        "audience": "a",
+        "audience_aliases": ["b"],
+        "algorithms": ("RS256",),
+        "typ": ("JWT", "at+jwt"),
+        "claim_values": {"typ": "Bearer", "azp": "web"},
+        "forbidden": ("events",),
+        "max_lifetime_s": 3_600,
+    }
+
+
+def test_what_tells_other_tokens_apart_is_forbidden_in_access_tokens() -> None:
+    foreign = ("nonce", "at_hash", "c_hash", "events")
+    auth0_shape = presets.auth0(domain="a.auth0.com", audience="a")
+    assert auth0_shape["forbidden"] == presets.entra(tenant_id=TENANT, audience=API)["forbidden"] == foreign
+    assert auth0_shape["typ"] == ("JWT", "at+jwt")
+
+
+@pytest.mark.parametrize("algorithms", [("RS256", "HS256"), ("HS256",)])
+def test_no_preset_takes_hmac_beside_key_pairs(algorithms: tuple[str, ...]) -> None:
+    with pytest.raises(SettingsError, match="auth0: algorithms must be those of key pairs"):
+        presets.auth0(domain="a.auth0.com", audience="a", algorithms=algorithms)
+
+
+def test_algorithms_that_are_no_names_are_a_fault_of_the_settings() -> None:
+    with pytest.raises(SettingsError, match="algorithms"):
+        Policy.auth0(domain="a.auth0.com", audience="a", algorithms=(["RS256"],))  # type: ignore[arg-type] # on purpose
