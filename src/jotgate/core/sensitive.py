@@ -123,7 +123,7 @@ def words_of(name: str) -> str:
 
 # Most names need no closer look.
 _HINTS = re.compile(
-    r"pass|pwd|secret|ssn|social|insurance|card|cv[cv]|iban|bban|bank|key|token|wort|ccn|cc.?n|pan.?n|^p[ai]n$"
+    r"pass|pwd|secret|ssn|social|insurance|card|cv[cv]|iban|bban|bank|key|token|wort|cc.?[dnp]|pan.?n|^p[ai]n$"
 )
 
 _REFUSED = re.compile(
