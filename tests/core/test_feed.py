@@ -257,3 +257,9 @@ def test_a_message_is_a_value_and_its_refusal_has_a_code() -> None:
     with pytest.raises(AttributeError):
         read().seq = 8  # type: ignore[misc] # the promise
     assert FeedRefused.code == "feed_refused"
+
+
+@pytest.mark.parametrize("payload", [b"[]", b"text", b'{"iss":1,"iss":1}', b"\xff"])
+def test_a_content_that_is_no_json_object_is_refused(payload: bytes) -> None:
+    with pytest.raises(FeedRefused, match="content"):
+        parse_event(sign_jws(payload, KEY, typ=EVENT_TYP), KEYS, ISSUER)

@@ -190,9 +190,10 @@ def test_lines_spaces_quotes_and_case_of_forwarded_do_not_matter() -> None:
 
 def test_the_protocol_of_a_sender_is_its_own_or_the_last_one_known() -> None:
     two = [f"{CLIENT} , 10.0.0.2"]
-    for protos, secure in ((["HTTPS"], True), (["http"], False), (["https", "http"], True), (["http , https"], False)):
+    for protos, secure in ((["HTTPS"], True), (["http"], False), (["https", "http"], True), (["https , http"], True)):
         assert told(forwarded_for=two, forwarded_proto=protos) == (CLIENT, secure)
     assert told(forwarded_for=["10.0.0.2"], forwarded_proto=["https,http"]) == ("None", True)
+    assert told(forwarded_for=[f"{CLIENT}, ,"], forwarded_proto=["https", " "]) == (CLIENT, True)
 
 
 @pytest.mark.parametrize(("ours", "address"), [(31, CLIENT), (32, "10.0.0.2")])
