@@ -11,6 +11,7 @@ from jotgate.server.secret import Secret
 from jotgate.server.store import Store
 from jotgate.server.store.postgres import PostgresStore
 from jotgate.server.store.sqlite import SqliteStore
+from tests.server.store.support import PASSWORD_HASH
 from tests.services import PostgresServer
 
 MakeStore = Callable[[], Store]
@@ -78,7 +79,7 @@ def new_account() -> NewAccount:
         given: dict[str, Any] = {
             "id": f"account-{count}",
             "email": f"person{count}@example.com",
-            "password_hash": "$argon2id$…",
+            "password_hash": PASSWORD_HASH,
             "scopes": ("account:read",),
             "created_at": 1_000,
         }

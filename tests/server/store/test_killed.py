@@ -47,7 +47,7 @@ async def person(store, name):
             id=os.urandom(16), sid=f"{account.id}-{n}", account_id=account.id, client_id="web", scopes=(),
             mac_kid="kid", auth_time=1000, created_at=1000, seen_at=1000, idle_ends_at=9000, ends_at=9000,
         )
-        await store.add_family(family)
+        await store.add_family(family, expected_hash=account.password_hash)
         confirmed(session=family.sid, generation=0)
         for generation in range(5):
             outcome, current, _ = await store.rotate(

@@ -16,6 +16,7 @@ from jotgate.server.rules.refresh import Ended, Rotated
 from jotgate.server.secret import Secret
 from jotgate.server.store import StoreBusy, StoreError
 from jotgate.server.store.postgres import PostgresStore
+from tests.server.store.support import PASSWORD_HASH
 from tests.services import PostgresServer
 
 NewAccount = Callable[..., Account]
@@ -41,7 +42,7 @@ async def session(store: PostgresStore, new_account: NewAccount, new_family: New
     account = new_account()
     family = new_family(account, idle_ends_at=FAR, ends_at=FAR)
     await store.add_account(account)
-    await store.add_family(family)
+    await store.add_family(family, expected_hash=PASSWORD_HASH)
     return account, family
 
 
@@ -55,14 +56,14 @@ async def raw(url: str) -> AsyncIterator[Raw]:
         await connection.close()
 
 
-async def waits_for_a_lock(watcher: Raw) -> None:
-    """Return when somebody waits for a lock in the watcher's database."""
+async def waits_for_a_lock(watcher: Raw, *, waiting: int = 1) -> None:
+    """Return when so many wait for a lock in the watcher's database."""
     deadline = time.monotonic() + WITHIN_S
     asks = (
         "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
         " WHERE NOT granted AND datname = current_database()"
     )
-    while not await watcher.fetchval(asks):
+    while await watcher.fetchval(asks) < waiting:
         assert time.monotonic() < deadline, "nobody waits"
         await asyncio.sleep(0.01)
 
@@ -79,22 +80,13 @@ async def test_a_deadlock_with_somebody_elses_transaction_is_tried_again(
 ) -> None:
     account, family = session
     other = new_family(account, idle_ends_at=FAR, ends_at=FAR)
-    await store.add_family(other)
+    await store.add_family(other, expected_hash=PASSWORD_HASH)
     deadlocks = postgres_server.said().count("deadlock detected")
     async with raw(postgres_database) as rival, raw(postgres_database) as watcher:
         await rival.execute("SET deadlock_timeout = '1h'")  # so that the server undoes the store's transaction
         await rival.execute("BEGIN")
         await rival.execute("SELECT 1 FROM jotgate_families WHERE id = $1 FOR UPDATE", other.id)
-        changing = asyncio.ensure_future(
-            store.set_password(
-                account.id,
-                expected_hash=account.password_hash,
-                password_hash="new",
-                keep_sid=family.sid,
-                now=1_100,
-                until_s=360,
-            )
-        )
+        changing = asyncio.ensure_future(change_password(store, account, family))
         await waits_for_a_lock(watcher)  # it has the account and wants the session, and here it is the other way round
         await rival.execute("SELECT 1 FROM jotgate_accounts WHERE id = $1 FOR UPDATE", account.id)
         await rival.execute("COMMIT")
@@ -156,7 +148,7 @@ async def test_a_revocation_that_begins_first_and_commits_last_comes_last_in_the
 ) -> None:
     account, slow = session
     quick = new_family(account)
-    await store.add_family(quick)
+    await store.add_family(quick, expected_hash=PASSWORD_HASH)
     other = PostgresStore(Secret(postgres_database))
     other.open()
     async with raw(postgres_database) as holder:
@@ -201,6 +193,69 @@ async def test_nobody_gets_a_number_behind_one_that_is_not_committed_yet(
     assert [(entry.seq, entry.id) for entry in log] == [(2, "cli"), (3, family.sid)]
 
 
+# A password changes in the middle of a login
+
+
+async def test_a_login_waits_for_a_change_of_password_that_is_not_committed_yet_and_is_refused(
+    store: PostgresStore, session: tuple[Account, Family], new_family: NewFamily, postgres_database: str
+) -> None:
+    account, kept = session
+    other, late = new_family(account), new_family(account)
+    await store.add_family(other, expected_hash=PASSWORD_HASH)
+    async with raw(postgres_database) as holder, raw(postgres_database) as watcher:
+        await holder.execute("BEGIN")
+        await holder.execute("SELECT 1 FROM jotgate_families WHERE id = $1 FOR UPDATE", other.id)
+        changing = asyncio.ensure_future(change_password(store, account, kept))
+        await waits_for_a_lock(watcher)  # the account has its new password, and its sessions are being ended
+        beginning = asyncio.ensure_future(store.add_family(late, expected_hash=PASSWORD_HASH))
+        await waits_for_a_lock(watcher, waiting=2)
+        await holder.execute("ROLLBACK")
+        done, began = await asyncio.gather(changing, beginning)
+    assert done is not None
+    assert [entry.id for entry in done.entries] == [other.sid]
+    assert began is False
+    assert await store.family_by_id(late.id) is None
+
+
+async def test_a_change_of_password_waits_for_a_login_that_is_not_committed_yet_and_ends_it(
+    store: PostgresStore, session: tuple[Account, Family], new_family: NewFamily, postgres_database: str
+) -> None:
+    account, kept = session
+    early = new_family(account)
+    async with raw(postgres_database) as holder, raw(postgres_database) as watcher:
+        await holder.execute(
+            """
+            CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NEW; END $$;
+            CREATE TRIGGER hang AFTER INSERT ON jotgate_families FOR EACH ROW EXECUTE FUNCTION hang();
+            """
+        )
+        await holder.execute("BEGIN; SELECT pg_advisory_xact_lock(7)")
+        beginning = asyncio.ensure_future(store.add_family(early, expected_hash=PASSWORD_HASH))
+        await waits_for_a_lock(watcher)  # the session is written, and nobody else sees it
+        changing = asyncio.ensure_future(change_password(store, account, kept))
+        await waits_for_a_lock(watcher, waiting=2)
+        await holder.execute("ROLLBACK")
+        began, done = await asyncio.gather(beginning, changing)
+    assert began is True
+    assert done is not None
+    assert [entry.id for entry in done.entries] == [early.sid]
+    ended = await store.family_by_id(early.id)
+    assert ended is not None
+    assert ended.ended_at == 1_100
+
+
+async def change_password(store: PostgresStore, account: Account, keep: Family) -> Revoked | None:
+    return await store.set_password(
+        account.id,
+        expected_hash=account.password_hash,
+        password_hash="new",
+        keep_sid=keep.sid,
+        now=1_100,
+        until_s=360,
+    )
+
+
 # Connections that are cut
 
 
@@ -240,7 +295,7 @@ class Load:
             generation, ended, begun = 0, False, False
             try:
                 await self._store.add_account(account)
-                await self._store.add_family(family)
+                await self._store.add_family(family, expected_hash=PASSWORD_HASH)
                 begun = True
                 for _ in range(3):
                     outcome, _, _ = await self._store.rotate(
@@ -349,7 +404,7 @@ async def test_when_all_connections_are_taken_the_others_are_told_so_in_bounded_
     account = new_account()
     family = new_family(account)
     await store.add_account(account)
-    await store.add_family(family)
+    await store.add_family(family, expected_hash=PASSWORD_HASH)
     pool = await store._pool()
     async with pool.connection(), pool.connection():  # for longer than anybody waits
         began = time.monotonic()

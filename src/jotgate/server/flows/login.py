@@ -4,9 +4,8 @@ from msgspec import Struct
 
 from jotgate.core.encoding import encode_segment
 from jotgate.server.flows.deps import CLIENT_ID, Deps
-from jotgate.server.flows.revoking import revoke
 from jotgate.server.flows.tokens import TokenPair, make_pair
-from jotgate.server.records import Account, Family, Target
+from jotgate.server.records import Account, Family
 from jotgate.server.refusals import InvalidCredentials
 from jotgate.server.rules.accounts import normalise_email, normalise_password
 from jotgate.server.rules.devices import UNKNOWN
@@ -41,19 +40,12 @@ async def login(deps: Deps, email: str, password: Secret, now: int, origin: Orig
         deps.log.info("login_refused", account=account.id if account else None)
         raise InvalidCredentials("The e-mail address or the password is wrong.")
     family = _new_family(deps, account, now, origin)
-    await deps.store.add_family(family)
-    if await _changed_meanwhile(deps, account):
-        # A new password ends all sessions; this one began with the old one, a moment too late for that.
-        await revoke(deps, Target("session", family.sid))
+    if not await deps.store.add_family(family, expected_hash=account.password_hash):
+        # The password was changed while the old one was being checked, and that ends what the old one began.
         deps.log.info("login_refused", account=account.id)
         raise InvalidCredentials("The e-mail address or the password is wrong.")
     deps.log.info("login", account=account.id, sid=family.sid)
     return await make_pair(deps, account, family, now)
-
-
-async def _changed_meanwhile(deps: Deps, account: Account) -> bool:
-    now = await deps.store.account_by_id(account.id)
-    return now is None or now.password_hash != account.password_hash
 
 
 def _new_family(deps: Deps, account: Account, now: int, origin: Origin) -> Family:

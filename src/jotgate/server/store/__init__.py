@@ -96,8 +96,12 @@ class Store(Protocol):
         None when the password is not the expected one any more: somebody else has changed it meanwhile.
         """
 
-    async def add_family(self, family: Family) -> None:
-        """Add a session; its `born_seq` is read here, in the same transaction."""
+    async def add_family(self, family: Family, *, expected_hash: str) -> bool:
+        """Add a session; its `born_seq` is read here, in the same transaction.
+
+        False, and nothing is added, when the account's password is not the expected one any more, or there is no such
+        account: a change of password ends every session that the old one began, however close together they come.
+        """
 
     async def family_by_sid(self, sid: str) -> Family | None: ...
 

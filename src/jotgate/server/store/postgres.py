@@ -202,15 +202,18 @@ class PostgresStore:
 
     # Sessions
 
-    async def add_family(self, family: Family) -> None:
+    async def add_family(self, family: Family, *, expected_hash: str) -> bool:
         """See `Store.add_family`."""
         # Each login takes a few of the account's dead sessions along: what an account leaves behind stays bounded.
-        values = family_values(family) | {"dead_since": family.created_at - CLOCK_MARGIN_S}
+        values = family_values(family) | {
+            "expected_hash": expected_hash,
+            "dead_since": family.created_at - CLOCK_MARGIN_S,
+        }
 
-        async def job(connection: Connection) -> None:
-            await _execute(connection, self._sql.add_family_and_prune, values)
+        async def job(connection: Connection) -> bool:
+            return await _execute(connection, self._sql.add_family_and_prune, values) == "INSERT 0 1"
 
-        await self._change_sessions(job)
+        return await self._change_sessions(job)
 
     async def family_by_sid(self, sid: str) -> Family | None:
         """See `Store.family_by_sid`."""

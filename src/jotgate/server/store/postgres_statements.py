@@ -7,15 +7,16 @@ from sqlalchemy import ARRAY, BigInteger, Select, bindparam, column, func, inser
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 
-from jotgate.server.store.schema import TEXT, cuts, families, revocations
+from jotgate.server.store.schema import TEXT, accounts, cuts, families, revocations
 from jotgate.server.store.statements import (
     ACCOUNT_BY_IDENTITY,
-    ADD_FAMILY,
     FAMILY_WITH_ACCOUNT,
+    NEW_FAMILY,
     PRUNE_FAMILIES,
     PRUNE_REVOCATIONS,
     Numbered,
     Statements,
+    add_family,
     advance_head,
     numbered,
 )
@@ -29,7 +30,9 @@ class PostgresStatements(Statements[Numbered]):
         super().__init__(sql)
         self.account_to_change = sql(ACCOUNT_BY_IDENTITY.with_for_update())
         self.family_to_rotate = sql(FAMILY_WITH_ACCOUNT.with_for_update(of=families))
-        self.add_family_and_prune = sql(ADD_FAMILY.add_cte(PRUNE_FAMILIES.cte("pruned")))
+        # A change of password that is under way is waited for, and one that comes waits: it ends this session then.
+        new = NEW_FAMILY.with_for_update(read=True, of=accounts)
+        self.add_family_and_prune = sql(add_family(new).add_cte(PRUNE_FAMILIES.cte("pruned")))
         self.set_cut = sql(_set_cut())
         self.append = sql(_append())
 

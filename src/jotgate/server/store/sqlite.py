@@ -199,17 +199,18 @@ class SqliteStore:
 
     # Sessions
 
-    async def add_family(self, family: Family) -> None:
+    async def add_family(self, family: Family, *, expected_hash: str) -> bool:
         """See `Store.add_family`."""
-        values = family_values(family)
+        values = family_values(family) | {"expected_hash": expected_hash}
         dead = {"account_id": family.account_id, "dead_since": family.created_at - CLOCK_MARGIN_S}
 
-        def job(connection: sqlite3.Connection) -> None:
-            connection.execute(self._sql.add_family, values)
+        def job(connection: sqlite3.Connection) -> bool:
+            added = connection.execute(self._sql.add_family, values).rowcount == 1
             # Each login takes a few of the account's dead sessions along: what an account leaves behind stays bounded.
             connection.execute(self._sql.prune_families, dead)
+            return added
 
-        await self._write(job)
+        return await self._write(job)
 
     async def family_by_sid(self, sid: str) -> Family | None:
         """See `Store.family_by_sid`."""

@@ -11,6 +11,8 @@ from msgspec import Struct
 from sqlalchemy import (
     ColumnElement,
     Dialect,
+    Insert,
+    Select,
     and_,
     bindparam,
     delete,
@@ -49,10 +51,11 @@ _FAMILY = tuple(_ENDED_AT if name == "ended_at" else families.c[name] for name i
 
 # What one of the dialects varies, before it is compiled.
 ACCOUNT_BY_IDENTITY: Final = select(*_ACCOUNT).where(accounts.c.email_identity == bindparam("email_identity"))
-ADD_FAMILY: Final = insert(families).values(
-    {column.name: bindparam(column.name) for column in families.c if column.name != "born_seq"}
-    | {"born_seq": select(revocation_head.c.seq).scalar_subquery()}
-)
+# Nothing is added when the password is not the one that was checked: it has been changed meanwhile.
+NEW_FAMILY: Final = select(
+    *(bindparam(column.name, type_=column.type) for column in families.c if column.name != "born_seq"),
+    select(revocation_head.c.seq).scalar_subquery(),
+).where(accounts.c.id == bindparam("account_id"), accounts.c.password_hash == bindparam("expected_hash"))
 PRUNE_FAMILIES: Final = delete(families).where(
     families.c.id.in_(
         select(families.c.id)
@@ -83,6 +86,12 @@ PRUNE_REVOCATIONS: Final = delete(revocations).where(
 def advance_head(count: ColumnElement[int]) -> ReturningUpdate[tuple[int]]:
     """Reserve the next `count` numbers of the log, the last of which is returned, until the transaction ends."""
     return update(revocation_head).values(seq=revocation_head.c.seq + count).returning(revocation_head.c.seq)
+
+
+def add_family(new: Select[Any]) -> Insert:
+    """Insert the family that `new`, a variant of `NEW_FAMILY`, selects."""
+    names = [column.name for column in families.c if column.name != "born_seq"]
+    return insert(families).from_select([*names, "born_seq"], new)
 
 
 S = TypeVar("S")
@@ -142,7 +151,7 @@ class Statements(Generic[S]):
             .returning(accounts.c.id)
         )
 
-        self.add_family = sql(ADD_FAMILY)
+        self.add_family = sql(add_family(NEW_FAMILY))
         self.prune_families = sql(PRUNE_FAMILIES)
         self.family_by_id = sql(select(*_FAMILY).where(_THIS_FAMILY))
         self.family_by_sid = sql(select(*_FAMILY).where(families.c.sid == bindparam("sid")))

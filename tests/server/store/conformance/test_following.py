@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from jotgate.server.records import Account, Family, LogEntry, LogHead, Target
 from jotgate.server.store import Store
+from tests.server.store.support import PASSWORD_HASH
 
 NewAccount = Callable[..., Account]
 NewFamily = Callable[..., Family]
@@ -110,7 +111,7 @@ async def test_who_follows_the_log_misses_nothing_whoever_commits_when(
     accounts = [new_account() for _ in range(8)]
     await asyncio.gather(*(stores[0].add_account(account) for account in accounts))
     families = [new_family(account) for account in accounts for _ in range(5)]
-    await asyncio.gather(*(stores[0].add_family(family) for family in families))
+    await asyncio.gather(*(stores[0].add_family(family, expected_hash=PASSWORD_HASH) for family in families))
     followed: list[LogEntry] = []
     over = False
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from jotgate.core.revocations import Revocation
 from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, SealedKey
 from jotgate.server.store import Store
+from tests.server.store.support import PASSWORD_HASH
 
 NewAccount = Callable[..., Account]
 NewFamily = Callable[..., Family]
@@ -24,7 +25,7 @@ async def test_the_log_is_numbered_without_gaps_in_the_order_of_commits(
     account = new_account()
     await stores[0].add_account(account)
     families = [new_family(account) for _ in range(40)]
-    await asyncio.gather(*(stores[0].add_family(family) for family in families))
+    await asyncio.gather(*(stores[0].add_family(family, expected_hash=PASSWORD_HASH) for family in families))
     seen: list[tuple[int, str]] = []
 
     async def end(n: int, family: Family) -> None:
@@ -45,7 +46,7 @@ async def test_the_log_is_read_from_a_cursor(store: Store, new_account: NewAccou
     await store.add_account(account)
     for _ in range(3):
         family = new_family(account)
-        await store.add_family(family)
+        await store.add_family(family, expected_hash=PASSWORD_HASH)
         await store.end_family(family.id, now=1_100, until_s=360)
     assert [entry.seq for entry in await store.revocations_after(1)] == [2, 3]
     assert await store.revocations_after(3) == []
@@ -60,7 +61,7 @@ async def test_the_log_loses_only_what_has_been_dead_for_a_day(
 
     async def end_one(now: int) -> None:
         family = new_family(account)
-        await store.add_family(family)
+        await store.add_family(family, expected_hash=PASSWORD_HASH)
         await store.end_family(family.id, now=now, until_s=360)
 
     for now in (1_100, 1_101, 1_102 + CLOCK_MARGIN_S):
@@ -100,7 +101,7 @@ async def test_what_a_restored_database_has_lost_is_ended_and_logged_again(
     await store.add_account(account)
     alive, other = new_family(account), new_family(account)
     for family in (alive, other):
-        await store.add_family(family)
+        await store.add_family(family, expected_hash=PASSWORD_HASH)
     lost = [
         Revocation("session", (alive.sid, "unknown-here")),
         Revocation("token", ("jti",)),

@@ -8,6 +8,7 @@ import pytest
 
 from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, Revoked, Target
 from jotgate.server.store import Store
+from tests.server.store.support import PASSWORD_HASH
 
 NewAccount = Callable[..., Account]
 NewFamily = Callable[..., Family]
@@ -34,7 +35,7 @@ async def test_a_new_password_ends_all_sessions_but_the_one_that_set_it(
     await store.add_account(other)
     kept, gone, gone_too, others = (*(new_family(account) for _ in range(3)), new_family(other))
     for family in (kept, gone, gone_too, others):
-        await store.add_family(family)
+        await store.add_family(family, expected_hash=PASSWORD_HASH)
     done = await change(store, account, account.password_hash, "new", kept)
     assert done is not None
     assert {entry.id for entry in done.entries} == {gone.sid, gone_too.sid}
@@ -51,7 +52,7 @@ async def test_a_password_that_is_not_the_expected_one_is_left_alone_with_all_se
 ) -> None:
     kept, other = new_family(account), new_family(account)
     for family in (kept, other):
-        await store.add_family(family)
+        await store.add_family(family, expected_hash=PASSWORD_HASH)
     assert await change(store, account, "not this", "new", kept) is None
     assert await change(store, msgspec.structs.replace(account, id="unknown"), "x", "new", kept) is None
     assert await store.account_by_id(account.id) == account
@@ -68,7 +69,7 @@ async def test_of_changes_at_the_same_time_one_counts_and_its_session_goes_on(
         await stores[0].add_account(account)
         families = [new_family(account) for _ in range(6)]
         for family in families:
-            await stores[0].add_family(family)
+            await stores[0].add_family(family, expected_hash=PASSWORD_HASH)
         done = await asyncio.gather(
             *(
                 change(stores[n % 2], account, account.password_hash, f"new {n}", family)
@@ -82,6 +83,51 @@ async def test_of_changes_at_the_same_time_one_counts_and_its_session_goes_on(
         assert [f.sid for f in await stores[1].families_of_account(account.id, now=1_100)] == [families[winner].sid]
 
 
+async def test_no_session_begins_with_a_password_that_has_been_changed_since_it_was_checked(
+    open_store: OpenStore, new_account: NewAccount, new_family: NewFamily
+) -> None:
+    changing, logging_in = open_store(), open_store()
+    account = new_account()
+    await changing.add_account(account)
+    mine, late, right = (new_family(account) for _ in range(3))
+    assert await changing.add_family(mine, expected_hash=account.password_hash) is True
+    checked = await logging_in.account_by_id(account.id)  # here, the login checks the password: it is right
+    assert checked is not None
+    assert await change(changing, account, account.password_hash, "new", mine) is not None
+    assert await logging_in.add_family(late, expected_hash=checked.password_hash) is False
+    assert await logging_in.family_by_id(late.id) is None
+    assert await logging_in.add_family(right, expected_hash="new") is True
+    assert {f.sid for f in await changing.families_of_account(account.id, now=1_100)} == {mine.sid, right.sid}
+
+
+async def test_no_session_begins_for_an_account_that_is_not_there(
+    store: Store, new_account: NewAccount, new_family: NewFamily
+) -> None:
+    nobody = new_account()
+    family = new_family(nobody)
+    assert await store.add_family(family, expected_hash=nobody.password_hash) is False
+    assert await store.family_by_id(family.id) is None
+
+
+async def test_logins_that_race_a_change_of_password_are_refused_or_ended_by_it(
+    open_store: OpenStore, new_account: NewAccount, new_family: NewFamily
+) -> None:
+    changing, logging_in = open_store(), open_store()
+    for _ in range(10):
+        account = new_account()
+        await changing.add_account(account)
+        mine, *others = (new_family(account) for _ in range(12))
+        await changing.add_family(mine, expected_hash=account.password_hash)
+        done, begun = await asyncio.gather(
+            change(changing, account, account.password_hash, "new", mine),
+            asyncio.gather(*(logging_in.add_family(family, expected_hash=account.password_hash) for family in others)),
+        )
+        assert done is not None
+        began = {family.sid for family, there in zip(others, begun, strict=True) if there}
+        assert {entry.id for entry in done.entries} == began
+        assert [f.sid for f in await logging_in.families_of_account(account.id, now=1_100)] == [mine.sid]
+
+
 async def test_the_sessions_of_an_account_are_its_live_ones_the_last_used_first(
     store: Store, account: Account, new_account: NewAccount, new_family: NewFamily
 ) -> None:
@@ -92,7 +138,7 @@ async def test_the_sessions_of_an_account_are_its_live_ones_the_last_used_first(
     over = new_family(account, ends_at=1_100, idle_ends_at=2_000, seen_at=1_050)
     ended, of_other = new_family(account, ended_at=1_050), new_family(other)
     for family in (*live, idle, over, ended, of_other):
-        await store.add_family(family)
+        await store.add_family(family, expected_hash=PASSWORD_HASH)
     # Ends count from their very second on.
     assert {f.sid for f in await store.families_of_account(account.id, now=1_099)} == {
         f.sid for f in (*live, idle, over)
@@ -115,7 +161,7 @@ async def test_sweeping_goes_round_in_steps_and_deletes_only_what_is_dead_for_a_
     ended_later = new_family(account, idle_ends_at=far, ends_at=far)
     everything = [*live, *idle_for_a_day, nearly, *ended_for_a_day, ended_later]
     for family in everything:
-        await store.add_family(family)
+        await store.add_family(family, expected_hash=PASSWORD_HASH)
     for family in ended_for_a_day:
         await store.end_family(family.id, now=1_500, until_s=1)
     await store.end_family(ended_later.id, now=1_501, until_s=1)
@@ -140,7 +186,7 @@ async def test_a_step_of_sweeping_looks_at_no_more_than_it_is_told(
 ) -> None:
     families = [new_family(account) for _ in range(5)]  # in the order of their ids
     for family in families:
-        await store.add_family(family)
+        await store.add_family(family, expected_hash=PASSWORD_HASH)
     now = 9_000 + CLOCK_MARGIN_S
     assert await store.sweep(b"", now=now, limit=2) == families[1].id
     assert [await store.family_by_id(f.id) is not None for f in families] == [False, False, True, True, True]

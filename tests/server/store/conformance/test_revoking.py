@@ -11,6 +11,7 @@ import pytest
 from jotgate.server.records import Account, Family, LogEntry, Revoked, Target
 from jotgate.server.rules.refresh import Ended, Outcome, Rotated
 from jotgate.server.store import Store
+from tests.server.store.support import PASSWORD_HASH
 
 NewAccount = Callable[..., Account]
 NewFamily = Callable[..., Family]
@@ -40,7 +41,7 @@ async def begin(store: Store, account: Account, new_family: NewFamily, *clients:
     """Sessions of an account, one for each client."""
     families = [new_family(account, client_id=client) for client in clients]
     for family in families:
-        await store.add_family(family)
+        await store.add_family(family, expected_hash=PASSWORD_HASH)
     return families
 
 
@@ -176,7 +177,7 @@ async def test_no_refresh_slips_past_a_mass_revocation(
     account = new_account()
     await stores[0].add_account(account)
     families = [new_family(account, idle_ends_at=10**6, ends_at=10**6) for _ in range(50)]
-    await asyncio.gather(*(stores[0].add_family(family) for family in families))
+    await asyncio.gather(*(stores[0].add_family(family, expected_hash=PASSWORD_HASH) for family in families))
     seconds = itertools.count(1_100)  # each look at the clock is a second later: nothing is "at the same time"
     rotated_at: list[int] = []
     answered = False

@@ -12,6 +12,7 @@ from jotgate.server.records import CLOCK_MARGIN_S, Account, Family
 from jotgate.server.rules import refresh
 from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Reused, Rotated
 from jotgate.server.store import Store
+from tests.server.store.support import PASSWORD_HASH
 
 NewAccount = Callable[..., Account]
 NewFamily = Callable[..., Family]
@@ -23,7 +24,7 @@ async def begin(store: Store, new_account: NewAccount, new_family: NewFamily) ->
     account = new_account()
     await store.add_account(account)
     family = new_family(account)
-    await store.add_family(family)
+    await store.add_family(family, expected_hash=PASSWORD_HASH)
     stored = await store.family_by_id(family.id)
     assert stored is not None
     return stored
@@ -47,7 +48,7 @@ async def test_a_session_comes_back_as_it_was_added(
         confirmed=True,
         ended_at=1_003,
     )
-    await store.add_family(family)
+    await store.add_family(family, expected_hash=PASSWORD_HASH)
     assert await store.family_by_id(family.id) == family
     assert await store.family_by_sid(family.sid) == family
 
@@ -70,7 +71,7 @@ async def test_a_rotation_is_kept_and_tells_the_account_as_it_is_now(
     account = new_account(email="ada@example.com")
     await store.add_account(account)
     family = new_family(account)
-    await store.add_family(family)
+    await store.add_family(family, expected_hash=PASSWORD_HASH)
     changed = await store.grant_scope(account.email, "orders:read")
     expected = refresh.rotate(family, 0, now=1_100, mac_kid="second", idle_s=500)
     assert isinstance(expected, Rotated)
@@ -246,13 +247,13 @@ async def test_a_login_takes_dead_sessions_of_the_account_along_a_day_later(
     ended_of_other = new_family(other)
     idle = msgspec.structs.replace(idle, idle_ends_at=idle.created_at + 60)
     for family in (ended, idle, alive, ended_of_other):
-        await store.add_family(family)
+        await store.add_family(family, expected_hash=PASSWORD_HASH)
     now = ended.created_at + 60
     for family in (ended, ended_of_other):
         await store.end_family(family.id, now=now, until_s=360)
 
     async def log_in(at: int) -> None:
-        await store.add_family(msgspec.structs.replace(new_family(account), created_at=at))
+        await store.add_family(msgspec.structs.replace(new_family(account), created_at=at), expected_hash=PASSWORD_HASH)
 
     async def there(*families: Family) -> list[bool]:
         return [await store.family_by_id(family.id) is not None for family in families]
