@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.report import usable_cores
 from bench.sessions_processes import ROOT, free_port, make_database, postgresql, postgresql_programs, running
 from jotgate.core.revocations import Revocation
-from jotgate.server.live import REVOCATION_LIFE_S
+from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.settings import Settings
 from jotgate.server.store import Store
 from jotgate.server.store.opening import make_store

@@ -173,12 +173,20 @@ def test_a_folder_without_a_database_is_refused_and_not_filled(jotgate: Jotgate,
 def test_keys_are_listed_without_anything_secret(jotgate: Jotgate, running_server: RunningServer) -> None:
     folder = ["--data", str(running_server.data_dir)]
     told = json.loads(jotgate("keys", "list", "--json", *folder).out)
-    assert [set(each) for each in told] == [{"kid", "purpose", "algorithm", "created_at"}] * 3
+    assert sorted((each["purpose"], each["state"]) for each in told) == [
+        (purpose, state) for purpose in ("access", "feed", "refresh") for state in ("active", "next")
+    ]
+    assert {name for each in told for name in each} == {
+        *("kid", "issuer", "purpose", "algorithm", "state"),
+        *("created_at", "activated_at", "retired_at", "revoked_at", "removed_at"),
+    }
     with running_server.client() as client:
-        [published] = client.get("/.well-known/jwks.json").json()["keys"]
-    assert {each["purpose"]: each["kid"] for each in told}["access"] == published["kid"]
+        published = client.get("/.well-known/jwks.json").json()["keys"]
+    access = {each["kid"] for each in told if each["purpose"] == "access"}
+    assert {each["kid"] for each in published} == access
     shown = jotgate("keys", "list", *folder).out
-    assert f"{published['kid']}  signs access tokens" in shown
+    for kid in access:
+        assert f"{kid}  signs access tokens" in shown
 
 
 def test_settings_from_the_environment_count(jotgate: Jotgate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,15 @@ def test_no_record_shows_a_secret_or_a_person_when_it_is_printed() -> None:
             idle_ends_at=1,
             ends_at=1,
         ),
-        SealedKey(kid="kid", purpose="access", algorithm="ES256", sealed=b"ciphertext", created_at=1),
+        SealedKey(
+            kid="kid",
+            issuer="https://a.example",
+            purpose="access",
+            algorithm="ES256",
+            sealed=b"ciphertext",
+            thumbprint="print",
+            created_at=1,
+        ),
     )
     for shown in (f"{records}", str(records[0]), f"{records[1]!r}"):
         for secret in ("ada@", "argon2id", "the family's id!", "ciphertext"):

@@ -3,20 +3,29 @@
 import asyncio
 import getpass
 import os
+import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+import structlog
+
 from jotgate.cli.text import print_json, printable, relative, utc
-from jotgate.core.errors import JotgateError, SettingsError
-from jotgate.server.app import create_app
+from jotgate.core.errors import JotgateError, KeyRefused, SettingsError
+from jotgate.core.jwk import Key, KeySet
 from jotgate.server.flows.signup import signup
-from jotgate.server.live import REVOCATION_LIFE_S
-from jotgate.server.records import Account, Target
+from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing, Purpose
+from jotgate.server.log import get_log
+from jotgate.server.passwords import Passwords
+from jotgate.server.records import Account, SealedKey, Target
 from jotgate.server.rules.accounts import check_new_password, check_scope_token, normalise_email
+from jotgate.server.rules.keys import EventName, KeyChange, NoSuchKey, is_published, standing
+from jotgate.server.sealing import MasterKey
 from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings
 from jotgate.server.store import Store
@@ -25,6 +34,19 @@ from jotgate.server.store.schema import HEAD
 
 _LONGEST_PASSWORD_LINE: Final = 8192
 _LONGEST_ANSWER: Final = 100
+_LONGEST_KEY_FILE: Final = 65_536
+_FOR: Final = {
+    "access": "signs access tokens",
+    "feed": "signs the revocation feed",
+    "refresh": "authenticates refresh tokens",
+}
+_SAID: Final[dict[EventName, str]] = {
+    "key_made": "published, and next to sign",
+    "key_activated": "signs from now on",
+    "key_retired": "verifies only from now on",
+    "key_removed": "removed, before it signed anything",
+    "key_revoked": "revoked: nothing that it signed is believed any more",
+}
 
 
 class NoSuchAccountError(JotgateError):
@@ -51,6 +73,17 @@ class PasswordsDifferError(JotgateError):
     code = "passwords_differ"
 
 
+@dataclass(frozen=True)
+class _SignupDeps:
+    """To make an account takes no keys: those are for a server to make, which knows its issuer."""
+
+    settings: Settings
+    store: Store
+    passwords: Passwords
+    random: Callable[[int], bytes]
+    log: structlog.stdlib.BoundLogger
+
+
 def add_account(data: Path | None, email: str, *, as_json: bool) -> None:
     """Make an account; the password comes from a prompt or from standard input.
 
@@ -60,12 +93,15 @@ def add_account(data: Path | None, email: str, *, as_json: bool) -> None:
     settings = _settings(data)
     normalise_email(email)  # before anybody types a password
     password = _read_password(settings)
-    app = create_app(settings)
+    store = make_store(settings)
+    store.open()
+    passwords = Passwords(1, salt=secrets.token_bytes)
     try:
-        deps = app.start()
+        deps = _SignupDeps(settings, store, passwords, secrets.token_bytes, get_log())
         account = asyncio.run(signup(deps, email, password, int(time.time())))
     finally:
-        app.close()
+        passwords.close()
+        store.close_now()
     if as_json:
         print_json(_public(account))
     else:
@@ -181,24 +217,145 @@ def _confirm(what: str) -> None:
         raise NotConfirmedError("nothing was changed")
 
 
-def list_keys(data: Path | None, *, as_json: bool) -> None:
-    """Print the server's keys, without anything secret."""
+def list_keys(data: Path | None, *, everything: bool, as_json: bool) -> None:
+    """Print the server's keys, without anything secret; those that are gone only where `everything` is asked for."""
     now = int(time.time())
     with _store(_settings(data)) as store:
-        keys = store.load_keys()
+        keys = [key for key in store.load_keys() if everything or is_published(key)]
     if as_json:
-        fields = ("kid", "purpose", "algorithm", "created_at")
-        print_json([{name: getattr(key, name) for name in fields} for key in keys])
+        print_json([_public_key(key) for key in keys])
         return
-    purposes = {
-        "access": "signs access tokens",
-        "feed": "signs the revocation feed",
-        "refresh": "authenticates refresh tokens",
-    }
+    several = len({key.issuer for key in keys}) > 1
     rows = [
-        (key.kid, purposes.get(key.purpose, key.purpose), key.algorithm, relative(key.created_at, now)) for key in keys
+        (key.kid, _FOR.get(key.purpose, key.purpose), key.algorithm, standing(key).value, relative(_since(key), now))
+        + ((key.issuer,) if several else ())
+        for key in keys
     ]
-    _print_table(("key id", "purpose", "algorithm", "made"), rows)
+    _print_table(("key id", "purpose", "algorithm", "state", "since", "issuer")[: 6 if several else 5], rows)
+
+
+def rotate_key(data: Path | None, purpose: Purpose, *, issuer: str | None, as_json: bool) -> None:
+    """Let the next key of a purpose sign from now on.
+
+    Raises:
+        KeyNotMature, NoSuchKey: there is none that verifiers know for certain.
+    """
+    with _ring(data, issuer) as (ring, _):
+        change = ring.rotate(purpose)
+    _tell_change(change, as_json=as_json)
+
+
+def revoke_key(
+    data: Path | None, kid: str, *, end_sessions: bool, issuer: str | None, confirmed: bool, as_json: bool
+) -> None:
+    """Have nothing believed any more that a key has signed; with `end_sessions` people have to log in again.
+
+    Raises:
+        NoSuchKey: there is none that is in use.
+        NotConfirmedError: the person at the terminal thought better of it, or did not say that sessions may end.
+    """
+    with _ring(data, issuer) as (ring, store):
+        purpose = ring.purpose_of(kid)
+        if purpose == "refresh" and not end_sessions:
+            raise NotConfirmedError(
+                "this key authenticates refresh tokens, and whoever holds one of its tokens will have to log in again: "
+                "say --end-sessions"
+            )
+        if end_sessions and not confirmed:
+            _confirm("This logs out everybody.")
+        change = ring.revoke(kid)
+        if end_sessions:
+            asyncio.run(store.revoke(Target("all"), clock=lambda: int(time.time()), until_s=REVOCATION_LIFE_S))
+    _tell_change(change, as_json=as_json)
+
+
+def import_key(data: Path | None, file: Path, *, algorithm: str | None, issuer: str | None, as_json: bool) -> None:
+    """Take a key pair from a file, PEM or JWK, as the next one for access tokens.
+
+    Raises:
+        KeyRefused: it is no key, a weak one, or has no private half.
+        KeyInUse: it is a key here already.
+    """
+    try:
+        with file.open("rb") as opened:
+            raw = opened.read(_LONGEST_KEY_FILE)
+    except OSError as error:
+        raise SettingsError((f"{file} cannot be read: {error.strerror}",)) from None
+    if raw.lstrip().startswith(b"{"):
+        key = Key.from_jwk(raw, algorithm=algorithm)
+    elif algorithm is None:
+        raise KeyRefused("A PEM file does not say what the key is for: name it with --algorithm, for example ES256.")
+    else:
+        key = Key.from_pem(raw, algorithm)
+    with _ring(data, issuer) as (ring, _):
+        change = ring.bring(key)
+    _tell_change(change, as_json=as_json)
+
+
+def export_keys(data: Path | None, kid: str | None, *, as_pem: bool, issuer: str | None) -> None:
+    """Print the public halves of the keys for access tokens, as a JWK set or as PEM.
+
+    Raises:
+        NoSuchKey: there is none of this `kid`.
+    """
+    with _ring(data, issuer) as (ring, _):
+        keys = [key for key in ring.now.published if kid in (None, key.kid)]
+    if not keys:
+        raise NoSuchKey(f"There is no published key {kid}." if kid else "No key is published: tokens have a MAC.")
+    if as_pem:
+        sys.stdout.write("".join(key.to_pem() for key in keys))
+    else:
+        print_json(KeySet(keys).to_jwks())
+
+
+def _public_key(key: SealedKey) -> dict[str, Any]:
+    names = ("kid", "issuer", "purpose", "algorithm")
+    times = ("created_at", "activated_at", "retired_at", "revoked_at", "removed_at")
+    told = {name: getattr(key, name) for name in names} | {"state": standing(key).value}
+    return told | {name: getattr(key, name) for name in times}
+
+
+def _since(key: SealedKey) -> int:
+    return next(
+        (at for at in (key.revoked_at, key.removed_at, key.retired_at, key.activated_at) if at is not None),
+        key.created_at,
+    )
+
+
+def _tell_change(change: KeyChange, *, as_json: bool) -> None:
+    if as_json:
+        told = [{"event": each.name, "kid": each.kid, "algorithm": each.algorithm} for each in change.events]
+        print_json([one | {"early": each.early} for one, each in zip(told, change.events, strict=True)])
+        return
+    for each in change.events:
+        sentence = f"{_SAID[each.name]}: {each.kid} ({each.algorithm})"
+        if each.early == "emergency":
+            sentence += "; verifiers did not know it before, and fetch it now"
+        _say(sentence)
+
+
+@contextmanager
+def _ring(data: Path | None, issuer: str | None) -> Iterator[tuple[KeyRing, Store]]:
+    """The keys of one issuer: the one that is named, or the only one in the database."""
+    settings = _settings(data)
+    with _store(settings) as store:
+        issuers = {key.issuer for key in store.load_keys() if is_published(key) and key.issuer}
+        if issuer is None and len(issuers) > 1:
+            raise SettingsError(
+                (f"name the issuer with --issuer: the database has keys of {', '.join(sorted(issuers))}",)
+            )
+        of = issuer if issuer is not None else next(iter(issuers), settings.issuer)
+        given = settings.master_key.reveal() if settings.master_key else None
+        ring = KeyRing(
+            store,
+            MasterKey.load(settings.data_dir, given, make=False),
+            msgspec.structs.replace(settings, issuer=of),
+            clock=lambda: int(time.time()),
+            random=secrets.token_bytes,
+            log=get_log(),
+        )
+        ring.reload()
+        yield ring, store
 
 
 def upgrade_database(data: Path | None) -> None:

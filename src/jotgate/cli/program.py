@@ -19,6 +19,7 @@ from jotgate.core.errors import JotgateError, SettingsError
 _EXIT_CODES = (
     "Exit status: 0 done; 1 refused or failed, with a sentence on standard error; 2 wrong usage or wrong settings."
 )
+_KID_FIRST = {"ignore_unknown_options": True}  # the kid of a key from elsewhere may begin with a hyphen
 _SETTINGS = "Every setting can also come from the environment (JOTGATE_ISSUER, JOTGATE_AUDIENCE, …); an option wins."
 
 app = typer.Typer(
@@ -51,6 +52,14 @@ class LogLevel(StrEnum):
     critical = "critical"
 
 
+class Purpose(StrEnum):
+    """What a key is for."""
+
+    access = "access"
+    feed = "feed"
+    refresh = "refresh"
+
+
 Data = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="Folder of the database, keys and certificates.", show_default=False),
@@ -61,6 +70,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for progra
 Level = Annotated[
     LogLevel,
     typer.Option(metavar="LEVEL", help="On standard error: debug, info, warning, error, critical. Never tokens."),
+]
+KeyIssuer = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Whose keys, where the database has those of several.", show_default=False),
 ]
 Email = Annotated[str, typer.Argument(metavar="EMAIL", help="The account's e-mail address.", show_default=False)]
 Scope = Annotated[str, typer.Argument(metavar="SCOPE", help="For example orders:read.", show_default=False)]
@@ -287,11 +300,85 @@ def revoke_sessions(
 
 
 @keys.command("list", epilog=_EXIT_CODES)
-def list_keys(data: Data = None, as_json: AsJson = False) -> None:
-    """List the server's keys: id, purpose, algorithm, age. Private halves stay sealed."""
+def list_keys(
+    data: Data = None,
+    everything: Annotated[bool, typer.Option("--all", help="Those that were revoked or removed, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the server's keys: id, purpose, algorithm, state. Private halves stay sealed."""
     from jotgate.cli.administration import list_keys
 
-    list_keys(data, as_json=as_json)
+    list_keys(data, everything=everything, as_json=as_json)
+
+
+@keys.command("rotate", epilog=_EXIT_CODES)
+def rotate_key(
+    purpose: Annotated[
+        Purpose, typer.Option(metavar="PURPOSE", help="access, feed or refresh: what the key is for.")
+    ] = Purpose.access,
+    issuer: KeyIssuer = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let the next key sign from now on, ahead of the schedule. No request fails.
+
+    It is refused while the next key has not been published long enough for every verifier to know it.
+    """
+    from jotgate.cli.administration import rotate_key
+
+    rotate_key(data, purpose.value, issuer=issuer, as_json=as_json)
+
+
+@keys.command("revoke", epilog=_EXIT_CODES, context_settings=_KID_FIRST)
+def revoke_key(
+    kid: Annotated[str, typer.Argument(metavar="KID", help="As `keys list` names it.", show_default=False)],
+    end_sessions: Annotated[
+        bool, typer.Option("--end-sessions", help="Log out everybody, too; else people get new tokens by themselves.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before everybody is logged out.")] = False,
+    issuer: KeyIssuer = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Revoke a key that may be in other hands: everything it signed is refused everywhere within a second.
+
+    The next key signs at once. People keep their sessions: their next refresh brings a token under that key.
+    """
+    from jotgate.cli.administration import revoke_key
+
+    revoke_key(data, kid, end_sessions=end_sessions, issuer=issuer, confirmed=yes, as_json=as_json)
+
+
+@keys.command("import", epilog=_EXIT_CODES)
+def import_key(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A private key: PEM or JWK.", show_default=False)],
+    algorithm: Annotated[
+        str | None, typer.Option(metavar="ALG", help="What it signs with; a PEM file does not say.", show_default=False)
+    ] = None,
+    issuer: KeyIssuer = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a key pair that was made elsewhere as the next one for access tokens."""
+    from jotgate.cli.administration import import_key
+
+    import_key(data, file, algorithm=algorithm, issuer=issuer, as_json=as_json)
+
+
+@keys.command("export", epilog=_EXIT_CODES, context_settings=_KID_FIRST)
+def export_keys(
+    kid: Annotated[str | None, typer.Argument(metavar="KID", help="This one alone.", show_default=False)] = None,
+    public: Annotated[bool, typer.Option("--public", help="The public halves: private ones never leave.")] = False,
+    pem: Annotated[bool, typer.Option("--pem", help="As PEM instead of a JWK set.")] = False,
+    issuer: KeyIssuer = None,
+    data: Data = None,
+) -> None:
+    """Print the public halves of the keys for access tokens, as the server publishes them."""
+    from jotgate.cli.administration import export_keys
+
+    if not public:
+        raise typer.BadParameter("say --public: private halves are not given out")
+    export_keys(data, kid, as_pem=pem, issuer=issuer)
 
 
 @database.command("upgrade", epilog=_EXIT_CODES)

@@ -154,6 +154,15 @@ class Key:
         return self._kid
 
     @property
+    def thumbprint(self) -> str:
+        """The RFC 7638 thumbprint (SHA-256) of the public half, or of the secret: tells the same material again.
+
+        It leaves out `kid` and `alg`: the same RSA key has one thumbprint for RS256 and PS256. RFC 7638 §7 warns of
+        thumbprints of secrets that could be guessed; the secrets here are long and random.
+        """
+        return _thumbprint(_KEY_TYPES[self._row.key_type].write(self._row, self._public, None))
+
+    @property
     def algorithm(self) -> str:
         """The name of the only algorithm that this key is used with."""
         return self._row.name

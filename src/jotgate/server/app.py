@@ -19,16 +19,14 @@ from starlette.routing import Route as StarletteRoute
 
 from jotgate.core.encoding import encode_segment
 from jotgate.core.errors import JotgateError, SettingsError
-from jotgate.core.jwk import KeySet
-from jotgate.issuer import Issuer
 from jotgate.server.feed import Feed
-from jotgate.server.flows.deps import CLIENT_ID, ClaimsFor, Deps
+from jotgate.server.flows.deps import ClaimsFor, Deps
 from jotgate.server.http.dispatch import Api
 from jotgate.server.http.documents import METADATA_PATH
 from jotgate.server.http.exchange import Receive, Scope, Send, StreamResponse, read_head, send_response, send_stream
 from jotgate.server.http.problems import problem
-from jotgate.server.keys import load_keys
-from jotgate.server.live import REVOCATION_LIFE_S, Follower, Listener, LiveState
+from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing
+from jotgate.server.live import Follower, Listener, LiveState
 from jotgate.server.log import get_log
 from jotgate.server.passwords import Passwords
 from jotgate.server.sealing import MasterKey
@@ -119,6 +117,7 @@ class AuthApp:
             issuer=self.settings.issuer,
             audience=audience or self.settings.audience,
             source=_LiveSource(self),
+            algorithms=self.settings.verified_algorithms,
             clock=self._clock,
         )
 
@@ -182,19 +181,21 @@ class AuthApp:
         given = settings.master_key.reveal() if settings.master_key else None
         master = MasterKey.load(settings.data_dir, given, make=not store.load_keys())
         head = store.attend(encode_segment(self._random(16)))
-        keys = load_keys(store, master, self._clock(), self._random)
-        public = KeySet([keys.signing.public])
-        live = LiveState(public)
+        keys = KeyRing(store, master, settings, clock=self._clock, random=self._random, log=self._log)
+        keys.open()
+        live = LiveState(keys.now.trusted)
         feed = Feed(
-            keys.feed,
+            keys.now.feed,
             issuer=settings.issuer,
             entries=live.entries,
             keep_s=REVOCATION_LIFE_S,
             connections=settings.feed_connections,
             clock=self._clock,
         )
+        keys.on_change(lambda now: live.use_keys(now.trusted))
+        keys.on_change(lambda now: feed.use_key(now.feed))
         follower = Follower(
-            live, feed, store, head, redis_url=settings.redis_url, clock=self._clock, random=self._random
+            live, feed, store, head, keys, redis_url=settings.redis_url, clock=self._clock, random=self._random
         )
         try:
             follower.wait_caught_up(_CAUGHT_UP_WITHIN_S)
@@ -206,15 +207,8 @@ class AuthApp:
             settings=settings,
             store=store,
             passwords=Passwords(settings.hash_workers, salt=self._random),
-            issuer=Issuer(
-                issuer=settings.issuer,
-                keys=keys.signing,
-                client_id=CLIENT_ID,
-                ttl_s=settings.access_token_ttl_s,
-                clock=self._clock,
-            ),
+            keys=keys,
             verifier=self.verifier(),
-            refresh_tokens=keys.refresh_tokens,
             live=live,
             feed=feed,
             clock=self._clock,
@@ -222,7 +216,7 @@ class AuthApp:
             claims_for=self._claims_for,
             log=self._log,
         )
-        return _Running(os.getpid(), deps, Api(deps, public, KeySet([keys.feed.public])), follower)
+        return _Running(os.getpid(), deps, Api(deps), follower)
 
 
 class _LiveSource:

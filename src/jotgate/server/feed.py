@@ -172,6 +172,20 @@ class Feed:
         self.confirm()
         self._bell.ring()
 
+    def use_key(self, key: Key) -> None:
+        """Sign with this key from now on. What another key has signed is not sent any more: it may be revoked.
+
+        Readers that are behind fetch the snapshot; the others notice nothing.
+        """
+        if key is self._key:
+            return
+        with self._signing, self._lock:
+            self._key = key
+            self._snapshot = None
+            self._number += len(self._ring)
+            self._ring.clear()
+            self._ring_bytes = 0
+
     def confirm(self) -> None:
         """Note that the log has just been read, and that the feed has all of it."""
         self._confirmed_at, self._confirmed_when = self._monotonic(), self._clock()

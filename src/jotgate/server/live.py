@@ -13,27 +13,26 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from jotgate.core.encoding import encode_segment
+from jotgate.core.errors import SettingsError
 from jotgate.core.jwk import KeySet
 from jotgate.core.revocations import Kind, Revocation, RevocationList
 from jotgate.server.feed import HEARTBEAT_S, Feed
+from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing
 from jotgate.server.log import get_log, where
 from jotgate.server.records import LogEntry, LogHead
 from jotgate.server.secret import Secret
-from jotgate.server.settings import MAX_ACCESS_TOKEN_TTL_S
-from jotgate.server.store import Store, StoreBusy
+from jotgate.server.store import Store, StoreBusy, StoreError
 from jotgate.server.wakeups import Wakeups
 from jotgate.verifier import Snapshot
 
 POLL_S: Final = 0.25
-# The longest life that a setting allows, the most leeway that a policy allows, and a minute for requests under way:
-# whatever this server, or one with another setting, signs for a session that ends now has expired by then.
-REVOCATION_LIFE_S: Final = MAX_ACCESS_TOKEN_TTL_S + 60 + 60
 # An entry of the log whose end has passed by no more than this is read at start all the same: the clock may be wrong.
 CLOCK_JUMP_S: Final = 3_700
 _TIDY_EVERY_S: Final = 600.0
 _PAGE: Final = 500  # entries read at once; they become one event of the feed
 _SWEEP_EVERY_S: Final = 2.0
 _SWEEP_ROWS: Final = 200
+_TURN_KEYS_S: Final = 1.0  # how often the schedule of the keys is looked at, in memory
 
 Listener = Callable[[Sequence[Revocation]], None]
 
@@ -58,6 +57,12 @@ class LiveState:
         """Return all that is revoked."""
         with self._writing:
             return tuple(self._list)
+
+    def use_keys(self, keys: KeySet) -> None:
+        """Believe these keys from now on, save those that are revoked."""
+        with self._writing:
+            self._keys = keys
+            self._show()
 
     def revoke(self, revocations: Iterable[Revocation]) -> None:
         """Take in what has just been committed here: it counts from now on, and others are told to look."""
@@ -121,6 +126,7 @@ class Follower:
         feed: Feed,
         store: Store,
         head: LogHead,
+        keys: KeyRing,
         *,
         redis_url: Secret | None = None,
         clock: Callable[[], int],
@@ -133,11 +139,13 @@ class Follower:
         self._store = store
         self._head = LogHead(head.log_id, 0)  # the log's recent entries are read first
         self._last: LogEntry | None = None  # what was read last: it tells this log from a copy that has grown since
+        self._keys = keys
         self._clock = clock
         self._random = random
         self._monotonic = monotonic
         self._doubtful: tuple[Revocation, ...] | None = None  # what another log may lack of what was known before
         self._silent = False
+        self._keys_unread = False
         self._beat_at = float("-inf")
         self._swept_to = b""
         self._caught_up = threading.Event()
@@ -146,7 +154,7 @@ class Follower:
         live.tell_with(self.wakeups.tell)
         feed.begin(head.log_id, 0)
         self._task = self._loop.create_task(self._follow())
-        self._sweeping = self._loop.create_task(self._sweep())
+        self._chores = [self._loop.create_task(chore) for chore in (self._sweep(), self._turn_keys())]
         self._thread = threading.Thread(target=self._run, name="jotgate-revocations", daemon=True)
         self._thread.start()
 
@@ -170,9 +178,11 @@ class Follower:
     def _run(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             self._loop.run_until_complete(self._task)
-        self._sweeping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            self._loop.run_until_complete(self._sweeping)
+        for chore in self._chores:
+            chore.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                self._loop.run_until_complete(chore)
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         # A store's connections that belong to this loop are closed with its asynchronous generators.
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
@@ -215,6 +225,34 @@ class Follower:
         if self._doubtful is not None:
             await self._log_lost_again(self._doubtful)
             self._doubtful = None
+        if head.keys_version != self._keys.now.version:
+            await self._read_keys(head.keys_version)
+
+    async def _read_keys(self, version: int) -> None:
+        """Take over keys that another process has made, rotated or revoked. Those that are known stay where that fails.
+
+        A failure is told once, and is no reason to go silent on revocations.
+        """
+        try:
+            await asyncio.to_thread(self._keys.reload, version)
+            self._keys_unread = False
+        except (StoreError, SettingsError) as error:
+            if not self._keys_unread:
+                get_log().error("keys_unread", error=type(error).__name__, reason=str(error))
+            self._keys_unread = True
+
+    async def _turn_keys(self) -> None:
+        failed = False
+        while True:
+            await asyncio.sleep(_TURN_KEYS_S)
+            try:
+                if self._keys.is_due and await asyncio.to_thread(self._keys.turn):
+                    self.wakeups.tell()
+                failed = False
+            except Exception as error:  # noqa: BLE001 - the keys of now go on; that they do not turn has to be seen, once
+                if not failed and not self._silent:
+                    get_log().error("keys_not_turned", error=type(error).__name__, at=where(error))
+                failed = True
 
     async def _read_to(self, head: LogHead) -> None:
         while self._head.seq < head.seq:

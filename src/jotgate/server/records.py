@@ -60,10 +60,16 @@ class SealedKey(Struct, frozen=True, kw_only=True):
     """A private key as the database holds it: encrypted under the master key (see `sealing`)."""
 
     kid: str
+    issuer: str  # whose key it is: another issuer's server leaves it alone
     purpose: str  # "access", "feed" or "refresh"
     algorithm: str
-    sealed: bytes
-    created_at: int
+    sealed: bytes  # empty once the key is revoked or removed
+    thumbprint: str  # RFC 7638, of the public half or of the secret: the same material is never two keys
+    created_at: int  # published since then
+    activated_at: int | None = None  # signs since then
+    retired_at: int | None = None  # only verifies since then
+    revoked_at: int | None = None
+    removed_at: int | None = None
 
     def __repr__(self) -> str:
         return f"SealedKey(kid={self.kid!r}, purpose={self.purpose!r}, algorithm={self.algorithm!r})"
@@ -89,6 +95,8 @@ class LogHead(Struct, frozen=True):
 
     log_id: str
     seq: int
+    keys_version: int = 0
+    """Another one after each change of the keys."""
 
 
 class TargetRefused(RequestRefused):

@@ -61,9 +61,11 @@ class RefreshTokens:
     def encode(self, family_id: bytes, generation: int, mac_kid: str) -> str:
         """The token of this generation: the same bytes every time, as answering a replay needs.
 
-        Raises KeyError for an unknown MAC key.
+        Raises `InvalidRefreshToken` for a MAC key that is not there: it has been revoked, and its sessions with it.
         """
-        secret = self._keys[mac_kid]
+        secret = self._keys.get(mac_kid)
+        if secret is None:
+            raise _invalid()
         named = decode_segment(mac_kid) + family_id + generation.to_bytes(_GENERATION_BYTES)
         return PREFIX + encode_segment(named + _mac(secret, named))
 

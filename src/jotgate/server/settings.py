@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from msgspec.structs import fields
 from publicsuffixlist import PublicSuffixList
 
+from jotgate.core.algorithms import ALGORITHMS, ASYMMETRIC
 from jotgate.core.errors import SettingsError
 from jotgate.core.forwarded import TrustedProxies
 from jotgate.server.places import database_faults, is_sqlite, name_of, redis_faults, sqlite_path
@@ -23,6 +24,7 @@ from jotgate.server.sealing import MasterKey
 from jotgate.server.secret import Secret
 
 MAX_ACCESS_TOKEN_TTL_S: Final = 3600
+MAX_SESSION_IDLE_S: Final = 31_536_000
 DATABASE_NAME: Final = "jotgate.sqlite3"
 _PREFIX: Final = "JOTGATE_"
 # Where the test suite finds its public vectors; a developer's shell may have it while a server starts.
@@ -56,6 +58,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     """``postgresql://…``, or ``sqlite:///…``; without it, the file ``jotgate.sqlite3`` in the data folder."""
     redis_url: Secret | None = None
     """``redis://…`` or ``rediss://…``: wakes replicas faster than the database does. Nothing is kept there."""
+    signing_algorithm: str = "ES256"
+    """Algorithm of access tokens. Another value switches by a rotation, which fails no request."""
+    key_rotation_s: int = 2_592_000
+    """Every so many seconds the next key signs (30 days); at least three times ``jwks_max_age_s``."""
+    jwks_max_age_s: int = 300
+    """How long anybody may keep the published keys without asking again; a key is published three times as long before
+    it signs. Verifiers of jotgate ask once a minute at most."""
     default_scopes: tuple[str, ...] = ("account:read",)
     """Scopes that a new account is granted."""
     access_token_ttl_s: int = 300
@@ -129,6 +138,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         return str(self.sqlite_path) if shared is None else f"PostgreSQL, {name_of(shared)}"
 
     @property
+    def verified_algorithms(self) -> tuple[str, ...]:
+        """What access tokens may be signed with here: any kind of key pair, or the one kind of secret that is used."""
+        return ASYMMETRIC if self.signing_algorithm in ASYMMETRIC else (self.signing_algorithm,)
+
+    @property
     def proxies(self) -> TrustedProxies:
         """The trusted proxies, parsed."""
         return TrustedProxies.parse(self.trusted_proxies)
@@ -185,6 +199,9 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "master_key": Secret,
     "database_url": _read_url,
     "redis_url": _read_url,
+    "signing_algorithm": str.strip,
+    "key_rotation_s": _read_int,
+    "jwks_max_age_s": _read_int,
     "default_scopes": _read_list,
     "access_token_ttl_s": _read_int,
     "session_idle_s": _read_int,
@@ -199,8 +216,10 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
 }
 _RANGES: Final = {
     "access_token_ttl_s": (10, MAX_ACCESS_TOKEN_TTL_S),
-    "session_idle_s": (60, 31_536_000),
+    "session_idle_s": (60, MAX_SESSION_IDLE_S),
     "session_absolute_s": (60, 31_536_000),
+    "key_rotation_s": (1, 31_536_000),
+    "jwks_max_age_s": (1, 86_400),
     "password_min_length": (8, 128),
     "hash_workers": (1, 64),
     "feed_connections": (1, 100_000),
@@ -225,6 +244,7 @@ def _faults(settings: Settings) -> Iterator[str]:
     for name, (least, most) in _RANGES.items():
         if not least <= getattr(settings, name) <= most:
             yield f"{name} must be from {least} to {most}, not {getattr(settings, name)}"
+    yield from _signing_faults(settings)
     if settings.session_idle_s > settings.session_absolute_s:
         yield "session_idle_s must not be longer than session_absolute_s"
     for scope in settings.default_scopes:
@@ -247,6 +267,9 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "master_key": (Secret, type(None)),
     "database_url": (Secret, type(None)),
     "redis_url": (Secret, type(None)),
+    "signing_algorithm": (str,),
+    "key_rotation_s": (int,),
+    "jwks_max_age_s": (int,),
     "default_scopes": (tuple,),
     "access_token_ttl_s": (int,),
     "session_idle_s": (int,),
@@ -299,6 +322,20 @@ def _issuer_faults(settings: Settings) -> Iterator[str]:
         yield "issuer must not end with a slash: verifiers compare it letter by letter"
     elif not _PLAIN_ISSUER.fullmatch(settings.issuer) or "/." in settings.issuer:
         yield "issuer must be written plainly: lower-case host, and a path of letters, digits and - . _ ~ only"
+
+
+def _signing_faults(settings: Settings) -> Iterator[str]:
+    row = ALGORITHMS.get(settings.signing_algorithm)
+    if row is None or row.verify_only:
+        names = ", ".join(name for name, each in ALGORITHMS.items() if not each.verify_only)
+        yield f"signing_algorithm must be one of {names}"
+    elif row.symmetric and settings.shared_database is not None:
+        yield (
+            f"signing_algorithm {row.name} is for one process alone: whoever verifies its tokens could also make them. "
+            "With a shared database use a key pair, for example ES256"
+        )
+    if settings.key_rotation_s < 3 * settings.jwks_max_age_s:
+        yield "key_rotation_s must be at least three times jwks_max_age_s: a key is published that long before it signs"
 
 
 def _site(host: str) -> str:

@@ -28,14 +28,19 @@ START = """
 import sys
 from pathlib import Path
 from jotgate.server.records import SealedKey
+from jotgate.server.rules.keys import KeyChange
 from jotgate.server.store.sqlite import SqliteStore
 
 store = SqliteStore(Path(sys.argv[1]))
 print("here", flush=True)
 sys.stdin.readline()
 store.open()
-key = SealedKey(kid=sys.argv[2], purpose="access", algorithm="ES256", sealed=b"", created_at=1)
-print(store.add_key_if_none(key).kid, "alembic" in sys.modules)
+kid = sys.argv[2]
+key = SealedKey(
+    kid=kid, issuer="", purpose="access", algorithm="ES256", sealed=b"", thumbprint=kid, created_at=1
+)
+store.change_keys(lambda keys: KeyChange() if keys else KeyChange((key,)), now=1, until_s=1)
+print(store.load_keys()[0].kid, "alembic" in sys.modules)
 store.close_now()
 """
 

@@ -25,6 +25,7 @@ from tests.services import PASSWORD, PostgresServer, run_apart
 START = """
 import sys
 from jotgate.server.records import SealedKey
+from jotgate.server.rules.keys import KeyChange
 from jotgate.server.secret import Secret
 from jotgate.server.store.postgres import PostgresStore
 
@@ -32,8 +33,12 @@ store = PostgresStore(Secret(sys.argv[1]))
 print("here", flush=True)
 sys.stdin.readline()
 store.open()
-key = SealedKey(kid=sys.argv[2], purpose="access", algorithm="ES256", sealed=b"", created_at=1)
-print(store.add_key_if_none(key).kid, "alembic" in sys.modules)
+kid = sys.argv[2]
+key = SealedKey(
+    kid=kid, issuer="", purpose="access", algorithm="ES256", sealed=b"", thumbprint=kid, created_at=1
+)
+store.change_keys(lambda keys: KeyChange() if keys else KeyChange((key,)), now=1, until_s=1)
+print(store.load_keys()[0].kid, "alembic" in sys.modules)
 store.close_now()
 """
 COLUMNS = """

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from jotgate.core.errors import SettingsError
-from jotgate.server.records import Account, SealedKey
+from jotgate.server.records import Account
+from jotgate.server.rules.keys import KeyChange
 from jotgate.server.store import StoreBusy, StoreError, lanes
 from jotgate.server.store.sqlite import SqliteStore
 
@@ -213,7 +214,7 @@ async def test_keys_that_cannot_be_read_or_added_are_a_typed_error(store: Sqlite
     with pytest.raises(StoreError):
         store.load_keys()
     with pytest.raises(StoreError):
-        store.add_key_if_none(SealedKey(kid="kid", purpose="access", algorithm="ES256", sealed=b"", created_at=1))
+        store.change_keys(lambda _: KeyChange(), now=1, until_s=1)
 
 
 def test_a_file_that_is_no_database_is_named(path: Path) -> None:

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from jotgate.issuer import Issuer
 from jotgate.server.feed import Feed
+from jotgate.server.keys import KeyRing
 from jotgate.server.live import LiveState
 from jotgate.server.passwords import Passwords
 from jotgate.server.records import Account
@@ -39,15 +40,24 @@ class Deps:
     settings: Settings
     store: Store
     passwords: Passwords
-    issuer: Issuer
+    keys: KeyRing
     verifier: Verifier
-    refresh_tokens: RefreshTokens
     live: LiveState
     feed: Feed
     clock: Callable[[], int]
     random: Callable[[int], bytes]
     claims_for: ClaimsFor | None
     log: structlog.stdlib.BoundLogger
+
+    @property
+    def issuer(self) -> Issuer:
+        """Signs access tokens with the key that signs now."""
+        return self.keys.now.issuer
+
+    @property
+    def refresh_tokens(self) -> RefreshTokens:
+        """Makes and checks refresh tokens with the keys of now."""
+        return self.keys.now.refresh_tokens
 
 
 def public(account: Account) -> PublicAccount:

@@ -1,7 +1,7 @@
 """A person who knows the password, and holds a session, gets another one."""
 
 from jotgate.server.flows.deps import Deps
-from jotgate.server.live import REVOCATION_LIFE_S
+from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.records import Account, Family
 from jotgate.server.refusals import InvalidCredentials, PasswordUnchanged
 from jotgate.server.rules.accounts import check_new_password, normalise_password

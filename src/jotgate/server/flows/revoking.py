@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from jotgate.server.flows.deps import Deps
-from jotgate.server.live import REVOCATION_LIFE_S
+from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.records import Account, Family, Revoked, Target
 from jotgate.server.refusals import SessionNotFound
 from jotgate.server.rules.refresh import Standing, judge

@@ -6,7 +6,7 @@ from functools import partial
 from jotgate.core.revocations import Revocation
 from jotgate.server.flows.deps import Deps
 from jotgate.server.flows.tokens import TokenPair, make_pair
-from jotgate.server.live import REVOCATION_LIFE_S
+from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.records import Account, Family
 from jotgate.server.refusals import GrantRefused, RefreshReused, SessionEnded
 from jotgate.server.rules.refresh import LOST_ANSWER_GRACE_S, Replayed, Reused, Rotated, Standing, judge

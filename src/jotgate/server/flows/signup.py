@@ -1,13 +1,35 @@
 """A person becomes an account."""
 
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
 from jotgate.core.encoding import encode_segment
-from jotgate.server.flows.deps import Deps
+from jotgate.server.passwords import Passwords
 from jotgate.server.records import Account
 from jotgate.server.rules.accounts import check_new_password, normalise_email
 from jotgate.server.secret import Secret
+from jotgate.server.settings import Settings
+from jotgate.server.store import Store
 
 
-async def signup(deps: Deps, email: str, password: Secret, now: int) -> Account:
+class SignupDeps(Protocol):
+    """What it takes: of ``Deps``, all but keys and tokens."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def store(self) -> Store: ...
+    @property
+    def passwords(self) -> Passwords: ...
+    @property
+    def random(self) -> Callable[[int], bytes]: ...
+    @property
+    def log(self) -> structlog.stdlib.BoundLogger: ...
+
+
+async def signup(deps: SignupDeps, email: str, password: Secret, now: int) -> Account:
     """Make an account with the default scopes; it is durable when this returns.
 
     Raises:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Final
 
-from jotgate.core.jwk import KeySet
 from jotgate.server.flows.deps import Deps
 from jotgate.server.http.browser import cors_headers, preflight_headers
 from jotgate.server.http.documents import (
@@ -19,6 +18,7 @@ from jotgate.server.http.documents import (
 from jotgate.server.http.exchange import Headers, Receive, Request, Response, StreamResponse, read_body
 from jotgate.server.http.problems import oauth_error, problem
 from jotgate.server.http.routes import ROUTES, Route
+from jotgate.server.keys import ServerKeys
 from jotgate.server.refusals import ClearTextRefused, MethodNotAllowed, NotFound
 
 _ANY_ORIGIN: Final = ((b"access-control-allow-origin", b"*"),)
@@ -42,22 +42,27 @@ def _template(path: str) -> str:
 class Api:
     """The endpoints and documents of one server, over the parts that they work with."""
 
-    def __init__(self, deps: Deps, keys: KeySet, feed_keys: KeySet) -> None:
+    def __init__(self, deps: Deps) -> None:
         self._deps = deps
         self._settings = deps.settings
         meta = Document(metadata(self._settings))
-        self._documents: Mapping[str, Document] = {
-            JWKS_PATH: Document(keys.to_jwks()),
-            FEED_KEYS_PATH: Document(feed_keys.to_jwks()),
+        self._documents: dict[str, Document] = {
             METADATA_PATH: meta,
             # Where RFC 8414 section 3.1 puts it for an issuer with a path, when the server has the host to itself.
             METADATA_PATH + self._settings.issuer_path: meta,
             OPENID_PATH: meta,
             OPENAPI_PATH: Document(openapi(self._settings)),
         }
+        deps.keys.on_change(self._publish)
         host_is_local = self._settings.origin.startswith(("https://localhost", "https://127.", "https://[::1]"))
         # Not on localhost: browsers would apply it to everything else that is developed there.
         self._secure_headers: Headers = _COMMON if host_is_local else (*_COMMON, _HSTS)
+
+    def _publish(self, keys: ServerKeys) -> None:
+        """Answer with these keys from now on."""
+        max_age_s = self._settings.jwks_max_age_s
+        self._documents[JWKS_PATH] = Document(keys.published.to_jwks(), max_age_s=max_age_s)
+        self._documents[FEED_KEYS_PATH] = Document(keys.feed_published.to_jwks(), max_age_s=max_age_s)
 
     def metadata(self, request: Request) -> Response:
         """Answer with the metadata, whatever the path."""

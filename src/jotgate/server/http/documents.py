@@ -20,19 +20,19 @@ FEED_KEYS_PATH: Final = "/.well-known/revocation-keys.json"
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 OPENID_PATH: Final = "/.well-known/openid-configuration"
 OPENAPI_PATH: Final = "/openapi.json"
-# How long verifiers may keep the key set without asking again; they ask at once when they meet an unknown kid.
+# How long anybody may keep the other documents, which change with the settings alone.
 MAX_AGE_S: Final = 300
 
 
 class Document:
     """A JSON document with its ETag (RFC 9110 section 8.8.3)."""
 
-    def __init__(self, value: object) -> None:
+    def __init__(self, value: object, *, max_age_s: int = MAX_AGE_S) -> None:
         body = msgspec.json.encode(value)
         etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         common = (
             (b"etag", etag.encode()),
-            (b"cache-control", f"public, max-age={MAX_AGE_S}".encode()),
+            (b"cache-control", f"public, max-age={max_age_s}".encode()),
         )
         self._etag = etag
         self._whole = Response(200, body, ((b"content-type", b"application/json"), *common))

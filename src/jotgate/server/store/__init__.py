@@ -10,6 +10,7 @@ from typing import Protocol
 from jotgate.core.errors import JotgateError, RequestRefused
 from jotgate.core.revocations import Revocation
 from jotgate.server.records import Account, Family, LogEntry, LogHead, Revoked, SealedKey, Target
+from jotgate.server.rules.keys import KeyChange
 from jotgate.server.rules.refresh import Outcome
 
 
@@ -175,7 +176,11 @@ class Store(Protocol):
         """Return as soon as another process may have written to the log, and in any case after `timeout_s`."""
 
     def load_keys(self) -> list[SealedKey]:
-        """All keys, oldest first. Blocks: for start-up."""
+        """All keys of every issuer and purpose, oldest first. Blocks: for start-up and threads."""
 
-    def add_key_if_none(self, key: SealedKey) -> SealedKey:
-        """Add the first key of its purpose, and return the one that is there afterwards. Blocks: for start-up."""
+    def change_keys(self, decide: Callable[[list[SealedKey]], KeyChange], *, now: int, until_s: int) -> KeyChange:
+        """Let `decide` see all keys, and write what it says, in one transaction that no other change of keys overlaps.
+
+        A key that it revokes is in the log, too, for `until_s` seconds. What `decide` raises leaves everything as it
+        was. Blocks, and waits for another process that changes keys: for start-up, threads and the command line.
+        """

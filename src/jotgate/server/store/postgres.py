@@ -19,6 +19,7 @@ from jotgate.server.places import name_of
 from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, LogEntry, LogHead, Revoked, SealedKey, Target
 from jotgate.server.rules import refresh
 from jotgate.server.rules.accounts import email_identity
+from jotgate.server.rules.keys import KeyChange
 from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Reused, Rotated
 from jotgate.server.secret import Secret
 from jotgate.server.store import Approve, EmailTaken, StoreBusy, StoreClosed, StoreError
@@ -414,14 +415,21 @@ class PostgresStore:
 
         return self._blocking(_BEGIN, job)
 
-    def add_key_if_none(self, key: SealedKey) -> SealedKey:
-        """See `Store.add_key_if_none`."""
+    def change_keys(self, decide: Callable[[list[SealedKey]], KeyChange], *, now: int, until_s: int) -> KeyChange:
+        """See `Store.change_keys`."""
 
-        async def job(connection: Connection) -> SealedKey:
-            row = await _fetch_row(connection, self._sql.oldest_key, {"purpose": key.purpose})
-            if row is None:
+        async def job(connection: Connection) -> KeyChange:
+            change = decide([to_key(row) for row in await _fetch(connection, self._sql.load_keys, {})])
+            if change == KeyChange():
+                return change
+            for kid in (*change.forgotten, *(key.kid for key in change.keys)):
+                await _execute(connection, self._sql.delete_key, {"kid": kid})
+            for key in change.keys:
                 await _execute(connection, self._sql.add_key, msgspec.structs.asdict(key))
-            return to_key(row) if row else key
+            await _execute(connection, self._sql.advance_keys_version, {})
+            await self._append(connection, "key", change.revoked, at=now, until_s=until_s)
+            await connection.execute(f"NOTIFY {self._opened().channel}")
+            return change
 
         return self._blocking(f"{_BEGIN}; SELECT pg_advisory_xact_lock({self._opened().keys_lock})", job)
 

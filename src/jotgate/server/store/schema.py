@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql
 
 # Oldest first. The last one is what this code needs; the names are those of the files in migrations/versions, and
 # stand here so that starting on an up-to-date database need not load Alembic.
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 HEAD = REVISIONS[-1]
 VERSION_TABLE = "jotgate_schema"
 
@@ -85,10 +85,17 @@ keys = Table(
     "jotgate_keys",
     metadata,
     Column("kid", TEXT, primary_key=True),
+    Column("issuer", TEXT, nullable=False, server_default=text("''")),
     Column("purpose", TEXT, nullable=False),
     Column("algorithm", TEXT, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
+    Column("thumbprint", TEXT, nullable=False, server_default=text("''")),
     Column("created_at", BigInteger, nullable=False),
+    Column("activated_at", BigInteger, nullable=True),
+    Column("retired_at", BigInteger, nullable=True),
+    Column("revoked_at", BigInteger, nullable=True),
+    Column("removed_at", BigInteger, nullable=True),
+    Index("jotgate_keys_thumbprint_uq", "thumbprint", unique=True),
     sqlite_with_rowid=False,
 )
 
@@ -111,6 +118,7 @@ revocation_head = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, nullable=False),
     Column("log_id", TEXT, nullable=False, server_default=text("''")),
+    Column("keys_version", BigInteger, nullable=False, server_default="0"),  # grows with each change of the keys
     CheckConstraint("id = 1", name="one_row"),
 )
 

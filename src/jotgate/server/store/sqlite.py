@@ -19,6 +19,7 @@ from jotgate.core.revocations import Kind, Revocation
 from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, LogEntry, LogHead, Revoked, SealedKey, Target
 from jotgate.server.rules import refresh
 from jotgate.server.rules.accounts import email_identity
+from jotgate.server.rules.keys import KeyChange
 from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Reused, Rotated
 from jotgate.server.store import Approve, EmailTaken, StoreBusy, StoreClosed, StoreError
 from jotgate.server.store.attendance import Attendance
@@ -373,7 +374,7 @@ class SqliteStore:
             head = LogHead(*connection.execute(self._sql.head).fetchone())
             if alone:
                 connection.execute(self._sql.renew_log, {"expected_log_id": head.log_id, "log_id": log_id})
-                head = LogHead(log_id, head.seq)
+                head = LogHead(log_id, head.seq, head.keys_version)
         attending.let_others_in()
         self._attending = attending
         return head
@@ -416,15 +417,20 @@ class SqliteStore:
         with self._blocking() as connection:
             return [to_key(row) for row in connection.execute(self._sql.load_keys)]
 
-    def add_key_if_none(self, key: SealedKey) -> SealedKey:
-        """See `Store.add_key_if_none`."""
-        with self._blocking() as connection:
+    def change_keys(self, decide: Callable[[list[SealedKey]], KeyChange], *, now: int, until_s: int) -> KeyChange:
+        """See `Store.change_keys`."""
+        with self._blocking() as connection:  # which is closed at the end: without a COMMIT nothing has happened
             connection.execute("BEGIN IMMEDIATE")
-            row = connection.execute(self._sql.oldest_key, {"purpose": key.purpose}).fetchone()
-            if row is None:
-                connection.execute(self._sql.add_key, msgspec.structs.asdict(key))
+            change = decide([to_key(row) for row in connection.execute(self._sql.load_keys)])
+            if change == KeyChange():
+                return change
+            for kid in (*change.forgotten, *(key.kid for key in change.keys)):
+                connection.execute(self._sql.delete_key, {"kid": kid})
+            connection.executemany(self._sql.add_key, [msgspec.structs.asdict(key) for key in change.keys])
+            connection.execute(self._sql.advance_keys_version)
+            self._append(connection, "key", change.revoked, at=now, until_s=until_s)
             connection.execute("COMMIT")
-            return to_key(row) if row else key
+            return change
 
     # Connections
 

@@ -28,11 +28,11 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from jotgate.server.records import Family, LogEntry
+from jotgate.server.records import Family, LogEntry, SealedKey
 from jotgate.server.store.schema import accounts, cuts, families, keys, revocation_head, revocations
 
 _ACCOUNT = (accounts.c.id, accounts.c.email, accounts.c.password_hash, accounts.c.scopes, accounts.c.created_at)
-_KEY = (keys.c.kid, keys.c.purpose, keys.c.algorithm, keys.c.sealed, keys.c.created_at)
+_KEY = tuple(keys.c[name] for name in SealedKey.__struct_fields__)
 _LOG = tuple(revocations.c[name] for name in LogEntry.__struct_fields__)
 _THIS_FAMILY = families.c.id == bindparam("family_id")
 _CUT_OFF = and_(
@@ -227,7 +227,7 @@ class Statements(Generic[S]):
         )
 
         self.advance_head = sql(advance_head(bindparam("count")))
-        self.head = sql(select(revocation_head.c.log_id, revocation_head.c.seq))
+        self.head = sql(select(revocation_head.c.log_id, revocation_head.c.seq, revocation_head.c.keys_version))
         self.renew_log = sql(
             update(revocation_head)
             .where(revocation_head.c.log_id == bindparam("expected_log_id"))
@@ -245,12 +245,9 @@ class Statements(Generic[S]):
 
         self.add_key = sql(insert(keys))
         self.load_keys = sql(select(*_KEY).order_by(keys.c.created_at, keys.c.kid))
-        self.oldest_key = sql(
-            select(*_KEY)
-            .where(keys.c.purpose == bindparam("purpose"))
-            .order_by(keys.c.created_at, keys.c.kid)
-            .limit(literal_column("1"))
-            .offset(literal_column("0"))
+        self.delete_key = sql(delete(keys).where(keys.c.kid == bindparam("kid")))
+        self.advance_keys_version = sql(
+            update(revocation_head).values(keys_version=revocation_head.c.keys_version + literal_column("1"))
         )
 
 

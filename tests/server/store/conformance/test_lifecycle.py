@@ -7,11 +7,14 @@ from collections.abc import Callable
 import pytest
 
 from jotgate.server.records import Account, SealedKey
+from jotgate.server.rules.keys import KeyChange
 from jotgate.server.store import Store, StoreClosed
 
 NewAccount = Callable[..., Account]
 OpenStore = Callable[[], Store]
-KEY = SealedKey(kid="kid", purpose="access", algorithm="ES256", sealed=b"sealed", created_at=1)
+KEY = SealedKey(
+    kid="kid", issuer="", purpose="access", algorithm="ES256", sealed=b"sealed", thumbprint="kid", created_at=1
+)
 
 
 async def test_an_open_store_answers_a_ping(store: Store) -> None:
@@ -26,7 +29,7 @@ async def test_a_closed_store_refuses_everything_in_a_typed_way(store: Store, ne
     with pytest.raises(StoreClosed):
         store.load_keys()
     with pytest.raises(StoreClosed):
-        store.add_key_if_none(KEY)
+        store.change_keys(lambda _: KeyChange((KEY,)), now=1, until_s=1)
 
 
 async def test_opening_twice_is_opening_once_and_a_closed_store_opens_again(

@@ -4,18 +4,39 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
+import pytest
+
 from jotgate.core.revocations import Revocation
-from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, SealedKey
-from jotgate.server.store import Store
+from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, LogEntry, LogHead, SealedKey
+from jotgate.server.rules.keys import KeyChange, KeyEvent, KeyNotMature
+from jotgate.server.store import Store, StoreError
 from tests.server.store.support import PASSWORD_HASH
 
 NewAccount = Callable[..., Account]
 NewFamily = Callable[..., Family]
 OpenStore = Callable[[], Store]
+NOW = 1_000_000
 
 
 def key(kid: str, purpose: str = "access", created_at: int = 1_000) -> SealedKey:
-    return SealedKey(kid=kid, purpose=purpose, algorithm="ES256", sealed=b"\0sealed\xff", created_at=created_at)
+    return SealedKey(
+        kid=kid,
+        issuer="https://a.example",
+        purpose=purpose,
+        algorithm="ES256",
+        sealed=b"\0sealed\xff",
+        thumbprint=f"print of {kid}",
+        created_at=created_at,
+        activated_at=created_at + 1,
+        retired_at=created_at + 2,
+        revoked_at=created_at + 3,
+        removed_at=created_at + 4,
+    )
+
+
+def write(store: Store, change: KeyChange) -> None:
+    store.change_keys(lambda _: change, now=NOW, until_s=3720)
 
 
 async def test_the_log_is_numbered_without_gaps_in_the_order_of_commits(
@@ -75,23 +96,61 @@ async def test_the_log_loses_only_what_has_been_dead_for_a_day(
 
 async def test_keys_come_back_oldest_first(store: Store) -> None:
     young, old = key("young", "access", 2_000), key("old", "refresh", 1_000)
-    assert store.add_key_if_none(young) == young
-    assert store.add_key_if_none(old) == old
+    write(store, KeyChange((young, old)))
     assert store.load_keys() == [old, young]
 
 
-async def test_a_second_key_of_a_purpose_yields_to_the_first(store: Store) -> None:
-    first = key("first")
-    assert store.add_key_if_none(first) == first
-    assert store.add_key_if_none(key("second")) == first
-    assert store.load_keys() == [first]
+async def test_a_change_of_keys_writes_rows_anew_and_forgets_others(store: Store) -> None:
+    write(store, KeyChange((key("one"), key("two"), key("three"))))
+    changed = msgspec.structs.replace(key("one"), sealed=b"", revoked_at=None)
+    write(store, KeyChange((changed,), forgotten=("two",)))
+    assert {each.kid: each for each in store.load_keys()} == {"one": changed, "three": key("three")}
 
 
-def test_of_many_that_start_at_once_all_get_the_same_key(open_store: OpenStore) -> None:
+async def test_a_change_of_keys_shows_in_the_head_of_the_log_and_no_change_does_not(store: Store) -> None:
+    before = await store.head()
+    write(store, KeyChange())
+    assert await store.head() == before
+    write(store, KeyChange((key("one"),)))
+    assert await store.head() == LogHead(before.log_id, before.seq, before.keys_version + 1)
+
+
+async def test_a_revoked_key_is_in_the_log_with_the_very_change(store: Store) -> None:
+    revoked = KeyEvent("key_revoked", "one", "access", "ES256")
+    write(store, KeyChange((key("one"),), events=(revoked,)))
+    assert await store.revocations_after(0) == [LogEntry(seq=1, kind="key", id="one", at=NOW, until=NOW + 3720)]
+
+
+async def test_what_a_decision_about_keys_raises_leaves_everything_as_it_was(store: Store) -> None:
+    write(store, KeyChange((key("one"),)))
+    before = await store.head()
+
+    def refuse(keys: list[SealedKey]) -> KeyChange:
+        assert keys == [key("one")]
+        raise KeyNotMature("not yet")
+
+    with pytest.raises(KeyNotMature):
+        store.change_keys(refuse, now=NOW, until_s=3720)
+    assert (await store.head(), store.load_keys()) == (before, [key("one")])
+
+
+async def test_the_same_material_is_never_two_keys(store: Store) -> None:
+    write(store, KeyChange((key("one"),)))
+    with pytest.raises(StoreError):
+        write(store, KeyChange((msgspec.structs.replace(key("two"), thumbprint=key("one").thumbprint),)))
+    assert store.load_keys() == [key("one")]
+
+
+def test_of_many_that_decide_at_once_each_sees_what_those_before_have_done(open_store: OpenStore) -> None:
     stores = [open_store() for _ in range(8)]
+
+    def add_first(number: int) -> None:
+        mine = KeyChange((key(f"key-{number}"),))
+        stores[number].change_keys(lambda known: KeyChange() if known else mine, now=NOW, until_s=3720)
+
     with ThreadPoolExecutor(len(stores)) as threads:
-        kept = list(threads.map(lambda n: stores[n].add_key_if_none(key(f"key-{n}")), range(len(stores))))
-    assert kept == stores[0].load_keys() * len(stores)
+        list(threads.map(add_first, range(len(stores))))
+    assert len(stores[0].load_keys()) == 1
 
 
 async def test_what_a_restored_database_has_lost_is_ended_and_logged_again(

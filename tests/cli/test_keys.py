@@ -1,0 +1,152 @@
+"""`jotgate keys`: rotated, revoked, brought in and given out while the server runs on the folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from jotgate import KeySet, generate_key, verify_jws
+from tests.cli.conftest import Jotgate
+from tests.conftest import RunningServer, StartServer, log_in, sign_up
+
+WITHIN_S = 15
+EMAIL = "keys@example.com"
+CACHE_S = "1"  # keys are published three seconds ahead
+
+
+@pytest.fixture
+def server(start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunningServer:
+    monkeypatch.setenv("JOTGATE_JWKS_MAX_AGE_S", CACHE_S)
+    return start_server("serve", data_dir=tmp_path / "data")
+
+
+def published(client: httpx2.Client) -> list[str]:
+    return [each["kid"] for each in client.get("/.well-known/jwks.json").json()["keys"]]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def rotated(jotgate: Jotgate, *folder: str) -> list[dict[str, Any]]:
+    """Rotate as soon as it is allowed."""
+    deadline = time.monotonic() + WITHIN_S
+    while (ran := jotgate("keys", "rotate", "--json", *folder)).status:
+        assert "verifiers may not know it yet: rotate again in " in ran.err
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    told: list[dict[str, Any]] = json.loads(ran.out)
+    return told
+
+
+def test_a_rotation_and_a_revocation_reach_the_running_server(jotgate: Jotgate, server: RunningServer) -> None:
+    folder = ["--data", str(server.data_dir)]
+    with server.client() as client:
+        sign_up(client, EMAIL)
+        first, second = published(client)
+        events = rotated(jotgate, *folder)
+        assert [(each["event"], each["kid"]) for each in events[:2]] == [
+            ("key_retired", first),
+            ("key_activated", second),
+        ]
+        until(lambda: len(published(client)) == 3)
+        tokens = log_in(client, EMAIL)
+        authorization = {"authorization": f"Bearer {tokens['access_token']}"}
+        assert client.get("/v1/account", headers=authorization).status_code == 200
+        shown = jotgate("keys", "revoke", second, *folder)
+        assert f"revoked: nothing that it signed is believed any more: {second} (ES256)" in shown.out
+        until(lambda: client.get("/v1/account", headers=authorization).status_code == 401)
+        assert client.get("/v1/account", headers=authorization).json()["code"] == "unknown_key"
+        until(lambda: second not in published(client))
+        answer = client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
+        assert answer.status_code == 200  # the session goes on, under the next key
+        again = jotgate("keys", "revoke", second, *folder)
+        assert (again.status, again.out) == (1, "")
+        assert "no key" in again.err
+
+
+def test_revoking_a_key_can_log_out_everybody(jotgate: Jotgate, server: RunningServer) -> None:
+    folder = ["--data", str(server.data_dir)]
+    with server.client() as client:
+        sign_up(client, EMAIL)
+        tokens = log_in(client, EMAIL)
+        [active, _] = published(client)
+        refused = jotgate("keys", "revoke", active, "--end-sessions", *folder)
+        assert (refused.status, refused.err) == (1, "error: This logs out everybody. Say --yes to do it.\n")
+        assert jotgate("keys", "revoke", active, "--end-sessions", "--yes", *folder).status == 0
+        until(lambda: client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]}).status_code == 401)
+
+
+def test_a_mac_key_is_not_revoked_unless_sessions_may_end(jotgate: Jotgate, server: RunningServer) -> None:
+    folder = ["--data", str(server.data_dir)]
+    told = json.loads(jotgate("keys", "list", "--json", *folder).out)
+    [active] = [each["kid"] for each in told if (each["purpose"], each["state"]) == ("refresh", "active")]
+    refused = jotgate("keys", "revoke", active, *folder)
+    assert refused.status == 1
+    assert "say --end-sessions" in refused.err
+
+
+def test_a_key_is_brought_in_once_and_what_is_weak_public_or_unreadable_is_refused(
+    jotgate: Jotgate, server: RunningServer, tmp_path: Path
+) -> None:
+    folder = ["--data", str(server.data_dir)]
+    key = generate_key("Ed25519")
+    files = {
+        "pem": key.to_pem(),
+        "jwk": json.dumps(key.to_private_jwk()),
+        "public": key.public.to_pem(),
+        "nothing": "what is this?",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    dashed = tmp_path / "dashed"
+    dashed.write_text(json.dumps(generate_key("ES256", kid="-theirs").to_private_jwk()))
+    refusals = {
+        ("pem",): "name it with --algorithm",
+        ("public", "--algorithm", "Ed25519"): "A private key is needed",
+        ("nothing", "--algorithm", "Ed25519"): "One PEM block with one key is needed.",
+        ("pem", "--algorithm", "ES256"): "",
+    }
+    for (name, *options), reason in refusals.items():
+        refused = jotgate("keys", "import", str(tmp_path / name), *options, *folder)
+        assert refused.status == 1
+        assert reason in refused.err
+    missing = jotgate("keys", "import", str(tmp_path / "missing"), *folder)
+    assert (missing.status, "cannot be read: No such file" in missing.err) == (2, True)
+    assert jotgate("keys", "import", str(tmp_path / "jwk"), *folder).status == 0
+    with server.client() as client:
+        until(lambda: key.kid in published(client))
+    jotgate("keys", "import", str(dashed), *folder)
+    assert "-theirs" in jotgate("keys", "revoke", "-theirs", *folder).out
+    again = jotgate("keys", "import", str(tmp_path / "pem"), "--algorithm", "Ed25519", *folder)
+    assert "is the access key" in again.err
+    told = json.loads(jotgate("keys", "list", "--all", "--json", *folder).out)
+    assert {each["state"] for each in told if each["purpose"] == "access"} == {"active", "next", "removed", "revoked"}
+
+
+def test_public_halves_are_given_out_and_nothing_else_is(jotgate: Jotgate, server: RunningServer) -> None:
+    folder = ["--data", str(server.data_dir)]
+    assert jotgate("keys", "export", *folder).status == 2
+    with server.client() as client:
+        served = client.get("/.well-known/jwks.json").json()
+        sign_up(client, EMAIL)
+        token = log_in(client, EMAIL)["access_token"]
+    exported = json.loads(jotgate("keys", "export", "--public", *folder).out)
+    assert exported == served
+    assert verify_jws(token, KeySet.from_jwks(exported)).payload
+    [active, following] = [each["kid"] for each in served["keys"]]
+    pem = jotgate("keys", "export", following, "--public", "--pem", *folder).out
+    assert pem.startswith("-----BEGIN PUBLIC KEY-----")
+    assert "PRIVATE" not in pem
+    assert active != following
+    unknown = jotgate("keys", "export", "nobody's", "--public", *folder)
+    assert (unknown.status, unknown.err) == (1, "error: There is no published key nobody's.\n")
