@@ -19,7 +19,8 @@ from jotgate.core.errors import JotgateError, SettingsError
 _EXIT_CODES = (
     "Exit status: 0 done; 1 refused or failed, with a sentence on standard error; 2 wrong usage or wrong settings."
 )
-_KID_FIRST = {"ignore_unknown_options": True}  # the kid of a key from elsewhere may begin with a hyphen
+# The kid of a key from elsewhere may begin with a hyphen, and with "-h".
+_KID_FIRST = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 _SETTINGS = "Every setting can also come from the environment (JOTGATE_ISSUER, JOTGATE_AUDIENCE, …); an option wins."
 
 app = typer.Typer(
