@@ -5,7 +5,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml README.md LICENSE $(shell find src examples -type f -not -name '*.pyc' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format soak coverage mutants bench-sessions bench-start bench-tokens bench-revocation pins clean
+.PHONY: help install demo test lint format soak coverage mutants bench-sessions bench-start bench-tokens bench-revocation bench-rotation pins clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-sessions: .venv/wheel ## logins, refreshes and protected GETs a second, be
 
 bench-revocation: .venv/wheel .venv/services ## from a revocation until every verifier refuses; what many revocations cost
 	$(BIN)/python -m bench.revocation
+
+bench-rotation: .venv/wheel .venv/services ## fifty rotations of the signing key under load, and a revocation of it
+	$(BIN)/python -m bench.rotation
 
 bench-start: .venv/wheel ## time from start to ready, and the cost of `import jotgate`
 	$(BIN)/python -m bench.start

@@ -51,10 +51,14 @@ class Deployment:
     environment: Mapping[str, str]
     postgresql_port: int | None = None
 
+    def settings(self) -> Settings:
+        """The servers' own settings."""
+        own = {name: value for name, value in self.environment.items() if name.startswith("JOTGATE_")}
+        return Settings.from_env(own, data_dir=self.data)
+
     def store(self) -> Store:
         """Open the database as the command line does."""
-        own = {name: value for name, value in self.environment.items() if name.startswith("JOTGATE_")}
-        store = make_store(Settings.from_env(own, data_dir=self.data))
+        store = make_store(self.settings())
         store.open()
         return store
 
@@ -152,7 +156,7 @@ def on_sqlite(folder: Path) -> Iterator[Deployment]:
 
 
 @contextmanager
-def on_postgresql(folder: Path) -> Iterator[Deployment]:
+def on_postgresql(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[Deployment]:
     """Two replicas on PostgreSQL and Redis, behind nginx with the example's own configuration."""
     folder.mkdir()
     cores = usable_cores()
@@ -170,6 +174,7 @@ def on_postgresql(folder: Path) -> Iterator[Deployment]:
             "JOTGATE_MASTER_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("="),
             "JOTGATE_TRUSTED_PROXIES": "127.0.0.1",
             "JOTGATE_HTTP": "true",
+            **(settings or {}),
         }
         for number, port in enumerate(ports):
             command = [sys.executable, "-c", _CLI, "serve", "--data", str(folder / f"replica{number}")]
