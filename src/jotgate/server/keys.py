@@ -118,6 +118,10 @@ class KeyRing:
         self._listeners.append(listener)
         listener(self.now)
 
+    def rows(self) -> list[SealedKey]:
+        """This issuer's keys as they stand in the database. Blocks."""
+        return [row for row in self._store.load_keys() if row.issuer == self._settings.issuer]
+
     def open(self) -> None:
         """Make what is missing, begin to switch the algorithm if the setting says so, and load. Blocks.
 
@@ -150,7 +154,7 @@ class KeyRing:
         """
         with self._changing:
             before = self._now
-            rows = [row for row in self._store.load_keys() if row.issuer == self._settings.issuer]
+            rows = self.rows()
             self._open_rows(rows)
             self._rows = rows
             known = version if version is not None else before.version if before is not None else 0
