@@ -21,7 +21,7 @@ from jotgate.core.encoding import decode_segment, encode_segment
 from jotgate.core.errors import KeyRefused
 from jotgate.core.jwk import Key, KeySet
 from jotgate.server import AuthApp, Settings, create_app
-from jotgate.server.rules.keys import KeyInUse, KeyNotMature, NoSuchKey
+from jotgate.server.rules.keys import KeyChange, KeyInUse, KeyNotMature, NoSuchKey
 from jotgate.server.secret import Secret
 from tests.server.http.support import EMAIL, Api, Clock, client_of, code
 
@@ -190,6 +190,20 @@ async def test_a_revoked_key_does_not_come_back_when_its_log_entry_is_over(api: 
     api.app.start().live.learn([])
     await asyncio.to_thread(ring.reload)
     assert revoked.kid not in api.app.live_snapshot().keys
+
+
+async def test_a_database_restored_from_a_copy_does_not_bring_a_revoked_key_back(api: Api) -> None:
+    deps = api.app.start()
+    revoked = signing(api)
+    copy = next(row for row in deps.store.load_keys() if row.kid == revoked.kid)
+    await asyncio.to_thread(deps.keys.revoke, revoked.kid)
+    await turned(api, revoked)
+    now = next(row for row in deps.store.load_keys() if row.kid == signing(api).kid)
+    put_back = KeyChange((copy, msgspec.structs.replace(now, activated_at=None)))
+    await asyncio.to_thread(partial(deps.store.change_keys, lambda _: put_back, now=api.clock.now, until_s=3720))
+    await until(lambda: {row.kid: row for row in deps.store.load_keys()}[revoked.kid].revoked_at is not None)
+    await turned(api, revoked)
+    assert revoked.kid not in await kids(api)
 
 
 @pytest.mark.parametrize("algorithm", ["Ed25519", "RS256", "PS512", "ES384", "ML-DSA-44"])

@@ -60,8 +60,6 @@ _DecideWith = Callable[[Sequence[SealedKey], int, Spare], KeyChange]
 class ServerKeys:
     """The keys at one moment."""
 
-    version: int
-    """Of the database, when they were read."""
     signing: Key
     """Signs access tokens."""
     issuer: Issuer
@@ -145,20 +143,26 @@ class KeyRing:
                 reason="who can verify such a token can also make one: only this server does, and publishes no key",
             )
 
-    def reload(self, version: int | None = None) -> None:
-        """Read the keys anew, and tell listeners. Blocks. `version` is the database's, read before.
+    def reload(self) -> None:
+        """Read the keys anew, and tell listeners. Blocks.
+
+        A key that was revoked, and is in use again in a database that was restored from a copy, is revoked again.
 
         Raises:
             StoreError: they could not be read; those that are known stay.
             SettingsError: a new one was sealed under another master key; those that are known stay.
         """
         with self._changing:
-            before = self._now
+            gone = {row.kid for row in self._rows if standing(row) is Standing.REVOKED}
             rows = self.rows()
+            for row in rows:
+                if row.kid in gone and is_published(row):
+                    self._rows = rows
+                    self.revoke(row.kid)
+            rows = self.rows() if gone else rows
             self._open_rows(rows)
             self._rows = rows
-            known = version if version is not None else before.version if before is not None else 0
-            self._now = now = self._picture(rows, known)
+            self._now = now = self._picture(rows)
         for listener in self._listeners:
             listener(now)
 
@@ -314,7 +318,7 @@ class KeyRing:
             return Key.from_jwk(raw, kid=row.kid)
         return Key.from_pem(raw, row.algorithm, kid=row.kid)
 
-    def _picture(self, rows: Sequence[SealedKey], version: int) -> ServerKeys:
+    def _picture(self, rows: Sequence[SealedKey]) -> ServerKeys:
         signing, trusted = self._pairs(rows, "access")
         feed, feed_trusted = self._pairs(rows, "feed")
         macs: Mapping[str, bytes] = {
@@ -324,7 +328,6 @@ class KeyRing:
         }
         before = self._now
         return ServerKeys(
-            version=version,
             signing=signing,
             issuer=Issuer(
                 issuer=self._settings.issuer,

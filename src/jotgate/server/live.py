@@ -145,6 +145,7 @@ class Follower:
         self._monotonic = monotonic
         self._doubtful: tuple[Revocation, ...] | None = None  # what another log may lack of what was known before
         self._silent = False
+        self._keys_read: tuple[str, int] | None = None  # the log and the version that the keys were read at
         self._keys_unread = False
         self._beat_at = float("-inf")
         self._swept_to = b""
@@ -225,16 +226,17 @@ class Follower:
         if self._doubtful is not None:
             await self._log_lost_again(self._doubtful)
             self._doubtful = None
-        if head.keys_version != self._keys.now.version:
-            await self._read_keys(head.keys_version)
+        if (head.log_id, head.keys_version) != self._keys_read:
+            await self._read_keys(head)
 
-    async def _read_keys(self, version: int) -> None:
+    async def _read_keys(self, head: LogHead) -> None:
         """Take over keys that another process has made, rotated or revoked. Those that are known stay where that fails.
 
         A failure is told once, and is no reason to go silent on revocations.
         """
         try:
-            await asyncio.to_thread(self._keys.reload, version)
+            await asyncio.to_thread(self._keys.reload)
+            self._keys_read = head.log_id, head.keys_version
             self._keys_unread = False
         except (StoreError, SettingsError) as error:
             if not self._keys_unread:
