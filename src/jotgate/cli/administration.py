@@ -24,7 +24,7 @@ from jotgate.server.log import get_log
 from jotgate.server.passwords import Passwords
 from jotgate.server.records import Account, SealedKey, Target
 from jotgate.server.rules.accounts import check_new_password, check_scope_token, normalise_email
-from jotgate.server.rules.keys import EventName, KeyChange, NoSuchKey, is_published, standing
+from jotgate.server.rules.keys import EventName, KeyChange, NoSuchKey, Standing, is_published, standing
 from jotgate.server.sealing import MasterKey
 from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings
@@ -222,6 +222,7 @@ def list_keys(data: Path | None, *, everything: bool, as_json: bool) -> None:
     now = int(time.time())
     with _store(_settings(data)) as store:
         keys = [key for key in store.load_keys() if everything or is_published(key)]
+    keys.sort(key=lambda key: (list(_FOR).index(key.purpose), list(Standing).index(standing(key)), -_since(key)))
     if as_json:
         print_json([_public_key(key) for key in keys])
         return

@@ -137,7 +137,7 @@ def test_what_is_gone_is_forgotten_after_its_time(story: Story) -> None:
 
 def test_a_rotation_by_hand_waits_until_the_next_key_is_known_everywhere(story: Story) -> None:
     story.now += SCHEDULE.publish_ahead_s
-    with pytest.raises(KeyNotMature, match="in 1 seconds"):
+    with pytest.raises(KeyNotMature, match="again in 1 s"):
         rotate(story.keys, now=story.now, schedule=SCHEDULE, spare=story.spare)
     story.now += 1
     following = story.one(Standing.NEXT)

@@ -170,7 +170,7 @@ def rotate(keys: Sequence[SealedKey], *, now: int, schedule: Schedule, spare: Sp
         left_s = following.created_at + schedule.publish_ahead_s + 1 - now
         raise KeyNotMature(
             f"The next key {following.kid} was published a moment ago, and verifiers may not know it yet: "
-            f"rotate again in {left_s} seconds."
+            f"rotate again in {left_s} s."
         )
     draft.retire(active, now)
     draft.activate(following, now)
