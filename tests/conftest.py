@@ -308,6 +308,8 @@ def running_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSe
 
 
 PASSWORD = "four plain words in a row"
+# Keys are an issuer's: a server that comes back on another port of localhost would be another one.
+SAME_ISSUER = {"JOTGATE_ISSUER": "https://auth.example.com"}
 
 
 def sign_up(client: httpx2.Client, email: str) -> None:

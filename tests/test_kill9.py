@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.conftest import RunningServer, StartServer, log_in, sign_up
+from tests.conftest import SAME_ISSUER, RunningServer, StartServer, log_in, sign_up
 
 CLIENTS = 4
 
@@ -87,12 +87,12 @@ def check_all_is_there(server: RunningServer, confirmed: dict[str, str | None]) 
 def play(start_server: StartServer, data_dir: Path, rounds: int, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - it decides when to kill, nothing secret
     kept: dict[str, str | None] = {}
-    server = start_server("serve", data_dir=data_dir)
+    server = start_server("serve", data_dir=data_dir, env=SAME_ISSUER)
     for number in range(rounds):
         lately = kill_in_the_middle(server, f"round{number}", after=chance.randint(5, 20)).refresh_tokens
         with closing(sqlite3.connect(data_dir / "jotgate.sqlite3")) as database:
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        server = start_server("serve", data_dir=data_dir)
+        server = start_server("serve", data_dir=data_dir, env=SAME_ISSUER)
         check_all_is_there(server, lately)
         kept |= lately
     check_all_is_there(server, kept)

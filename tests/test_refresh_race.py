@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from jotgate.server.rules.refresh import GRACE_S, REMEMBERED_GENERATIONS
-from tests.conftest import RunningServer, StartServer, log_in, sign_up
+from tests.conftest import SAME_ISSUER, RunningServer, StartServer, log_in, sign_up
 
 CALLERS: Final = 200
 CONNECTIONS: Final = 20
@@ -57,7 +57,7 @@ def test_200_refreshes_of_one_token_have_one_successor_and_reuse_outlives_kill_9
     start_server: StartServer, tmp_path: Path, leave_the_grace: Callable[[httpx2.Client, str], str]
 ) -> None:
     data_dir = tmp_path / "data"
-    server = start_server("serve", data_dir=data_dir)
+    server = start_server("serve", data_dir=data_dir, env=SAME_ISSUER)
     with server.client() as client:
         sign_up(client, "race@kill.test")
         first = log_in(client, "race@kill.test")["refresh_token"]
@@ -80,7 +80,7 @@ def test_200_refreshes_of_one_token_have_one_successor_and_reuse_outlives_kill_9
         assert (dead.status_code, dead.json()["code"]) == (401, "session_ended")
     server.kill()
 
-    again = start_server("serve", data_dir=data_dir)
+    again = start_server("serve", data_dir=data_dir, env=SAME_ISSUER)
     with again.client() as client:
         for token in (first, successor, current, confirmed, newest):
             answer = refresh(client, token)
