@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from jotgate.core.encoding import encode_segment
 from jotgate.core.errors import SettingsError
 from jotgate.server import sealing
-from jotgate.server.sealing import MasterKey
+from jotgate.server.sealing import MasterKey, MasterKeySource
+from jotgate.server.secret import Secret
 
 RAW = bytes(range(32))
 KEY = MasterKey(RAW)
@@ -21,10 +22,10 @@ KEY = MasterKey(RAW)
 LOAD = """
 import sys
 from pathlib import Path
-from jotgate.server.sealing import MasterKey
+from jotgate.server.sealing import MasterKeySource
 print("here", flush=True)
 sys.stdin.readline()
-MasterKey.load(Path(sys.argv[1]), None)
+MasterKeySource(data_dir=Path(sys.argv[1])).load()
 print((Path(sys.argv[1]) / "master.key").read_text().strip())
 """
 
@@ -83,7 +84,7 @@ def test_the_wrong_master_key_is_told_in_one_sentence_without_any_secret() -> No
 def test_the_file_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     umask = os.umask(0)
     try:
-        first = MasterKey.load(tmp_path / "data", None)
+        first = MasterKeySource(data_dir=tmp_path / "data").load()
     finally:
         os.umask(umask)
     file = tmp_path / "data" / "master.key"
@@ -91,31 +92,33 @@ def test_the_file_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     assert [entry.name for entry in file.parent.iterdir()] == ["master.key"]
     text = file.read_text()
-    assert opens_the_same(first, MasterKey.load(tmp_path / "data", None))
+    assert opens_the_same(first, MasterKeySource(data_dir=tmp_path / "data").load())
     assert file.read_text() == text
 
 
 def test_two_new_folders_get_two_different_keys(tmp_path: Path) -> None:
-    assert not opens_the_same(MasterKey.load(tmp_path / "a", None), MasterKey.load(tmp_path / "b", None))
+    assert not opens_the_same(
+        MasterKeySource(data_dir=tmp_path / "a").load(), MasterKeySource(data_dir=tmp_path / "b").load()
+    )
 
 
 def test_the_text_of_the_file_is_also_the_value_of_the_variable(tmp_path: Path) -> None:
-    from_file = MasterKey.load(tmp_path / "data", None)
+    from_file = MasterKeySource(data_dir=tmp_path / "data").load()
     text = (tmp_path / "data" / "master.key").read_text()
-    assert opens_the_same(from_file, MasterKey.load(tmp_path / "elsewhere", text))
+    assert opens_the_same(from_file, MasterKeySource(data_dir=tmp_path / "elsewhere", text=Secret(text)).load())
 
 
 def test_the_variable_needs_and_makes_no_file(tmp_path: Path) -> None:
-    assert opens_the_same(MasterKey.load(tmp_path / "data", encode_segment(RAW)), KEY)
+    assert opens_the_same(MasterKeySource(data_dir=tmp_path / "data", text=Secret(encode_segment(RAW))).load(), KEY)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o601, 0o644])
 def test_a_file_that_others_may_read_or_write_is_refused(tmp_path: Path, mode: int) -> None:
-    MasterKey.load(tmp_path, None)
+    MasterKeySource(data_dir=tmp_path).load()
     (tmp_path / "master.key").chmod(mode)
     with pytest.raises(SettingsError) as caught:
-        MasterKey.load(tmp_path, None)
+        MasterKeySource(data_dir=tmp_path).load()
     assert "chmod 600" in str(caught.value)
 
 
@@ -125,12 +128,12 @@ BAD = ["", "x", encode_segment(RAW[:-1]), encode_segment(RAW + b"x"), encode_seg
 @pytest.mark.parametrize("text", BAD)
 def test_a_malformed_key_is_refused_and_not_repeated(tmp_path: Path, text: str) -> None:
     with pytest.raises(SettingsError) as from_variable:
-        MasterKey.load(tmp_path, text)
+        MasterKeySource(data_dir=tmp_path, text=Secret(text)).load()
     assert "JOTGATE_MASTER_KEY" in str(from_variable.value)
     (tmp_path / "master.key").write_text(text)
     (tmp_path / "master.key").chmod(0o600)
     with pytest.raises(SettingsError) as from_file:
-        MasterKey.load(tmp_path, None)
+        MasterKeySource(data_dir=tmp_path).load()
     assert "master.key" in str(from_file.value)
     if len(text) > 10:
         assert text not in str(from_variable.value) + str(from_file.value)
@@ -138,14 +141,14 @@ def test_a_malformed_key_is_refused_and_not_repeated(tmp_path: Path, text: str) 
 
 def test_a_missing_file_is_an_error_where_keys_wait_for_it(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="is missing: put it back"):
-        MasterKey.load(tmp_path, None, make=False)
+        MasterKeySource(data_dir=tmp_path).load(make=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_cannot_hold_the_key_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SettingsError) as caught:
-        MasterKey.load(tmp_path / "file", None)
+        MasterKeySource(data_dir=tmp_path / "file").load()
     assert "master.key" in str(caught.value)
 
 
@@ -160,7 +163,7 @@ def test_a_master_key_does_not_show_itself() -> None:
 
 
 def test_a_process_that_comes_second_keeps_the_key_of_the_first(tmp_path: Path) -> None:
-    MasterKey.load(tmp_path, None)
+    MasterKeySource(data_dir=tmp_path).load()
     text = (tmp_path / "master.key").read_text()
     sealing._create(tmp_path / "master.key")
     assert (tmp_path / "master.key").read_text() == text

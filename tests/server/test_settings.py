@@ -13,6 +13,7 @@ from jotgate.server import Settings, create_app, places
 from jotgate.server.secret import Secret
 
 MASTER_KEY = encode_segment(b"k" * 32)
+PREVIOUS_KEY = encode_segment(b"p" * 32)
 
 
 def faults(**values: Any) -> tuple[str, ...]:  # noqa: ANN401 - values of any setting, wrong ones too
@@ -34,6 +35,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "JOTGATE_AUDIENCE": "shop",
         "JOTGATE_DATA_DIR": "elsewhere",
         "JOTGATE_MASTER_KEY": MASTER_KEY,
+        "JOTGATE_MASTER_KEY_PREVIOUS": PREVIOUS_KEY,
         "JOTGATE_DATABASE_URL": "postgresql://u:p@db.example.com/auth",
         "JOTGATE_REDIS_URL": "rediss://:p@redis.example.com:6380/1",
         "JOTGATE_SIGNING_ALGORITHM": "Ed25519",
@@ -51,13 +53,17 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "JOTGATE_FEED_CONNECTIONS": "50",
         "JOTGATE_CLAIMS_FOR": "package.module:function",
     }
-    assert {name.removeprefix("JOTGATE_").lower() for name in environ} == {each.name for each in fields(Settings)}
+    other_sources = {"master_key_file", "master_key_command"}  # one of them instead: tested below
+    assert {name.removeprefix("JOTGATE_").lower() for name in environ} == {
+        each.name for each in fields(Settings) if each.name not in other_sources
+    }
     settings = Settings.from_env(environ | {"PATH": "x", "JOTGATE_VECTORS": "y"})
     assert settings == Settings(
         issuer="https://auth.example.com/a",
         audience="shop",
         data_dir=Path("elsewhere"),
         master_key=Secret(MASTER_KEY),
+        master_key_previous=Secret(PREVIOUS_KEY),
         database_url=Secret("postgresql://u:p@db.example.com/auth"),
         redis_url=Secret("rediss://:p@redis.example.com:6380/1"),
         signing_algorithm="Ed25519",
@@ -164,6 +170,39 @@ def test_an_allowed_origin_is_exactly_an_origin(origin: str) -> None:
 def test_a_master_key_of_another_length_is_a_fault_that_does_not_repeat_it() -> None:
     (fault,) = faults(master_key=Secret("too-short"))
     assert "JOTGATE_MASTER_KEY must hold 32 bytes" in fault
+    assert "too-short" not in fault
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [("master_key_file", "keys/master", Path("keys/master")), ("master_key_command", "vault x", Secret("vault x"))],
+)
+def test_the_master_key_can_come_from_a_file_or_a_command(name: str, value: str, read: object) -> None:
+    settings = Settings.from_env({f"JOTGATE_{name.upper()}": value})
+    assert getattr(settings, name) == read
+    assert "vault" not in repr(settings)
+
+
+def test_the_master_key_comes_from_one_place() -> None:
+    command = Secret("vault read")
+    (fault,) = faults(master_key=Secret(MASTER_KEY), master_key_file=Path("f"), master_key_command=command)
+    assert fault == (
+        "JOTGATE_MASTER_KEY and JOTGATE_MASTER_KEY_FILE and JOTGATE_MASTER_KEY_COMMAND are given together: "
+        "the master key comes from one of them"
+    )
+    assert len(faults(master_key_file=Path("f"), master_key_command=command)) == 1
+
+
+@pytest.mark.parametrize("command", ["", "  ", "c4nary 'open", "TOKEN=c4nary vault read", "c4nary\0x"])
+def test_a_command_that_cannot_run_is_a_fault_that_does_not_repeat_it(command: str) -> None:
+    (fault,) = faults(master_key_command=Secret(command))
+    assert fault.startswith("JOTGATE_MASTER_KEY_COMMAND ")
+    assert "c4nary" not in fault
+
+
+def test_a_previous_master_key_of_another_length_is_a_fault_that_does_not_repeat_it() -> None:
+    (fault,) = faults(master_key_previous=Secret("too-short"))
+    assert "JOTGATE_MASTER_KEY_PREVIOUS must hold 32 bytes" in fault
     assert "too-short" not in fault
 
 

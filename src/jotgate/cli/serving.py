@@ -14,7 +14,6 @@ from msgspec import Struct
 from jotgate.cli.process import App, Listening, TlsFiles, check_can_listen, resolve_host, run
 from jotgate.cli.text import version
 from jotgate.core.errors import SettingsError
-from jotgate.server.sealing import MasterKey
 from jotgate.server.settings import Settings
 from jotgate.server.tls import check_certificate, ensure_local_certificate
 
@@ -82,7 +81,7 @@ def _check(tls: TlsFiles | None, settings: Settings) -> None:
     except SettingsError as error:
         faults += error.faults
     try:
-        MasterKey.load(settings.data_dir, settings.master_key.reveal() if settings.master_key else None, make=False)
+        settings.master_key_source.load(make=False)
     except SettingsError as error:
         faults += error.faults
     if faults:
@@ -110,8 +109,11 @@ def replica_faults(options: ServeOptions) -> list[str]:
     if not database or database.startswith("sqlite:"):
         return []
     faults = []
-    if "JOTGATE_MASTER_KEY" not in os.environ:
-        faults.append("a PostgreSQL database needs JOTGATE_MASTER_KEY, the same for every server that uses it")
+    if not any(f"JOTGATE_MASTER_KEY{kind}" in os.environ for kind in ("", "_FILE", "_COMMAND")):
+        faults.append(
+            "a PostgreSQL database needs JOTGATE_MASTER_KEY, the same for every server that uses it "
+            "(or JOTGATE_MASTER_KEY_FILE or _COMMAND)"
+        )
     if options.issuer is None and "JOTGATE_ISSUER" not in os.environ:
         faults.append("a PostgreSQL database needs JOTGATE_ISSUER, the URL that all its servers are reached by")
     return faults

@@ -29,7 +29,6 @@ from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing
 from jotgate.server.live import Follower, Listener, LiveState
 from jotgate.server.log import get_log
 from jotgate.server.passwords import Passwords
-from jotgate.server.sealing import MasterKey
 from jotgate.server.settings import Settings
 from jotgate.server.store import StoreError
 from jotgate.server.store.opening import make_store
@@ -178,8 +177,7 @@ class AuthApp:
         settings = self.settings
         store = make_store(settings)
         store.open()
-        given = settings.master_key.reveal() if settings.master_key else None
-        master = MasterKey.load(settings.data_dir, given, make=not store.load_keys())
+        master = settings.master_key_source.load(make=not store.load_keys())
         head = store.attend(encode_segment(self._random(16)))
         keys = KeyRing(store, master, settings, clock=self._clock, random=self._random, log=self._log)
         keys.open()

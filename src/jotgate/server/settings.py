@@ -20,7 +20,7 @@ from jotgate.core.errors import SettingsError
 from jotgate.core.forwarded import TrustedProxies
 from jotgate.server.places import database_faults, is_sqlite, name_of, redis_faults, sqlite_path
 from jotgate.server.rules.accounts import is_scope_token
-from jotgate.server.sealing import MasterKey
+from jotgate.server.sealing import MasterKey, MasterKeySource, command_faults
 from jotgate.server.secret import Secret
 
 MAX_ACCESS_TOKEN_TTL_S: Final = 3600
@@ -54,6 +54,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Folder of the SQLite database, the master key and the local certificate; made with mode 0700."""
     master_key: Secret | None = None
     """32 bytes in base64url that seal the private keys; without it, the file ``master.key`` in the data folder."""
+    master_key_file: Path | None = None
+    """File that holds the master key instead, readable for its owner alone; it is never made."""
+    master_key_command: Secret | None = None
+    """Command that prints the master key (for Vault, KMS and the like); no shell, 30 s at most."""
+    master_key_previous: Secret | None = None
+    """The master key before this one, while it is being changed: it opens sealed keys, and seals none."""
     database_url: Secret | None = None
     """``postgresql://…``, or ``sqlite:///…``; without it, the file ``jotgate.sqlite3`` in the data folder."""
     redis_url: Secret | None = None
@@ -120,6 +126,17 @@ class Settings(Struct, frozen=True, kw_only=True):
         if faults:
             raise SettingsError(tuple(faults))
         return settings
+
+    @property
+    def master_key_source(self) -> MasterKeySource:
+        """Where the master key comes from."""
+        return MasterKeySource(
+            data_dir=self.data_dir,
+            text=self.master_key,
+            file=self.master_key_file,
+            command=self.master_key_command,
+            previous=self.master_key_previous,
+        )
 
     @property
     def shared_database(self) -> Secret | None:
@@ -197,6 +214,9 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "audience": str.strip,
     "data_dir": Path,
     "master_key": Secret,
+    "master_key_file": Path,
+    "master_key_command": Secret,
+    "master_key_previous": Secret,
     "database_url": _read_url,
     "redis_url": _read_url,
     "signing_algorithm": str.strip,
@@ -231,8 +251,7 @@ def _faults(settings: Settings) -> Iterator[str]:
     if list(_type_faults(settings)):
         return  # the checks below rely on the types
     yield from _issuer_faults(settings)
-    if settings.master_key is not None:
-        yield from _master_key_faults(settings.master_key)
+    yield from _master_key_faults(settings)
     if settings.database_url is not None:
         yield from database_faults(settings.database_url)
     if settings.redis_url is not None:
@@ -265,6 +284,9 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "audience": (str,),
     "data_dir": (Path,),
     "master_key": (Secret, type(None)),
+    "master_key_file": (Path, type(None)),
+    "master_key_command": (Secret, type(None)),
+    "master_key_previous": (Secret, type(None)),
     "database_url": (Secret, type(None)),
     "redis_url": (Secret, type(None)),
     "signing_algorithm": (str,),
@@ -293,11 +315,22 @@ def _type_faults(settings: Settings) -> Iterator[str]:
             yield f"{each.name} must hold strings only"
 
 
-def _master_key_faults(master_key: Secret) -> Iterator[str]:
-    try:
-        MasterKey.from_text(master_key.reveal(), "JOTGATE_MASTER_KEY")
-    except SettingsError as error:
-        yield from error.faults
+_MASTER_KEY_SOURCES: Final = ("master_key", "master_key_file", "master_key_command")
+
+
+def _master_key_faults(settings: Settings) -> Iterator[str]:
+    given = [_PREFIX + name.upper() for name in _MASTER_KEY_SOURCES if getattr(settings, name) is not None]
+    if len(given) > 1:
+        yield f"{' and '.join(given)} are given together: the master key comes from one of them"
+    for name in ("master_key", "master_key_previous"):
+        text: Secret | None = getattr(settings, name)
+        if text is not None:
+            try:
+                MasterKey.from_text(text.reveal(), _PREFIX + name.upper())
+            except SettingsError as error:
+                yield from error.faults
+    if settings.master_key_command is not None:
+        yield from command_faults(settings.master_key_command)
 
 
 def _url_fault(url: str) -> str | None:
