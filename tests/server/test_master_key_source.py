@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import stat
 import sys
 import time
@@ -128,6 +129,21 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) 
     while _runs(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not _runs(pid)
+
+
+def test_a_command_whose_child_cannot_be_found_holds_nothing_up(tmp_path: Path) -> None:
+    child = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
+    program = (
+        "import os, subprocess, sys, time\n"
+        f"subprocess.Popen([sys.executable, '-c', {child!r}, sys.argv[1]], start_new_session=True)\n"
+        "while not (os.path.exists(sys.argv[1]) and open(sys.argv[1]).read()): time.sleep(0.01)\n"
+    )
+    began_at = time.monotonic()
+    try:
+        assert "has not ended within 5 s" in fault_of(command(program, str(tmp_path / "pid"), within_s=5.0).load)
+        assert time.monotonic() - began_at < 20
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
 def _runs(pid: int) -> bool:

@@ -32,6 +32,7 @@ FILE_NAME: Final = "master.key"
 _NEXT_NAME: Final = "master.key.next"
 _PREVIOUS_NAME: Final = "master.key.previous"
 _COMMAND_WITHIN_S: Final = 30.0
+_TIDY_WITHIN_S: Final = 1.0
 _KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _LONGEST_TEXT: Final = 1024
@@ -319,22 +320,24 @@ def _run(command: str, within_s: float) -> bytes:
 
     def read() -> None:
         if process.stdout is not None:
-            output.append(process.stdout.read(_LONGEST_TEXT + 1))
+            with process.stdout as stdout:
+                output.append(stdout.read(_LONGEST_TEXT + 1))
 
-    with process:
-        reader = threading.Thread(target=read, name="jotgate-master-key", daemon=True)
-        reader.start()
-        deadline = _Deadline(within_s)
-        reader.join(deadline.left_s)
-        in_time, too_long = bool(output), bool(output) and len(output[0]) > _LONGEST_TEXT
-        if in_time and not too_long:
-            try:
-                status = process.wait(deadline.left_s)
-            except subprocess.TimeoutExpired:
-                in_time = False
-        if status is None:
-            _kill(process)
-            reader.join()
+    reader = threading.Thread(target=read, name="jotgate-master-key", daemon=True)
+    reader.start()
+    deadline = _Deadline(within_s)
+    reader.join(deadline.left_s)
+    in_time, too_long = bool(output), bool(output) and len(output[0]) > _LONGEST_TEXT
+    if in_time and not too_long:
+        try:
+            status = process.wait(deadline.left_s)
+        except subprocess.TimeoutExpired:
+            in_time = False
+    if status is None:
+        _kill(process)
+        process.wait()
+        # What has left the command's process group may hold its output open for ever: the thread is left to it.
+        reader.join(_TIDY_WITHIN_S)
     if too_long:
         raise SettingsError((f"{told} prints more than {_LONGEST_TEXT} bytes, which is no master key",))
     if not in_time:
