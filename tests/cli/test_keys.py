@@ -12,8 +12,9 @@ import httpx2
 import pytest
 
 from jotgate import KeySet, generate_key, verify_jws
+from jotgate.core.encoding import encode_segment
 from tests.cli.conftest import Jotgate
-from tests.conftest import RunningServer, StartServer, log_in, sign_up
+from tests.conftest import SAME_ISSUER, RunningServer, StartServer, log_in, sign_up
 
 WITHIN_S = 15
 EMAIL = "keys@example.com"
@@ -23,7 +24,7 @@ CACHE_S = "1"  # keys are published three seconds ahead
 @pytest.fixture
 def server(start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunningServer:
     monkeypatch.setenv("JOTGATE_JWKS_MAX_AGE_S", CACHE_S)
-    return start_server("serve", data_dir=tmp_path / "data")
+    return start_server("serve", data_dir=tmp_path / "data", env=SAME_ISSUER)
 
 
 def published(client: httpx2.Client) -> list[str]:
@@ -150,3 +151,45 @@ def test_public_halves_are_given_out_and_nothing_else_is(jotgate: Jotgate, serve
     assert active != following
     unknown = jotgate("keys", "export", "nobody's", "--public", *folder)
     assert (unknown.status, unknown.err) == (1, "error: There is no published key nobody's.\n")
+
+
+def test_the_master_key_of_a_folder_is_changed_under_a_running_server(
+    jotgate: Jotgate, server: RunningServer, start_server: StartServer
+) -> None:
+    folder = ["--data", str(server.data_dir)]
+    before = (server.data_dir / "master.key").read_text()
+    with server.client() as client:
+        sign_up(client, EMAIL)
+        tokens = log_in(client, EMAIL)
+        assert jotgate("keys", "rewrap", *folder).out == "sealed 6 keys anew\n"
+        assert (server.data_dir / "master.key").read_text() != before
+        [*_, made] = rotated(jotgate, *folder)  # a key that only the new master key opens
+        until(lambda: made["kid"] in published(client))
+        answer = client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
+        assert answer.status_code == 200
+    assert jotgate("keys", "rewrap", "--forget-previous", *folder).out == "the previous master key is gone\n"
+    assert [path.name for path in server.data_dir.glob("master*")] == ["master.key"]
+    assert server.stop() == 0
+    with start_server("serve", data_dir=server.data_dir, env=SAME_ISSUER).client() as client:
+        assert client.get("/readyz").status_code == 200
+    (server.data_dir / "master.key").write_text(before)
+    refused = jotgate("keys", "export", "--public", *folder)
+    assert (refused.status, "does not open" in refused.err) == (2, True)
+
+
+def test_a_master_key_from_the_environment_is_changed_by_restarts(
+    jotgate: Jotgate, start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (encode_segment(bytes([number]) * 32) for number in (1, 2))
+    data, folder = tmp_path / "data", ["--data", str(tmp_path / "data")]
+    assert start_server("serve", data_dir=data, env=SAME_ISSUER | {"JOTGATE_MASTER_KEY": old}).stop() == 0
+    both = {"JOTGATE_MASTER_KEY": new, "JOTGATE_MASTER_KEY_PREVIOUS": old}
+    server = start_server("serve", data_dir=data, env=SAME_ISSUER | both)
+    for name, value in both.items():
+        monkeypatch.setenv(name, value)
+    assert json.loads(jotgate("keys", "rewrap", "--json", *folder).out) == {"rewrapped": 6}
+    assert server.stop() == 0
+    monkeypatch.delenv("JOTGATE_MASTER_KEY_PREVIOUS")
+    assert jotgate("keys", "export", "--public", *folder).status == 0
+    monkeypatch.setenv("JOTGATE_MASTER_KEY", old)
+    assert jotgate("keys", "export", "--public", *folder).status == 2

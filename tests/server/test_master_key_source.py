@@ -25,7 +25,9 @@ SECRETS = {"a": b"first private half", "b": b"second private half"}
 
 
 def row(kid: str, sealed: bytes) -> SealedKey:
-    return SealedKey(kid=kid, purpose="access", algorithm="ES256", sealed=sealed, created_at=1)
+    return SealedKey(
+        kid=kid, issuer="", purpose="access", algorithm="ES256", sealed=sealed, thumbprint=kid, created_at=1
+    )
 
 
 def sealed_rows(master: MasterKey) -> list[SealedKey]:

@@ -25,7 +25,7 @@ from jotgate.server.passwords import Passwords
 from jotgate.server.records import Account, SealedKey, Target
 from jotgate.server.rules.accounts import check_new_password, check_scope_token, normalise_email
 from jotgate.server.rules.keys import EventName, KeyChange, NoSuchKey, Standing, is_published, standing
-from jotgate.server.sealing import MasterKey
+from jotgate.server.sealing import rewrap
 from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings
 from jotgate.server.store import Store
@@ -309,6 +309,35 @@ def export_keys(data: Path | None, kid: str | None, *, as_pem: bool, issuer: str
         print_json(KeySet(keys).to_jwks())
 
 
+def rewrap_keys(data: Path | None, *, forget_previous: bool, as_json: bool) -> None:
+    """Seal all private keys anew: under a new master key where it lies in the data folder, else under the one given.
+
+    With `forget_previous` only delete what a rewrap left behind of the old master key.
+
+    Raises:
+        SettingsError: the master key opens not all of them, or its file cannot be written.
+    """
+    settings = _settings(data)
+    source = settings.master_key_source
+    with _store(settings) as store:
+        if forget_previous:
+            source.forget_previous(store.load_keys())
+            told, sentence = 0, "the previous master key is gone"
+        else:
+            master = source.begin_rewrap()
+
+            def decide(rows: list[SealedKey]) -> KeyChange:
+                return KeyChange(tuple(row for row in rewrap(rows, master) if row.sealed))
+
+            told = len(store.change_keys(decide, now=int(time.time()), until_s=REVOCATION_LIFE_S).keys)
+            source.finish_rewrap(master)
+            sentence = f"sealed {told} keys anew"
+    if as_json:
+        print_json({"rewrapped": told})
+    else:
+        _say(sentence)
+
+
 def _public_key(key: SealedKey) -> dict[str, Any]:
     names = ("kid", "issuer", "purpose", "algorithm")
     times = ("created_at", "activated_at", "retired_at", "revoked_at", "removed_at")
@@ -346,10 +375,9 @@ def _ring(data: Path | None, issuer: str | None) -> Iterator[tuple[KeyRing, Stor
                 (f"name the issuer with --issuer: the database has keys of {', '.join(sorted(issuers))}",)
             )
         of = issuer if issuer is not None else next(iter(issuers), settings.issuer)
-        given = settings.master_key.reveal() if settings.master_key else None
         ring = KeyRing(
             store,
-            MasterKey.load(settings.data_dir, given, make=False),
+            settings.master_key_source.load(make=False),
             msgspec.structs.replace(settings, issuer=of),
             clock=lambda: int(time.time()),
             random=secrets.token_bytes,

@@ -382,6 +382,25 @@ def export_keys(
     export_keys(data, kid, as_pem=pem, issuer=issuer)
 
 
+@keys.command("rewrap", epilog=_EXIT_CODES)
+def rewrap_keys(
+    forget_previous: Annotated[
+        bool, typer.Option("--forget-previous", help="Only delete the old master key that an earlier rewrap kept.")
+    ] = False,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change the master key while servers run: seal every private key anew.
+
+    A master key in the data folder is replaced by a new one; the old one stays beside it until --forget-previous. One
+    from JOTGATE_MASTER_KEY, _FILE or _COMMAND is changed by you: give the old one as JOTGATE_MASTER_KEY_PREVIOUS,
+    restart the servers, run this, and drop the old one.
+    """
+    from jotgate.cli.administration import rewrap_keys
+
+    rewrap_keys(data, forget_previous=forget_previous, as_json=as_json)
+
+
 @database.command("upgrade", epilog=_EXIT_CODES)
 def upgrade_database(data: Data = None) -> None:
     """Bring the tables up to date, as `jotgate serve` does at every start: whole, once, or not at all."""
