@@ -92,6 +92,7 @@ class Traffic:
         self._processes = processes
         self._sessions = itertools.cycle([[people.log_in().refresh_token] for _ in range(8)])
         self._tokens: list[str] = []
+        self._kept: list[str] = []
         self.refreshes = 0
         self.refused: Counter[str] = Counter()
 
@@ -110,15 +111,22 @@ class Traffic:
             return ""
         session[0] = answer.json()["refresh_token"]
         self._tokens = [*self._tokens[-TOKENS_ALIVE + 1 :], answer.json()["access_token"]]
-        for process in self._processes:
-            process.tell({"tokens": self._tokens})
+        self._tell()
         return header_of(self._tokens[-1])["kid"]
 
     def drop(self, kid: str) -> None:
         """Use no token of this key any more."""
         self._tokens = [token for token in self._tokens if header_of(token)["kid"] != kid]
+        self._tell()
+
+    def keep_retired(self) -> int:
+        """Go on with the tokens of keys that sign no more, which new ones would push out; how many there are."""
+        self._kept = [token for token in self._tokens if header_of(token)["kid"] != header_of(self._tokens[-1])["kid"]]
+        return len(self._kept)
+
+    def _tell(self) -> None:
         for process in self._processes:
-            process.tell({"tokens": self._tokens})
+            process.tell({"tokens": self._kept + self._tokens})
 
 
 def header_of(token: str) -> dict[str, str]:
@@ -204,11 +212,11 @@ def measure(report: Report, deployment: Deployment, processes: Sequence[Verifier
 
 def revoke(report: Report, deployment: Deployment, processes: Sequence[VerifierProcess], traffic: Traffic) -> None:
     """Revoke the key that signs, and see its tokens refused everywhere, and no other."""
+    others = traffic.keep_retired()
     kid = wait_for_mature_successor(deployment, traffic)
     doomed = [token for token in traffic.tokens if header_of(token)["kid"] == kid]
     doomed += [traffic.tokens[-1] for _ in range(12) if traffic.go_on() == kid]
     traffic.drop(kid)
-    others = len(traffic.tokens)
     for process in processes:
         process.tell({"watch": doomed})
         process.report()
