@@ -43,6 +43,9 @@ def test_a_session_is_listed_and_revoked(jotgate: Jotgate, running_server: Runni
         assert {each["id"] for each in told} == {each["id"] for each in current}
         shown = jotgate("sessions", "list", "--account", email, *folder).out
         assert f"{sid}  python-httpx2  127.0.0.1" in shown
+        first = jotgate("sessions", "list", "--account", email, "--limit", "1", "--json", *folder)
+        assert [each["id"] for each in json.loads(first.out)] == [told[0]["id"]]
+        assert first.err == "There may be more: these are the 1 used last. --limit shows others, too.\n"
         assert jotgate("sessions", "revoke", "--session", sid, *folder).out == "revoked 1 session\n"
         until_refused(client, ended)
         assert client.post("/v1/refresh", json={"refresh_token": kept["refresh_token"]}).status_code == 200

@@ -157,8 +157,8 @@ def change_scope(data: Path | None, email: str, scope: str, *, granted: bool, as
         _say(f"{account.email} now has {_scopes(account)}")
 
 
-def list_sessions(data: Path | None, email: str, *, as_json: bool) -> None:
-    """Print the live sessions of an account, the one that was used last first.
+def list_sessions(data: Path | None, email: str, *, limit: int, as_json: bool) -> None:
+    """Print at most `limit` live sessions of an account, the one that was used last first.
 
     Raises:
         InvalidEmail, NoSuchAccountError: nobody has this address.
@@ -166,7 +166,9 @@ def list_sessions(data: Path | None, email: str, *, as_json: bool) -> None:
     address, now = normalise_email(email), int(time.time())
     with _store(_settings(data)) as store:
         account = _account(store, address)
-        sessions = asyncio.run(store.families_of_account(account.id, now=now))
+        sessions = asyncio.run(store.families_of_account(account.id, now=now, limit=limit))
+    if len(sessions) == limit:
+        sys.stderr.write(f"There may be more: these are the {limit} used last. --limit shows others, too.\n")
     if as_json:
         names = ("created_at", "seen_at", "idle_ends_at", "ends_at", "device", "address", "client_id")
         print_json([{"id": each.sid} | {name: getattr(each, name) for name in names} for each in sessions])

@@ -256,13 +256,14 @@ def revoke(email: Email, scope: Scope, data: Data = None, as_json: AsJson = Fals
 @sessions.command("list", epilog=_EXIT_CODES)
 def list_sessions(
     account: Annotated[str, typer.Option(metavar="EMAIL", help="Whose sessions.", show_default=False)],
+    limit: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="Show so many at most.")] = 1000,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
     """List the live sessions of an account, the one that was used last first."""
     from jotgate.cli.administration import list_sessions
 
-    list_sessions(data, account, as_json=as_json)
+    list_sessions(data, account, limit=limit, as_json=as_json)
 
 
 @sessions.command("revoke", epilog=_EXIT_CODES)

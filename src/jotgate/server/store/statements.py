@@ -56,15 +56,20 @@ NEW_FAMILY: Final = select(
     *(bindparam(column.name, type_=column.type) for column in families.c if column.name != "born_seq"),
     select(revocation_head.c.seq).scalar_subquery(),
 ).where(accounts.c.id == bindparam("account_id"), accounts.c.password_hash == bindparam("expected_hash"))
+# An account may have any number of live sessions: no more than its oldest are looked at, which the index finds.
+_OLDEST: Final = (
+    select(families.c.id, families.c.ended_at, families.c.idle_ends_at)
+    .where(families.c.account_id == bindparam("account_id"))
+    .order_by(families.c.created_at)
+    .limit(literal_column("16"))
+    .offset(literal_column("0"))
+    .subquery("oldest")
+)
 PRUNE_FAMILIES: Final = delete(families).where(
     families.c.id.in_(
-        select(families.c.id)
-        .where(
-            families.c.account_id == bindparam("account_id"),
-            or_(families.c.ended_at <= bindparam("dead_since"), families.c.idle_ends_at <= bindparam("dead_since")),
+        select(_OLDEST.c.id).where(
+            or_(_OLDEST.c.ended_at <= bindparam("dead_since"), _OLDEST.c.idle_ends_at <= bindparam("dead_since"))
         )
-        .limit(literal_column("8"))
-        .offset(literal_column("0"))
     )
 )
 FAMILY_WITH_ACCOUNT: Final = (
