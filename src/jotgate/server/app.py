@@ -180,7 +180,11 @@ class AuthApp:
         master = settings.master_key_source.load(make=not store.load_keys())
         head = store.attend(encode_segment(self._random(16)))
         keys = KeyRing(store, master, settings, clock=self._clock, random=self._random, log=self._log)
-        keys.open()
+        try:
+            keys.open()
+        except JotgateError:
+            store.close_now()
+            raise
         live = LiveState(keys.now.trusted)
         feed = Feed(
             keys.now.feed,

@@ -163,8 +163,8 @@ class KeyRing:
             self._open_rows(rows)
             self._rows = rows
             self._now = now = self._picture(rows)
-        for listener in self._listeners:
-            listener(now)
+            for listener in self._listeners:  # under the lock: what was read later must not be overtaken
+                listener(now)
 
     @property
     def is_due(self) -> bool:
