@@ -5,7 +5,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml README.md LICENSE $(shell find src examples -type f -not -name '*.pyc' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format soak coverage mutants bench-sessions bench-start bench-tokens bench-revocation bench-rotation pins clean
+.PHONY: help install demo test lint format soak coverage mutants bench-sessions bench-start bench-tokens bench-revocation bench-rotation bench-kid-flood pins clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-revocation: .venv/wheel .venv/services ## from a revocation until every ve
 
 bench-rotation: .venv/wheel .venv/services ## fifty rotations of the signing key under load, and a revocation of it
 	$(BIN)/python -m bench.rotation
+
+bench-kid-flood: .venv/wheel ## tokens with random key ids, and what other users of the verifier feel of them
+	$(BIN)/python -m bench.kid_flood
 
 bench-start: .venv/wheel ## time from start to ready, and the cost of `import jotgate`
 	$(BIN)/python -m bench.start
