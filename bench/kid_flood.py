@@ -1,9 +1,9 @@
 """Tokens that name random keys, by the hundred thousand, and what other users of the same verifier feel of them.
 
 ``python -m bench.kid_flood [--rounds N] [--json FILE]``. A real server on SQLite over TLS; an API's event loop with one
-verifier that follows it. Somebody's good token is due every 2 ms, never remembered, and timed from when it was due until
-it is verified: waiting for the loop counts. Meanwhile nobody, or an attacker, presents 2,000 tokens a second with random
-``kid``s, each in a task of its own as a request is. Quiet and flooded stretches alternate.
+verifier that follows it. Somebody's good token is due every 2 ms, never remembered, and timed from when it was due
+until it is verified: waiting for the loop counts. Meanwhile nobody, or an attacker, presents 2,000 tokens a second
+with random ``kid``s, each in a task of its own as a request is. Quiet and flooded stretches alternate.
 """
 
 import asyncio
@@ -115,7 +115,7 @@ async def measure(report: Report, verifier: Verifier, transport: Counting, good:
     ratio = percentile(flooded, 99) / percentile(quiet, 99)
     report.targets += [
         Target("other users' p99, flooded as against quiet", 2.0, ratio),
-        Target(f"fetches in {time.monotonic() - began:.0f} s, one in each cooldown of {COOLDOWN_S:.0f} s", allowed, len(transport.fetched)),
+        Target(f"fetches in all, one in each cooldown of {COOLDOWN_S:.0f} s", allowed, len(transport.fetched)),
     ]
 
 

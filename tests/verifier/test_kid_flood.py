@@ -1,4 +1,4 @@
-"""A flood of tokens that name random keys: it makes one fetch in each cooldown, fills no memory, and holds up nobody."""
+"""A flood of tokens that name random keys: one fetch in each cooldown, and no memory filled."""
 
 from __future__ import annotations
 

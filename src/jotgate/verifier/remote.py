@@ -75,6 +75,8 @@ class RemoteKeys:
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
         self._next = Attempt()
+        self._read_at: dict[str, float] = {}
+        """For each `kid` that is known, the monotonic time at which the issuer's set last had it in a usable form."""
         self._told = False
         """Whether the issuer has revoked a key since the last fetch began."""
         _everyone.add(self)
@@ -263,7 +265,7 @@ class RemoteKeys:
             return
         self._schedule.succeeded(now, fetched.max_age_s)
         self.feed.find(fetched.feed)
-        keys, known = fetched.keys, self.good.keys if self.good is not None else None
+        keys, known = self._with_spoiled(fetched.keys, now), self.good.keys if self.good is not None else None
         if known is not None and (known.to_jwks(), known.skipped) == (keys.to_jwks(), keys.skipped):
             keys = known  # what was proved under the same keys stays proved, whoever makes us fetch them again
         elif keys.skipped:
@@ -272,6 +274,22 @@ class RemoteKeys:
         if self.last_error is not None:
             _log.info("%s: the keys are fetched again", self._issuer)
         self.last_error = None
+
+    def _with_spoiled(self, fetched: KeySet, now: float) -> KeySet:
+        """Add the known keys that the set still names but that cannot be read in it: a fault, and no way to drop a key.
+
+        They stay for as long as keys of an issuer that is away; this is looked at with each fetch.
+        """
+        unreadable = {name for name, _ in fetched.skipped}
+        oldest = now - self._max_age_offline_s
+        spoiled = [
+            key
+            for key in (self.good.keys if self.good is not None else ())
+            if key.kid in unreadable and self._read_at[key.kid] > oldest
+        ]
+        kept_at = {key.kid: self._read_at[key.kid] for key in spoiled}
+        self._read_at = {key.kid: now for key in fetched} | kept_at
+        return KeySet([*fetched, *spoiled], skipped=fetched.skipped) if spoiled else fetched
 
     def _make_good(self, keys: KeySet, fetched_at: int, keys_stale_at: float) -> Good:
         """Put keys and revocations together; under the lock."""

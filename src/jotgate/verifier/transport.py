@@ -70,7 +70,7 @@ class HttpsTransport:
     def get(self, url: str, timeout_s: float, *, max_bytes: int = MAX_BODY_BYTES) -> Answer:
         """Fetch `url` as `Transport` says, with another bound on the body."""
         connection, target = self._connection(url, timeout_s, max_bytes)
-        with _told(f"no complete answer within {timeout_s:.3g} s"):
+        with _told("no complete answer within the time allowed"):  # one sentence for each cause: it is logged once
             try:
                 # http.client itself asks for the identity encoding.
                 connection.request("GET", target, headers=_HEADERS | {"Accept": "application/json"})
