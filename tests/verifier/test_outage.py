@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import ssl
@@ -13,8 +14,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from jotgate import Issuer, Key, KeySourceError, UnknownKey, Verifier, generate_key
+from jotgate.verifier.attempt import Attempt
 from tests.verifier.feed_server import wait_until
-from tests.verifier.servers import FakeIssuer, http_answer
+from tests.verifier.servers import WITHIN_S, FakeIssuer, http_answer
 
 Start = Callable[..., Verifier]
 MINUTE_S = 60
@@ -209,3 +211,90 @@ def test_a_key_that_the_issuer_drops_is_dropped_with_the_tokens_it_proved(scene:
         scene.verifier.verify(remembered)
     assert scene.verify(other) == "alice"
     assert scene.verifier.status().keys == (other.kid,)
+
+
+def hold(issuer: FakeIssuer, held: threading.Event) -> None:
+    """Let the key set be answered once `held` is set, as it was before."""
+    answer = issuer.server.answers["/jwks.json"]
+
+    def later(connection: ssl.SSLSocket) -> None:
+        held.wait(WITHIN_S)
+        answer(connection)
+
+    issuer.server.answers["/jwks.json"] = later
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_slow_fetch_holds_up_unknown_keys_for_key_wait_s_in_all_and_not_each_of_them(
+    issuer: FakeIssuer, start: Start, *, asynchronous: bool
+) -> None:
+    ahead_s = [0.0]
+    verifier = start(key_wait_s=10, timeout_s=3 * WITHIN_S, monotonic=lambda: time.monotonic() + ahead_s[0])
+    await asyncio.to_thread(verifier.verify, issuer.token())
+    held = threading.Event()
+    hold(issuer, held)
+    stranger = issuer.token(generate_key("ES256"))
+
+    async def present() -> None:
+        with pytest.raises(UnknownKey):
+            await (verifier.averify(stranger) if asynchronous else asyncio.to_thread(verifier.verify, stranger))
+
+    first = asyncio.create_task(present())
+    await asyncio.to_thread(issuer.server.wait_requests, 2, "/jwks.json")
+    ahead_s[0] += 11
+    began = time.monotonic()
+    for _ in range(20):  # the fetch has been under way for longer than any of them may wait
+        await present()
+        assert time.monotonic() - began < 5
+    assert not first.done()
+    held.set()
+    await first
+    assert issuer.server.requests.count("/jwks.json") == 2
+
+
+async def test_whoever_gives_up_waiting_leaves_nothing_behind() -> None:
+    attempt = Attempt()
+    for _ in range(20):
+        await attempt.wait_async(0)
+    cancelled = asyncio.create_task(attempt.wait_async(WITHIN_S))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await asyncio.gather(cancelled, return_exceptions=True)
+    assert attempt.waiting == 0
+    waits = asyncio.create_task(attempt.wait_async(WITHIN_S))
+    await asyncio.sleep(0)
+    assert attempt.waiting == 1
+    attempt.end()
+    await waits
+
+
+@pytest.mark.parametrize(("max_age_s", "after_s"), [(1, 54), (120, 108), (86_400, 270)])
+def test_an_added_key_is_known_by_the_announced_time_before_any_token_names_it(
+    issuer: FakeIssuer, start: Start, max_age_s: int, after_s: int
+) -> None:
+    """Up to a tenth sooner, so that many processes spread; not under a minute, and not after `refresh_s`."""
+    now, added = [1000.0], generate_key("ES256")
+    headers = (f"Cache-Control: public, max-age={max_age_s}",)
+    issuer.publish(headers=headers)
+    verifier = start(freshness="inline", refresh_s=300, monotonic=lambda: now[0], jitter=lambda: 1.0)
+    verifier.verify(issuer.token())
+    issuer.publish(issuer.key, added, headers=headers)
+    now[0] += after_s - 1
+    verifier.verify(issuer.token())
+    assert verifier.status().keys == (issuer.key.kid,)
+    now[0] += 1
+    verifier.verify(issuer.token())
+    assert verifier.status().keys == (issuer.key.kid, added.kid)
+
+
+async def test_an_unknown_key_is_waited_for_once_in_each_cooldown(issuer: FakeIssuer, start: Start) -> None:
+    ahead_s = [0.0]
+    verifier = start(cooldown_s=1000, refresh_s=3000, monotonic=lambda: time.monotonic() + ahead_s[0])
+    await verifier.averify(issuer.token())
+    stranger = issuer.token(generate_key("ES256"))
+    for cooldown in range(3):
+        for _ in range(5):
+            with pytest.raises(UnknownKey):
+                await verifier.averify(stranger)
+            assert issuer.server.requests.count("/jwks.json") == 2 + cooldown
+        ahead_s[0] += 1001

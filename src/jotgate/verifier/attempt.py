@@ -9,10 +9,23 @@ class Attempt:
 
     def __init__(self) -> None:
         self.in_flight = False
+        self.began_at: float | None = None
+        """The monotonic time at which it began; None while it is only planned."""
         self._ended = threading.Event()
         self._lock = threading.Lock()
-        self._tasks: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._tasks: dict[asyncio.Future[None], asyncio.AbstractEventLoop] = {}
         self._others: list[Attempt] = []
+
+    def begin(self, now: float) -> None:
+        """Take it for under way from the monotonic time `now` on, unless it is already."""
+        if not self.in_flight:
+            self.in_flight = True
+            self.began_at = now
+
+    @property
+    def waiting(self) -> int:
+        """How many event-loop tasks wait now."""
+        return len(self._tasks)
 
     def wait(self, timeout_s: float) -> None:
         """Block this thread until the fetch ends."""
@@ -32,8 +45,12 @@ class Attempt:
         with self._lock:
             if self._ended.is_set():
                 return
-            self._tasks.append((loop, future))
-        await asyncio.wait([future], timeout=max(timeout_s, 0))
+            self._tasks[future] = loop
+        try:
+            await asyncio.wait([future], timeout=max(timeout_s, 0))
+        finally:  # whoever has given up leaves nothing behind, however long the fetch goes on
+            with self._lock:
+                self._tasks.pop(future, None)
 
     def take_along(self, other: "Attempt") -> None:
         """Let `other` end when this one does, or now if it has."""
@@ -47,11 +64,11 @@ class Attempt:
         """Wake all who wait. May be called twice."""
         with self._lock:
             self._ended.set()
-            tasks, self._tasks = self._tasks, []
+            tasks, self._tasks = self._tasks, {}
             others, self._others = self._others, []
         for other in others:
             other.end()
-        for loop, future in tasks:
+        for future, loop in tasks.items():
             try:
                 loop.call_soon_threadsafe(_finish, future)
             except RuntimeError:  # that loop was closed meanwhile, so nobody waits there any more

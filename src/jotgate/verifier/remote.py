@@ -147,9 +147,19 @@ class RemoteKeys:
             if self._thread is None or not self._schedule.ask(self._monotonic()):
                 return None
             # Taken for under way from now on, or the next caller would find neither a fetch nor a free cooldown.
-            self._next.in_flight = True
+            self._next.begin(self._monotonic())
             self._changed.notify_all()
             return self._next
+
+    def patience_s(self, attempt: Attempt, seen: Snapshot | None, key_wait_s: float) -> float:
+        """Return for how long a token may wait for `attempt`: without any keys to judge by, `key_wait_s`.
+
+        For an unknown key, that is counted from where the fetch began, so that however many tokens name unknown keys,
+        and however slowly an issuer answers, they hold up whoever judges them no longer than that for each fetch.
+        """
+        if seen is None or attempt.began_at is None:
+            return key_wait_s
+        return attempt.began_at + key_wait_s - self._monotonic()
 
     def close(self) -> None:
         """Let the thread end, and wake whoever waits. The next use starts it again."""
@@ -207,7 +217,7 @@ class RemoteKeys:
             thread = threading.Thread(target=self._run, name="jotgate-verifier", daemon=True)
             self._thread = thread
             if self._monotonic() >= self._schedule.due_at:
-                self._next.in_flight = True
+                self._next.begin(self._monotonic())
             try:
                 thread.start()
             except RuntimeError as fault:  # no more threads to be had, or the interpreter is ending
@@ -249,7 +259,7 @@ class RemoteKeys:
             while self._thread is me:
                 left_s = self._schedule.due_at - self._monotonic()
                 if self._next.in_flight or self._told or left_s <= 0:
-                    self._next.in_flight = True
+                    self._next.begin(self._monotonic())
                     self._told = False
                     return self._next
                 self._changed.wait(min(left_s, threading.TIMEOUT_MAX))

@@ -90,7 +90,8 @@ class Verifier:
         refresh_s: time between two fetches. The publisher's max-age may shorten it, to a minute at least.
         timeout_s: for one fetch as a whole, however slowly an answer drips in.
         key_wait_s: how long `verify` and `averify` wait at most for keys not known yet: at the first start, and
-            when a token names an unknown one. `verify` inside a running event loop waits 0.
+            when a token names an unknown one, counted from where the fetch for it began. `verify` inside a running
+            event loop waits 0.
         cooldown_s: tokens with unknown keys cause one fetch in this time at most.
         max_key_age_offline_s: how long the last good keys are used when no fetch succeeds any more.
         max_staleness_s: how long nothing may be heard of revocations before `on_silence` applies.
@@ -256,7 +257,7 @@ class Verifier:
                 raise
         else:
             return known
-        attempt.wait_outside_loop(self._key_wait_s)
+        attempt.wait_outside_loop(self._remote.patience_s(attempt, seen, self._key_wait_s))
         return self._judge(token, self._remote.latest())
 
     async def averify(self, token: str | bytes) -> Claims:
@@ -276,7 +277,7 @@ class Verifier:
                 raise
         else:
             return known
-        await attempt.wait_async(self._key_wait_s)
+        await attempt.wait_async(self._remote.patience_s(attempt, seen, self._key_wait_s))
         await self._remote.refresh_inline()
         return self._judge(token, self._remote.latest())
 
