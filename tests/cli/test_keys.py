@@ -143,6 +143,8 @@ def test_public_halves_are_given_out_and_nothing_else_is(jotgate: Jotgate, serve
         token = log_in(client, EMAIL)["access_token"]
     exported = json.loads(jotgate("keys", "export", "--public", *folder).out)
     assert exported == served
+    assert json.loads(jotgate("keys", "export", "--public", "--json", *folder).out) == served
+    assert jotgate("keys", "export", "--public", "--json", "--pem", *folder).status == 2
     assert verify_jws(token, KeySet.from_jwks(exported)).payload
     [active, following] = [each["kid"] for each in served["keys"]]
     pem = jotgate("keys", "export", following, "--public", "--pem", *folder).out

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import json
 import os
+import socket
 import ssl
 import subprocess
 import threading
@@ -92,11 +93,22 @@ def server(tmp_path: Path) -> Iterator[Rotating]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_until_complete, args=(granian.serve(),))
     thread.start()
+    until_listening(port)
     yield rotating
     loop.call_soon_threadsafe(granian.stop)
     thread.join(WITHIN_S)
     loop.close()
     rotating.app.close()
+
+
+def until_listening(port: int) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while True:
+        with socket.socket() as asking:
+            if asking.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def follow(server: Rotating, verify: Callable[[str], object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import threading
 import time
@@ -259,6 +260,20 @@ def test_a_stream_that_is_refused_is_tried_again_soon_only_where_that_may_help(
     check_heard(verifier, feed, "s", BOUND_S)
     feed.issuer.server.answers[STREAM] = feed.stream
     wait_mode(verifier, "stream")
+
+
+def test_an_issuer_that_was_away_is_listened_to_again_and_not_asked_again_and_again(
+    feed: FakeFeed, following: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEYS_AGAIN_S", WITHIN_S * 100)
+    answers = feed.issuer.server.answers
+    working, before = dict(answers), feed.issuer.server.requests.count(STREAM)
+    answers.update(dict.fromkeys(answers, lambda connection: connection.shutdown(socket.SHUT_RDWR)))
+    feed.cut()
+    feed.issuer.server.wait_requests(before + 3, STREAM)
+    answers.update(working)
+    wait_mode(following, "stream")
+    check_heard(following, feed, "s", BOUND_S)
 
 
 # Connections that break

@@ -374,12 +374,15 @@ def export_keys(
     pem: Annotated[bool, typer.Option("--pem", help="As PEM instead of a JWK set.")] = False,
     issuer: KeyIssuer = None,
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print the public halves of the keys for access tokens, as the server publishes them."""
     from jotgate.cli.administration import export_keys
 
     if not public:
         raise typer.BadParameter("say --public: private halves are not given out")
+    if pem and as_json:
+        raise typer.BadParameter("a JWK set is JSON, PEM is not: choose one of --json and --pem")
     export_keys(data, kid, as_pem=pem, issuer=issuer)
 
 

@@ -311,8 +311,7 @@ class RemoteFeed:
         except NoStream:
             raise
         except FetchError as fault:
-            # The keys came from there a moment ago: what holds back a stream may hold back its head, too.
-            raise NoStream(str(fault)) from None
+            raise self._held_back(fault) from None
         try:
             with self._stopped:
                 if self._thread is not me:
@@ -321,7 +320,7 @@ class RemoteFeed:
             try:
                 kind, data = stream.next(FIRST_FRAME_S)
             except FetchError as fault:
-                raise NoStream(str(fault)) from None
+                raise self._held_back(fault) from None
             while self._thread is me:
                 self._mode = "stream"
                 self._take_frame(kind, data)
@@ -331,6 +330,14 @@ class RemoteFeed:
                 if self._stream is stream:  # else it is a successor's
                     self._stream = None
             stream.close()
+
+    def _held_back(self, fault: FetchError) -> NoStream:
+        """Tell a stream that does not pass from an issuer that is away. A stream may be held back with its head.
+
+        Raises FetchError: the issuer answers nothing else, either; when it is back, so may be its stream.
+        """
+        self._fetch_keys()
+        return NoStream(str(fault))
 
     def poll_if_due(self) -> None:
         """Ask once for what is new, unless that was done a moment ago. Blocks for the time-out at most."""
