@@ -117,6 +117,16 @@ def test_the_default_kid_is_the_rfc_7638_thumbprint(keys: dict[str, Key]) -> Non
         assert keys[name].kid == b64u(hashlib.sha256(text.encode()).digest())
 
 
+def test_the_thumbprint_tells_the_same_material_again_whatever_it_is_called(keys: dict[str, Key]) -> None:
+    for name in ("RS256", "ES256", "Ed25519", *ML_DSA):
+        assert keys[name].thumbprint == keys[name].kid
+    named = Key.from_pem(keys["RS256"].to_pem(), "PS512", kid="another name")
+    assert (named.kid, named.thumbprint) == ("another name", keys["RS256"].kid)
+    assert named.public.thumbprint == named.thumbprint
+    assert Key.from_secret(SECRET, kid="k").thumbprint == Key.from_secret(SECRET).kid
+    assert generate_key("ES256").thumbprint != generate_key("ES256").thumbprint
+
+
 def test_the_thumbprint_is_that_of_the_rfcs_example() -> None:
     # RFC 7638 §3.1
     jwk = {
