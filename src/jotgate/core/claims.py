@@ -662,10 +662,9 @@ def read_custom(members: dict[str, Any], claims_type: type[msgspec.Struct]) -> m
         raise _own_fault(members, claims_type) from None
 
 
-def _known_names(claims_type: type[msgspec.Struct]) -> tuple[str, ...]:
-    """Give the claims that a type reads: those of its fields, and that which must say the type's own tag."""
-    tag_field = claims_type.__struct_config__.tag_field
-    return (*claims_type.__struct_encode_fields__, *(() if tag_field is None else (tag_field,)))
+def _known_names(claims_type: type[msgspec.Struct]) -> tuple[str | None, ...]:
+    """Give the claims that a type reads: those of its fields, and that which must say the type's own tag, if any."""
+    return (*claims_type.__struct_encode_fields__, claims_type.__struct_config__.tag_field)
 
 
 def _own_fault(members: dict[str, Any], claims_type: type[msgspec.Struct]) -> ClaimRefused:

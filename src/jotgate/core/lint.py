@@ -69,12 +69,11 @@ class LintRules(msgspec.Struct, frozen=True, kw_only=True):
 def _settled(names: object) -> tuple[str, ...] | None:
     if isinstance(names, str) or not isinstance(names, Iterable):
         return None
-    listed = tuple(names)
-    if not listed:
+    if names == ():
         return ()
     from jotgate.core.sensitive import words_of  # noqa: PLC0415 # see lint_claims
 
-    settled = tuple(words_of(name) if isinstance(name, str) else "" for name in listed)
+    settled = tuple(words_of(name) if isinstance(name, str) else "" for name in names)
     return settled if all(settled) else None
 
 
