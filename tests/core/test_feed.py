@@ -257,6 +257,7 @@ def test_a_message_is_a_value_and_its_refusal_has_a_code() -> None:
     with pytest.raises(AttributeError):
         read().seq = 8  # type: ignore[misc] # the promise
     assert FeedRefused.code == "feed_refused"
+    assert FeedKeyUnknown.code == "feed_key_unknown"
 
 
 @pytest.mark.parametrize("payload", [b"[]", b"text", b'{"iss":1,"iss":1}', b"\xff"])

@@ -83,3 +83,10 @@ def test_a_sequence_that_begins_as_keys_do_is_der_and_with_more_behind_it_is_not
 @pytest.mark.parametrize("size", [0x7E, 0x7F, 0x80, 0x81, 0xFF, 0x100])
 def test_lengths_of_one_byte_end_at_127(size: int) -> None:
     assert is_key_text(sequence(der(2, b"\0"), der(4, b"\xff" * size)))
+
+
+def test_an_element_of_indefinite_length_is_read_on_into() -> None:
+    # BER (X.690 §8.1.3.6) and not DER, but some tools write it, within a whole of definite length as well.
+    inner = b"\x24\x80" + der(4, b"\xff" * 0x30) + b"\0\0"
+    assert is_key_text(sequence(der(2, b"\0"), inner))
+    assert not is_key_text(sequence(der(2, b"\0"), inner)[:-1])

@@ -600,6 +600,12 @@ def test_keycloaks_shape_is_whole() -> None:
     }
 
 
+def test_entra_takes_audiences_that_can_be_read_once_and_lifetimes_up_to_95_minutes() -> None:
+    shape = presets.entra(tenant_id=TENANT, audience=iter((API, SPA)))
+    assert (shape["audience"], shape["audience_aliases"]) == (API, [SPA])
+    assert shape["max_lifetime_s"] == 95 * 60  # they live up to 90 minutes and are dated 5 back
+
+
 def test_what_tells_other_tokens_apart_is_forbidden_in_access_tokens() -> None:
     foreign = ("nonce", "at_hash", "c_hash", "events")
     auth0_shape = presets.auth0(domain="a.auth0.com", audience="a")
