@@ -295,7 +295,21 @@ def test_each_private_member_makes_a_key_private(member: str) -> None:
         *["pin", "_pin", "https://a.example/pin", "https://a.example/pin/v1", "pan", "https://a.example/pan"],
         *["pan__no", "pan-_num", "cc__no", "cc--number", "PANNumbers", "ccPin", "https://a.example/cc__pan"],
         *["passcode", "pwd", "mySecret", "SSNCopy", "socialSecurity", "socialInsurance", "nationalInsurance"],
-        *["bankCard", "cvc", "cvv", "ibban", "bban", "bankAccount", "apiKeys", "idToken", "kennwort", "passwort"],
+        *[
+            "bankCard",
+            "debitcard",
+            "paymentcard",
+            "bankcard",
+            "cvc",
+            "cvv",
+            "ibban",
+            "bban",
+            "bankAccount",
+            "apiKeys",
+            "idToken",
+            "kennwort",
+            "passwort",
+        ],
         *["password/", "https://a.example/password/", "https://a.example/password/v1"],
     ],
 )
@@ -466,6 +480,7 @@ def grouped(text: str, separator: str = " ") -> str:
         BRITISH,
         grouped(BRITISH),
         iban("CH", "00762011623852957"),
+        grouped(iban("CH", "00762011623852957")),
     ],
 )
 def test_an_iban_is_found_wherever_it_stands(text: str) -> None:

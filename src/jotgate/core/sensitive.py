@@ -124,8 +124,7 @@ def words_of(name: str) -> str:
 
 # Most names need no closer look: each text that the pattern below finds is known by one of these.
 _HINTS = re.compile(
-    r"pass|pwd|secret|ssn|social|insurance|card|cv[cv]|iban|bban|bank|key|token|wort"
-    r"|cc[^a-z]*[dnp]|pan[^a-z]*n|(?<![a-z])p[ai]n(?![a-z])"
+    r"pass|pwd|secret|ssn|social|insurance|card|cv[cv]|iban|bban|bank|key|token|wort|cc[^a-z]*[dnp]|p[ai]n"
 )
 
 _REFUSED = re.compile(
@@ -245,7 +244,7 @@ _BRANDS = re.compile(
     r"""4[0-9]{15}                                                                       # Visa
     | (?:5[1-5][0-9]{2} | 222[1-9] | 22[3-9][0-9] | 2[3-6][0-9]{2} | 27[01][0-9] | 2720)[0-9]{12}  # Mastercard
     | 3[47][0-9]{13}                                                                     # American Express
-    | (?:6011 | 64[4-9][0-9] | 65[0-9]{2})[0-9]{12}                                      # Discover
+    | (?:64[4-9][0-9] | 65[0-9]{2})[0-9]{12}                                             # Discover; 6011 as RuPay
     | 3(?:0[0-5] | [689][0-9])[0-9]{11}                                                  # Diners Club
     | 35(?:2[89] | [3-8][0-9])[0-9]{12}                                                  # JCB
     | 62[0-9]{14}(?:[0-9]{3})?                                                           # UnionPay
