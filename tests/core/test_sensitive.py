@@ -383,6 +383,7 @@ def test_digits_in_other_groups_are_no_card_number(text: str) -> None:
         ("MC4CAQAwBQYDK2VwBCIEIAAA", True),
         ("MIGHAgEAMBMGByqGSM49", True),
         ("MIIEvgIBADANBgkqhkiG", True),
+        ("PRIVATE KEY PuTTY-User-Key-File- AGE-SECRET-KEY-1 UFJJVkFURSBL UklWQVRFIEtF SVZBVEUgS0VZ CAQ AgE IBA", True),
         ("LS0tLS1CRUdJTi" + "A" * 60 + "UFJJVkFURSBL", True),
         ("LS0tLS1CRUdJTi" + "A" * 61 + "UFJJVkFURSBL", False),
         ('{"kty": "EC", "priv" : "x"}', True),
