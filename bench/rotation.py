@@ -146,6 +146,7 @@ def ring_of(deployment: Deployment, settings: Settings) -> Iterator[KeyRing]:
             store,
             MasterKey.from_text(settings.master_key.reveal(), "JOTGATE_MASTER_KEY"),
             settings,
+            monotonic=time.monotonic,
             clock=lambda: int(time.time()),
             random=secrets.token_bytes,
             log=get_log(),
@@ -270,8 +271,8 @@ def wait_for_mature_successor(deployment: Deployment, traffic: Traffic) -> str:
         while time.monotonic() < deadline:
             kid = traffic.go_on()
             now, rows = int(time.time()), ring.rows()
-            [following] = [row for row in rows if row.purpose == "access" and standing(row) is Standing.NEXT]
-            if kid and is_mature(following, now=now, schedule=ring.schedule("access")):
+            following = [row for row in rows if row.purpose == "access" and standing(row) is Standing.NEXT]
+            if kid and any(is_mature(row, now=now, schedule=ring.schedule("access")) for row in following):
                 return kid
             time.sleep(0.02)
     raise TimeoutError("no next key became old enough")

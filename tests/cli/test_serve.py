@@ -307,6 +307,11 @@ def test_options_that_cannot_be_are_refused_in_one_sentence(
     assert is_one_sentence(refused(*options), sentence)
 
 
+def test_a_secret_that_signs_is_refused_for_several_processes(refused: Callable[..., str]) -> None:
+    told = refused("--workers", "2", JOTGATE_SIGNING_ALGORITHM="HS256")
+    assert is_one_sentence(told, "JOTGATE_SIGNING_ALGORITHM=HS256 is for one process alone, so not for --workers 2")
+
+
 def test_clear_text_from_the_environment_is_refused_alike(refused: Callable[..., str]) -> None:
     told = refused("--host", EVERYWHERE, JOTGATE_HTTP="true")
     assert is_one_sentence(told, "would send passwords and tokens over the network")

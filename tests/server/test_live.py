@@ -59,6 +59,7 @@ class Process:
             MasterKey(bytes(32)),
             Settings(data_dir=self.path.parent),
             clock=lambda: self.now,
+            monotonic=lambda: self.now,
             random=os.urandom,
             log=get_log(),
         )

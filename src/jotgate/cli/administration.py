@@ -224,7 +224,9 @@ def list_keys(data: Path | None, *, everything: bool, as_json: bool) -> None:
     now = int(time.time())
     with _store(_settings(data)) as store:
         keys = [key for key in store.load_keys() if everything or is_published(key)]
-    keys.sort(key=lambda key: (list(_FOR).index(key.purpose), list(Standing).index(standing(key)), -_since(key)))
+    # A purpose that only a newer version knows comes last.
+    purposes = [*_FOR, *sorted({key.purpose for key in keys})]
+    keys.sort(key=lambda key: (purposes.index(key.purpose), list(Standing).index(standing(key)), -_since(key)))
     if as_json:
         print_json([_public_key(key) for key in keys])
         return
@@ -257,7 +259,7 @@ def revoke_key(
         NoSuchKey: there is none that is in use.
         NotConfirmedError: the person at the terminal thought better of it, or did not say that sessions may end.
     """
-    with _ring(data, issuer) as (ring, store):
+    with _ring(data, issuer, besides=kid) as (ring, store):
         purpose = ring.purpose_of(kid)
         if purpose == "refresh" and not end_sessions:
             raise NotConfirmedError(
@@ -266,9 +268,9 @@ def revoke_key(
             )
         if end_sessions and not confirmed:
             _confirm("This logs out everybody.")
-        change = ring.revoke(kid)
-        if end_sessions:
+        if end_sessions:  # first: whoever is told that it failed can do both again
             asyncio.run(store.revoke(Target("all"), clock=lambda: int(time.time()), until_s=REVOCATION_LIFE_S))
+        change = ring.revoke(kid)
     _tell_change(change, as_json=as_json)
 
 
@@ -367,8 +369,11 @@ def _tell_change(change: KeyChange, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _ring(data: Path | None, issuer: str | None) -> Iterator[tuple[KeyRing, Store]]:
-    """The keys of one issuer: the one that is named, or the only one in the database."""
+def _ring(data: Path | None, issuer: str | None, *, besides: str | None = None) -> Iterator[tuple[KeyRing, Store]]:
+    """The keys of one issuer: the one that is named, or the only one in the database.
+
+    All of them can be used, `besides` the one of this `kid`.
+    """
     settings = _settings(data)
     with _store(settings) as store:
         issuers = {key.issuer for key in store.load_keys() if is_published(key) and key.issuer}
@@ -382,10 +387,11 @@ def _ring(data: Path | None, issuer: str | None) -> Iterator[tuple[KeyRing, Stor
             settings.master_key_source.load(make=False),
             msgspec.structs.replace(settings, issuer=of),
             clock=lambda: int(time.time()),
+            monotonic=time.monotonic,
             random=secrets.token_bytes,
             log=get_log(),
         )
-        ring.reload()
+        ring.load(besides=besides)
         yield ring, store
 
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from jotgate.cli.process import App, Listening, TlsFiles, check_can_listen, resolve_host, run
 from jotgate.cli.text import version
+from jotgate.core.algorithms import ALGORITHMS
 from jotgate.core.errors import SettingsError
 from jotgate.server.settings import Settings
 from jotgate.server.tls import check_certificate, ensure_local_certificate
@@ -61,6 +62,11 @@ def serve(options: ServeOptions) -> int:
     except SettingsError as error:
         faults += error.faults
     faults += tls_faults(options, settings, host)
+    if settings is not None and options.workers > 1 and ALGORITHMS[settings.signing_algorithm].symmetric:
+        faults.append(
+            f"JOTGATE_SIGNING_ALGORITHM={settings.signing_algorithm} is for one process alone, so not for --workers "
+            f"{options.workers}: use a key pair, for example ES256"
+        )
     if faults or settings is None:
         raise SettingsError(faults)
     tls = _tls_files(options, settings)

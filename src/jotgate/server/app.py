@@ -58,11 +58,18 @@ class AuthApp:
     """The auth server as an ASGI app. Make it with ``create_app``."""
 
     def __init__(
-        self, settings: Settings, *, claims_for: ClaimsFor | None, clock: Clock, random: Callable[[int], bytes]
+        self,
+        settings: Settings,
+        *,
+        claims_for: ClaimsFor | None,
+        clock: Clock,
+        monotonic: Callable[[], float],
+        random: Callable[[int], bytes],
     ) -> None:
         self.settings = settings
         self._claims_for = claims_for
         self._clock = clock
+        self._monotonic = monotonic
         self._random = random
         self._proxies = settings.proxies
         self._issuer_path = settings.issuer_path
@@ -179,7 +186,15 @@ class AuthApp:
         store.open()
         master = settings.master_key_source.load(make=not store.load_keys())
         head = store.attend(encode_segment(self._random(16)))
-        keys = KeyRing(store, master, settings, clock=self._clock, random=self._random, log=self._log)
+        keys = KeyRing(
+            store,
+            master,
+            settings,
+            clock=self._clock,
+            monotonic=self._monotonic,
+            random=self._random,
+            log=self._log,
+        )
         try:
             keys.open()
         except JotgateError:
@@ -249,6 +264,7 @@ def create_app(
     *,
     claims_for: ClaimsFor | None = None,
     clock: Clock = unix_time,
+    monotonic: Callable[[], float] | None = None,
     random: Callable[[int], bytes] = secrets.token_bytes,
 ) -> AuthApp:
     """Make the auth server as an ASGI app.
@@ -256,13 +272,17 @@ def create_app(
     Args:
         claims_for: returns an account's own claims for its access tokens; wins over the setting of that name.
         clock: returns Unix time in seconds.
+        monotonic: returns seconds that nobody sets, to tell when ``clock`` jumps; a ``clock`` of your own never does,
+            unless you give both.
         random: returns as many random bytes as it is asked for.
 
     Raises:
         SettingsError: ``settings.claims_for`` names nothing that can be called.
     """
     hook = claims_for or (_import_hook(settings.claims_for) if settings.claims_for else None)
-    return AuthApp(settings, claims_for=hook, clock=clock, random=random)
+    if monotonic is None:
+        monotonic = time.monotonic if clock is unix_time else clock
+    return AuthApp(settings, claims_for=hook, clock=clock, monotonic=monotonic, random=random)
 
 
 def app_from_environment() -> AuthApp:

@@ -123,7 +123,7 @@ class Feed:
 
     def __init__(
         self,
-        key: Key,
+        key: Key | None,
         *,
         issuer: str,
         entries: Callable[[], tuple[Revocation, ...]],
@@ -172,19 +172,25 @@ class Feed:
         self.confirm()
         self._bell.ring()
 
-    def use_key(self, key: Key) -> None:
+    def use_key(self, key: Key | None) -> None:
         """Sign with this key from now on. What another key has signed is not sent any more: it may be revoked.
 
-        Readers that are behind fetch the snapshot; the others notice nothing.
+        Readers that are behind fetch the snapshot; the others notice nothing. Without a key there is silence: streams
+        end, and whoever asks hears that this process is busy.
         """
         if key is self._key:
             return
         with self._signing, self._lock:
             self._key = key
             self._snapshot = None
-            self._number += len(self._ring)
-            self._ring.clear()
-            self._ring_bytes = 0
+            self._forget()
+        self._bell.ring()
+
+    def _forget(self) -> None:
+        """Drop what is remembered; under the lock."""
+        self._number += len(self._ring)
+        self._ring.clear()
+        self._ring_bytes = 0
 
     def confirm(self) -> None:
         """Note that the log has just been read, and that the feed has all of it."""
@@ -216,10 +222,11 @@ class Feed:
         with self._signing:
             made = self._snapshot
             if made is None or self._is_old(made):
+                key = self._usable_key()
                 # The position first: an entry that comes in between is in the snapshot, and comes again as an event.
                 position = self._head
                 raw = sign_snapshot(
-                    self._key,
+                    key,
                     issuer=self._issuer,
                     log_id=position.log_id,
                     seq=position.seq,
@@ -255,8 +262,15 @@ class Feed:
             raise Busy("Too many verifiers listen here: poll instead, or try again shortly.", retry_after_s=5)
 
     def _check_current(self) -> None:
+        self._usable_key()
         if not self._is_current:
             raise Busy("The revocations cannot be read at the moment: try again shortly.", retry_after_s=1)
+
+    def _usable_key(self) -> Key:
+        key = self._key
+        if key is None:
+            raise Busy("The revocations cannot be signed at the moment: try again shortly.", retry_after_s=1)
+        return key
 
     async def stream(self, position: Position | None) -> AsyncIterator[bytes]:
         """Give the frames after a position as they come, until the feed closes; without a position, from now on."""
@@ -268,7 +282,7 @@ class Feed:
                 frames, number = self._after(position)
                 head = self._head
             yield frames + self._heartbeat(head)
-            while not self._closed:
+            while not self._closed and self._key is not None:
                 await self._bell.wait(rung, 2 * HEARTBEAT_S)
                 rung = self._bell.rung
                 with self._lock:
@@ -276,28 +290,44 @@ class Feed:
                     head = self._head
                 if frames:
                     yield frames + self._heartbeat(head) if frames == RESYNC else frames
+        except Busy:  # there is no key to sign with any more: the stream ends
+            return
         finally:
             with self._lock:
                 self._open -= 1
 
     def _push(self, seq: int, kind: bytes, revocations: Iterable[Revocation] = ()) -> None:
         self.confirm()
-        frame = self._frame(self._head, seq, kind, revocations)
-        with self._lock:
-            self._ring.append(frame)
-            self._ring_bytes += len(frame.text)
-            while len(self._ring) > _RING_FRAMES or self._ring_bytes > _RING_BYTES:
-                self._ring_bytes -= len(self._ring.popleft().text)
-                self._number += 1
-            self._head = Position(self._head.log_id, seq)
+        told = tuple(revocations)
+        while True:
+            key = self._key
+            frame = None if key is None else self._frame(key, self._head, seq, kind, told)
+            with self._lock:
+                if key is not self._key:  # revoked while it signed
+                    continue
+                if frame is None:
+                    self._forget()
+                    self._number += 1  # who reads on when there is a key again has missed something
+                else:
+                    self._remember(frame)
+                self._head = Position(self._head.log_id, seq)
+                break
         self._bell.ring()
 
-    def _heartbeat(self, head: Position) -> bytes:
-        return self._frame(head, head.seq, b"heartbeat").text
+    def _remember(self, frame: _Frame) -> None:
+        """Keep what readers that are behind may still ask for; under the lock."""
+        self._ring.append(frame)
+        self._ring_bytes += len(frame.text)
+        while len(self._ring) > _RING_FRAMES or self._ring_bytes > _RING_BYTES:
+            self._ring_bytes -= len(self._ring.popleft().text)
+            self._number += 1
 
-    def _frame(self, head: Position, seq: int, kind: bytes, revocations: Iterable[Revocation] = ()) -> _Frame:
+    def _heartbeat(self, head: Position) -> bytes:
+        return self._frame(self._usable_key(), head, head.seq, b"heartbeat").text
+
+    def _frame(self, key: Key, head: Position, seq: int, kind: bytes, revocations: Iterable[Revocation] = ()) -> _Frame:
         signed = sign_event(
-            self._key,
+            key,
             issuer=self._issuer,
             log_id=head.log_id,
             prev=head.seq,

@@ -7,6 +7,7 @@ say so block.
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -14,12 +15,14 @@ import msgspec
 import structlog
 
 from jotgate.core.algorithms import ALGORITHMS
-from jotgate.core.errors import KeyRefused, SettingsError
+from jotgate.core.errors import JotgateError, KeyRefused, RequestRefused, SettingsError
 from jotgate.core.jwk import Key, KeySet
 from jotgate.issuer import Issuer
 from jotgate.keygen import generate_key
 from jotgate.server.records import SealedKey
 from jotgate.server.refresh_tokens import MAC_KEY_BYTES, RefreshTokens, new_mac_kid
+from jotgate.server.refusals import Busy
+from jotgate.server.rules.clocks import ClockWatch
 from jotgate.server.rules.keys import (
     KeyChange,
     NoSuchKey,
@@ -58,20 +61,20 @@ _DecideWith = Callable[[Sequence[SealedKey], int, Spare], KeyChange]
 
 @dataclass(frozen=True, slots=True)
 class ServerKeys:
-    """The keys at one moment."""
+    """The keys at one moment. What signs is None where its key cannot be used by this process."""
 
-    signing: Key
+    signing: Key | None
     """Signs access tokens."""
-    issuer: Issuer
+    issuer: Issuer | None
     """Does it."""
     trusted: KeySet
     """What access tokens are verified with in this process."""
     published: KeySet
     """The public halves of those: the JWK set. Empty where access tokens are signed with a secret."""
-    feed: Key
+    feed: Key | None
     """Signs the revocation feed and nothing else."""
     feed_published: KeySet
-    refresh_tokens: RefreshTokens
+    refresh_tokens: RefreshTokens | None
 
 
 class KeyRing:
@@ -79,6 +82,7 @@ class KeyRing:
 
     Args:
         clock: Unix time in seconds.
+        monotonic: seconds that nobody sets; the clock is believed while both go alike.
         random: returns as many random bytes as it is asked for.
     """
 
@@ -89,6 +93,7 @@ class KeyRing:
         settings: Settings,
         *,
         clock: Callable[[], int],
+        monotonic: Callable[[], float],
         random: Callable[[int], bytes],
         log: structlog.stdlib.BoundLogger,
     ) -> None:
@@ -96,11 +101,18 @@ class KeyRing:
         self._master = master
         self._settings = settings
         self._clock = clock
+        self._monotonic = monotonic
+        # What a wrong clock has made to look old is old by then: nothing that was signed before lives longer.
+        trust_after_s = max(REVOCATION_LIFE_S, PUBLISHED_AHEAD * settings.jwks_max_age_s)
+        self._watch = ClockWatch(clock(), monotonic(), trust_after_s=trust_after_s)
+        self._clock_jumped = False
         self._random = random
         self._log = log
         self._changing = threading.Lock()
         self._rows: list[SealedKey] = []
-        self._opened: dict[str, bytes | Key] = {}
+        self._opened: dict[_Name, bytes | Key] = {}
+        self._closed: dict[_Name, JotgateError | ValueError] = {}
+        self._revoked: set[str] = set()  # grows by what people revoke, one command a key
         self._now: ServerKeys | None = None
         self._listeners: list[Callable[[ServerKeys], None]] = []
 
@@ -113,8 +125,9 @@ class KeyRing:
 
     def on_change(self, listener: Callable[[ServerKeys], None]) -> None:
         """Call `listener` with the keys now, and whenever they are other ones."""
-        self._listeners.append(listener)
-        listener(self.now)
+        with self._changing:  # or a change that comes in between would be overtaken by what was before it
+            self._listeners.append(listener)
+            listener(self.now)
 
     def rows(self) -> list[SealedKey]:
         """This issuer's keys as they stand in the database. Blocks."""
@@ -128,14 +141,18 @@ class KeyRing:
         """
         # Before anything is changed, and for every issuer: a wrong master key must not leave keys behind that the right
         # one cannot open.
-        self._open_rows(self._store.load_keys())
+        self._open_rows(self._store.load_keys(), strict=True)
         wanted = self._settings.signing_algorithm
         try:
             self._commit(_adopt(self._settings.issuer))
+            self._turn_all()
+            # After that, so that the setting counts at the very first start on a database from before it.
+            self._rows = self.rows()
             self._change("access", lambda rows, now, spare: prefer(rows, algorithm=wanted, now=now, spare=spare))
-            self.turn()
+            self._turn_all()
         except KeyRefused as refused:
             raise SettingsError((f"signing_algorithm: {refused}",)) from None
+        self.load()
         if ALGORITHMS[wanted].symmetric:
             self._log.warning(
                 "symmetric_signing",
@@ -143,28 +160,88 @@ class KeyRing:
                 reason="who can verify such a token can also make one: only this server does, and publishes no key",
             )
 
-    def reload(self) -> None:
-        """Read the keys anew, and tell listeners. Blocks.
+    def load(self, *, besides: str | None = None) -> None:
+        """Read the keys for somebody who is about to change them, or to start with them. Blocks.
 
-        A key that was revoked, and is in use again in a database that was restored from a copy, is revoked again.
+        Args:
+            besides: the `kid` of one that need not be usable: it is about to be revoked.
 
         Raises:
-            StoreError: they could not be read; those that are known stay.
-            SettingsError: a new one was sealed under another master key; those that are known stay.
+            SettingsError: there is none that signs, or one that cannot be used here: a new key beside it would be
+                sealed under a wrong master key.
         """
         with self._changing:
-            gone = {row.kid for row in self._rows if standing(row) is Standing.REVOKED}
-            rows = self.rows()
-            for row in rows:
-                if row.kid in gone and is_published(row):
-                    self._rows = rows
-                    self.revoke(row.kid)
-            rows = self.rows() if gone else rows
-            self._open_rows(rows)
-            self._rows = rows
-            self._now = now = self._picture(rows)
-            for listener in self._listeners:  # under the lock: what was read later must not be overtaken
-                listener(now)
+            self._read(strict=True, besides=besides)
+            for purpose in PURPOSES:
+                if _active(self._of(purpose)) is None:
+                    fault = f"the database has no {purpose} key of {self._settings.issuer}"
+                    raise SettingsError((f"{fault}: `jotgate serve` makes it when it starts",))
+
+    def reload(self) -> bool:
+        """Read the keys anew, and tell listeners. Blocks. Tells whether each of them can be used here.
+
+        One that cannot is left out, and the log says why: what was revoked is not believed any more, whatever else is
+        wrong. A key that was revoked once, and is in use again in a database that was restored from a copy, is revoked
+        again.
+
+        Raises:
+            StoreError: they could not be read, or revoked again; those that are known stay.
+        """
+        with self._changing:
+            back = self._read(strict=False)
+            for kid in back:
+                try:
+                    self.revoke(kid)
+                except NoSuchKey:  # another replica was faster
+                    continue
+            if back:
+                self._read(strict=False)
+            return not self._closed
+
+    def _read(self, *, strict: bool, besides: str | None = None) -> list[str]:
+        """Take over what the database holds, without what was ever revoked; returns the `kid`s that are back of that.
+
+        To be called under the lock, so that listeners hear of changes in their order.
+        """
+        rows = self.rows()
+        self._revoked |= {row.kid for row in rows if standing(row) is Standing.REVOKED}
+        back = [row.kid for row in rows if row.kid in self._revoked and is_published(row)]
+        usable = [row for row in rows if row.kid not in (besides, *back)]
+        self._open_rows(usable, strict=strict)
+        self._rows = rows
+        self._now = now = self._picture(usable)
+        for listener in self._listeners:
+            listener(now)
+        return back
+
+    def check_usable(self) -> None:
+        """Raises `Busy` unless this process can sign whatever it has to sign."""
+        now = self.now
+        if now.issuer is None or now.feed is None or now.refresh_tokens is None:
+            raise Busy(_UNUSABLE, retry_after_s=_UNUSABLE_FOR_S)
+
+    @property
+    def issuer(self) -> Issuer:
+        """Signs access tokens with the key that signs now. Raises `Busy` where it cannot be used here."""
+        if self.now.issuer is None:
+            raise Busy(_UNUSABLE, retry_after_s=_UNUSABLE_FOR_S)
+        return self.now.issuer
+
+    @property
+    def refresh_tokens(self) -> RefreshTokens:
+        """Makes and checks refresh tokens with the keys of now. Raises `Busy` where they cannot be used here."""
+        if self.now.refresh_tokens is None:
+            raise Busy(_UNUSABLE, retry_after_s=_UNUSABLE_FOR_S)
+        return self.now.refresh_tokens
+
+    def may_turn(self) -> bool:
+        """Tell whether the schedule may be gone by: the clock goes as it should. That it does not is told once."""
+        now = self._clock()
+        believed = self._watch.believes(now, self._monotonic())
+        if not believed and not self._clock_jumped:
+            self._log.error("clock_jumped", now=now, reason=_JUMPED)
+        self._clock_jumped = not believed
+        return believed
 
     @property
     def is_due(self) -> bool:
@@ -180,13 +257,18 @@ class KeyRing:
 
         Raises:
             StoreError: it could not be done; it is due again.
+            SettingsError: a key is needed, and could not be sealed as the others are.
         """
-        due = self.is_due
+        if not self.is_due:
+            return False
+        self._turn_all()
+        self.reload()
+        return True
+
+    def _turn_all(self) -> None:
+        self._rows = self.rows()
         for purpose in PURPOSES:
             self._change(purpose, self._turn(purpose))
-        if due or self._now is None:
-            self.reload()
-        return due
 
     def rotate(self, purpose: Purpose) -> KeyChange:
         """Let the next key of a purpose sign from now on. Blocks.
@@ -220,6 +302,7 @@ class KeyRing:
         """Take a key pair that was made elsewhere as the next one for access tokens. Blocks.
 
         Raises:
+            AlgorithmNotUsed: it is of another algorithm than the one that access tokens are to be signed with.
             KeyInUse: its material, or its kid, is a key here already.
             KeyRefused: it has no private half.
         """
@@ -228,8 +311,9 @@ class KeyRing:
         row = self._seal(key, "access")
 
         def decide(rows: Sequence[SealedKey]) -> KeyChange:
-            check_unused(rows, row)
-            return bring(self._only(rows, "access"), row, now=self._clock())
+            given_way = check_unused(rows, row)
+            change = bring(self._only(rows, "access"), row)
+            return msgspec.structs.replace(change, forgotten=given_way)
 
         return self._commit(decide)
 
@@ -256,7 +340,7 @@ class KeyRing:
             spares.begin()
             return decide(self._only(rows, purpose), self._clock(), spares)
 
-        if self._rows:
+        with suppress(RequestRefused):  # what is there by then decides
             decide_anew(self._rows)  # whatever keys that takes are made before a transaction holds up others
         return self._commit(decide_anew)
 
@@ -279,6 +363,9 @@ class KeyRing:
                 return self._seal(key, purpose, sealed)
 
     def _seal(self, key: Key, purpose: Purpose, raw: bytes | None = None) -> SealedKey:
+        if self._closed:  # perhaps the master key was replaced, and this process has not been given the new one
+            (kid, _), error = next(iter(self._closed.items()))
+            raise SettingsError((f"no key can be made while {kid} cannot be used here: {error}",))
         if raw is None:
             raw = msgspec.json.encode(key.to_private_jwk()) if key.symmetric else key.to_pem().encode()
         return SealedKey(
@@ -289,6 +376,7 @@ class KeyRing:
             sealed=self._master.seal(raw, purpose=purpose, kid=key.kid),
             thumbprint=key.thumbprint,
             created_at=self._clock(),
+            ahead_s=self.schedule(purpose).publish_ahead_s,
         )
 
     # Loading
@@ -299,21 +387,36 @@ class KeyRing:
     def _of(self, purpose: Purpose) -> list[SealedKey]:
         return self._only(self._rows, purpose)
 
-    def _open_rows(self, rows: Sequence[SealedKey]) -> None:
-        """Unseal what has not been so far, access keys first: theirs is the error that says most."""
-        live = sorted(
-            (row for row in rows if is_published(row)), key=lambda row: (PURPOSES.index(row.purpose), row.created_at)
-        )
-        for row in live:
-            if row.kid not in self._opened:
-                self._opened[row.kid] = self._unseal(row)
-        kids = {row.kid for row in live}
-        self._opened = {kid: opened for kid, opened in self._opened.items() if kid in kids}
+    def _open_rows(self, rows: Sequence[SealedKey], *, strict: bool) -> None:
+        """Unseal what has not been so far, access keys first: theirs is the error that says most.
 
-    def _unseal(self, row: SealedKey) -> bytes | Key:
-        raw = self._master.unseal(row.sealed, purpose=row.purpose, kid=row.kid)
+        Raises, where it is `strict`:
+            SettingsError: one cannot be used here.
+        """
+        live = [row for row in rows if is_published(row) and row.purpose in PURPOSES]
+        opened: dict[_Name, bytes | Key] = {}
+        closed: dict[_Name, JotgateError | ValueError] = {}
+        for row in sorted(live, key=lambda row: (PURPOSES.index(_purpose(row)), row.created_at)):
+            name = row.kid, row.thumbprint
+            known = self._opened.get(name)
+            try:
+                # The first that does not open has the master key's file or command asked anew, for all of them.
+                opened[name] = known if known is not None else self._unseal(row, ask_again=not closed)
+            except (JotgateError, ValueError) as error:
+                if strict:
+                    raise error if isinstance(error, SettingsError) else _unusable(row, error) from None
+                closed[name] = error
+                if name not in self._closed:
+                    told = {"kid": row.kid, "purpose": row.purpose, "algorithm": row.algorithm}
+                    self._log.error("key_unusable", **told, reason=str(error))
+        self._opened, self._closed = opened, closed
+
+    def _unseal(self, row: SealedKey, *, ask_again: bool) -> bytes | Key:
+        raw = self._master.unseal(row.sealed, purpose=row.purpose, kid=row.kid, ask_again=ask_again)
         if row.purpose == "refresh":
             return raw
+        if row.algorithm not in ALGORITHMS:
+            raise KeyRefused(f"This version knows no algorithm {row.algorithm}.")
         if ALGORITHMS[row.algorithm].symmetric:
             return Key.from_jwk(raw, kid=row.kid)
         return Key.from_pem(raw, row.algorithm, kid=row.kid)
@@ -323,44 +426,62 @@ class KeyRing:
         feed, feed_trusted = self._pairs(rows, "feed")
         macs: Mapping[str, bytes] = {
             row.kid: opened
-            for row in rows
-            if row.purpose == "refresh" and isinstance(opened := self._opened.get(row.kid), bytes)
+            for row in self._only(rows, "refresh")
+            if isinstance(opened := self._opened.get((row.kid, row.thumbprint)), bytes)
         }
+        active_mac = _active(self._only(rows, "refresh"))
+        issuer = None
+        if signing is not None:
+            ttl_s = self._settings.access_token_ttl_s
+            issuer = Issuer(issuer=self._settings.issuer, keys=signing, ttl_s=ttl_s, clock=self._clock)
+        # Nobody verifies with a set of secrets, so none is published.
+        published = KeySet() if any(key.symmetric for key in trusted) else trusted
         before = self._now
         return ServerKeys(
             signing=signing,
-            issuer=Issuer(
-                issuer=self._settings.issuer,
-                keys=signing,
-                ttl_s=self._settings.access_token_ttl_s,
-                clock=self._clock,
-            ),
+            issuer=issuer,
             trusted=_same(None if before is None else before.trusted, trusted),
-            published=KeySet() if signing.symmetric else _same(None if before is None else before.published, trusted),
+            published=_same(None if before is None else before.published, published),
             feed=feed,
             feed_published=_same(None if before is None else before.feed_published, feed_trusted),
-            refresh_tokens=RefreshTokens(macs, active=self._active(rows, "refresh")),
+            refresh_tokens=RefreshTokens(macs, active=active_mac) if active_mac and active_mac in macs else None,
         )
 
-    def _pairs(self, rows: Sequence[SealedKey], purpose: Purpose) -> tuple[Key, KeySet]:
-        """The key that signs, and all that are believed, in an order that stays: the next one last."""
+    def _pairs(self, rows: Sequence[SealedKey], purpose: Purpose) -> tuple[Key | None, KeySet]:
+        """The key that signs, and all that are believed, in an order that stays: the next ones last."""
         keys = {
             row.kid: opened
-            for row in sorted(rows, key=_order)
-            if row.purpose == purpose and isinstance(opened := self._opened.get(row.kid), Key)
+            for row in sorted(self._only(rows, purpose), key=_order)
+            if isinstance(opened := self._opened.get((row.kid, row.thumbprint)), Key)
         }
-        signing = keys[self._active(rows, purpose)]
+        signing = keys.get(_active(self._only(rows, purpose)) or "")
         # Secrets and key pairs do not go into one set. Who switches between them has people refresh their tokens once.
+        symmetric = all(key.symmetric for key in keys.values()) if signing is None else signing.symmetric
         return signing, KeySet(
-            key if key.symmetric else key.public for key in keys.values() if key.symmetric == signing.symmetric
+            key if key.symmetric else key.public for key in keys.values() if key.symmetric == symmetric
         )
 
-    def _active(self, rows: Sequence[SealedKey], purpose: Purpose) -> str:
-        for row in rows:
-            if row.purpose == purpose and standing(row) is Standing.ACTIVE:
-                return row.kid
-        fault = f"the database has no {purpose} key of {self._settings.issuer}: `jotgate serve` makes it when it starts"
-        raise SettingsError((fault,))
+
+_Name = tuple[str, str]
+"""A key's `kid` and thumbprint: one that was brought in anew may have the `kid` of another that went."""
+_JUMPED: Final = "keys are made, rotated and removed again once the clock has gone on from there for an hour"
+_UNUSABLE_FOR_S: Final = 5
+_UNUSABLE: Final = (
+    "This server cannot use its present keys; its operators find the reason in its log, under key_unusable. Try again."
+)
+
+
+def _active(rows: Sequence[SealedKey]) -> str | None:
+    """The `kid` of the key that signs, of one issuer's and one purpose's."""
+    return next((row.kid for row in rows if standing(row) is Standing.ACTIVE), None)
+
+
+def _purpose(row: SealedKey) -> Purpose:
+    return next(purpose for purpose in PURPOSES if purpose == row.purpose)
+
+
+def _unusable(row: SealedKey, error: Exception) -> SettingsError:
+    return SettingsError((f"the {row.purpose} key {row.kid} ({row.algorithm}) cannot be used here: {error}",))
 
 
 class _NeededError(Exception):
@@ -407,4 +528,6 @@ def _adopt(issuer: str) -> _Decide:
 
 def _same(before: KeySet | None, after: KeySet) -> KeySet:
     """The set of before, where the keys are the same: what was proved under it stays proved."""
-    return before if before is not None and [key.kid for key in before] == [key.kid for key in after] else after
+    if before is None or [(key.kid, key.thumbprint) for key in before] != [(key.kid, key.thumbprint) for key in after]:
+        return after
+    return before

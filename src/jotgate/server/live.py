@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from jotgate.core.encoding import encode_segment
-from jotgate.core.errors import SettingsError
 from jotgate.core.jwk import KeySet
 from jotgate.core.revocations import Kind, Revocation, RevocationList
 from jotgate.server.feed import HEARTBEAT_S, Feed
@@ -21,7 +20,7 @@ from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing
 from jotgate.server.log import get_log, where
 from jotgate.server.records import LogEntry, LogHead
 from jotgate.server.secret import Secret
-from jotgate.server.store import Store, StoreBusy, StoreError
+from jotgate.server.store import Store, StoreBusy
 from jotgate.server.wakeups import Wakeups
 from jotgate.verifier import Snapshot
 
@@ -33,6 +32,7 @@ _PAGE: Final = 500  # entries read at once; they become one event of the feed
 _SWEEP_EVERY_S: Final = 2.0
 _SWEEP_ROWS: Final = 200
 _TURN_KEYS_S: Final = 1.0  # how often the schedule of the keys is looked at, in memory
+_LONGEST_PAUSE_S: Final = 30.0  # between attempts to read keys, which may have a command run for the master key
 
 Listener = Callable[[Sequence[Revocation]], None]
 
@@ -145,8 +145,8 @@ class Follower:
         self._monotonic = monotonic
         self._doubtful: tuple[Revocation, ...] | None = None  # what another log may lack of what was known before
         self._silent = False
-        self._keys_read: tuple[str, int] | None = None  # the log and the version that the keys were read at
-        self._keys_unread = False
+        self._keys_seen: tuple[str, int] | None = None  # the log and the version of the keys, of the last reading
+        self._keys_changed = asyncio.Event()
         self._beat_at = float("-inf")
         self._swept_to = b""
         self._caught_up = threading.Event()
@@ -155,7 +155,9 @@ class Follower:
         live.tell_with(self.wakeups.tell)
         feed.begin(head.log_id, 0)
         self._task = self._loop.create_task(self._follow())
-        self._chores = [self._loop.create_task(chore) for chore in (self._sweep(), self._turn_keys())]
+        self._chores = [
+            self._loop.create_task(chore) for chore in (self._sweep(), self._read_keys(), self._turn_keys())
+        ]
         self._thread = threading.Thread(target=self._run, name="jotgate-revocations", daemon=True)
         self._thread.start()
 
@@ -226,29 +228,41 @@ class Follower:
         if self._doubtful is not None:
             await self._log_lost_again(self._doubtful)
             self._doubtful = None
-        if (head.log_id, head.keys_version) != self._keys_read:
-            await self._read_keys(head)
+        if (head.log_id, head.keys_version) != self._keys_seen:
+            self._keys_seen = head.log_id, head.keys_version
+            self._keys_changed.set()
 
-    async def _read_keys(self, head: LogHead) -> None:
-        """Take over keys that another process has made, rotated or revoked. Those that are known stay where that fails.
+    async def _read_keys(self) -> None:
+        """Take over keys that another process has made, rotated or revoked; what goes wrong is tried again.
 
-        A failure is told once, and is no reason to go silent on revocations.
+        Beside the reading of the log: that the keys cannot be read is no reason to go silent on revocations.
         """
-        try:
-            await asyncio.to_thread(self._keys.reload)
-            self._keys_read = head.log_id, head.keys_version
-            self._keys_unread = False
-        except (StoreError, SettingsError) as error:
-            if not self._keys_unread:
-                get_log().error("keys_unread", error=type(error).__name__, reason=str(error))
-            self._keys_unread = True
+        failed, pause_s = False, POLL_S
+        while True:
+            await self._keys_changed.wait()
+            self._keys_changed.clear()
+            complete = False
+            try:
+                complete = await asyncio.to_thread(self._keys.reload)
+                failed = False
+            except Exception as error:  # noqa: BLE001 - whatever it was: a key that is revoked must not stay in use
+                if not failed and not self._silent:
+                    get_log().error("keys_unread", error=type(error).__name__, at=where(error))
+                failed = True
+            if complete:
+                pause_s = POLL_S
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._keys_changed.wait(), pause_s)
+            self._keys_changed.set()
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _turn_keys(self) -> None:
         failed = False
         while True:
             await asyncio.sleep(_TURN_KEYS_S)
             try:
-                if self._keys.is_due and await asyncio.to_thread(self._keys.turn):
+                if self._keys.may_turn() and self._keys.is_due and await asyncio.to_thread(self._keys.turn):
                     self.wakeups.tell()
                 failed = False
             except Exception as error:  # noqa: BLE001 - the keys of now go on; that they do not turn has to be seen, once

@@ -66,6 +66,7 @@ class SealedKey(Struct, frozen=True, kw_only=True):
     sealed: bytes  # empty once the key is revoked or removed
     thumbprint: str  # RFC 7638, of the public half or of the secret: the same material is never two keys
     created_at: int  # published since then
+    ahead_s: int = 0  # and for so long, at least, before it signs
     activated_at: int | None = None  # signs since then
     retired_at: int | None = None  # only verifies since then
     revoked_at: int | None = None

@@ -75,7 +75,7 @@ class MasterKey:
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return _FORMAT + nonce + self._ciphers[0].encrypt(nonce, raw, _FORMAT + _context(purpose, kid))
 
-    def unseal(self, sealed: bytes, *, purpose: str, kid: str) -> bytes:
+    def unseal(self, sealed: bytes, *, purpose: str, kid: str, ask_again: bool = True) -> bytes:
         """Decrypt what `seal` made, under any of the keys; files and commands are asked again before giving up.
 
         Raises `SettingsError` for the wrong master key and for a changed ciphertext.
@@ -85,7 +85,7 @@ class MasterKey:
             "it is not the one that the database was made with (or the row was changed)"
         )
         raw = _open(self._ciphers, sealed, purpose, kid)
-        if raw is None and self._reread is not None:
+        if raw is None and ask_again and self._reread is not None:
             try:
                 self._ciphers = _ciphers(self._reread())
             except SettingsError as error:

@@ -51,13 +51,13 @@ class Deps:
 
     @property
     def issuer(self) -> Issuer:
-        """Signs access tokens with the key that signs now."""
-        return self.keys.now.issuer
+        """Signs access tokens with the key that signs now. Raises Busy where this process cannot use it."""
+        return self.keys.issuer
 
     @property
     def refresh_tokens(self) -> RefreshTokens:
-        """Makes and checks refresh tokens with the keys of now."""
-        return self.keys.now.refresh_tokens
+        """Makes and checks refresh tokens with the keys of now. Raises Busy where this process cannot use them."""
+        return self.keys.refresh_tokens
 
 
 def public(account: Account) -> PublicAccount:

@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql
 
 # Oldest first. The last one is what this code needs; the names are those of the files in migrations/versions, and
 # stand here so that starting on an up-to-date database need not load Alembic.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 HEAD = REVISIONS[-1]
 VERSION_TABLE = "jotgate_schema"
 
@@ -92,6 +92,7 @@ keys = Table(
     Column("sealed", LargeBinary, nullable=False),
     Column("thumbprint", TEXT, nullable=False, server_default=text("''")),
     Column("created_at", BigInteger, nullable=False),
+    Column("ahead_s", BigInteger, nullable=False, server_default=text("0")),
     Column("activated_at", BigInteger, nullable=True),
     Column("retired_at", BigInteger, nullable=True),
     Column("revoked_at", BigInteger, nullable=True),

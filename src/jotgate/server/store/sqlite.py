@@ -8,7 +8,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -420,6 +420,7 @@ class SqliteStore:
     def change_keys(self, decide: Callable[[list[SealedKey]], KeyChange], *, now: int, until_s: int) -> KeyChange:
         """See `Store.change_keys`."""
         with self._blocking() as connection:  # which is closed at the end: without a COMMIT nothing has happened
+            connection.execute("PRAGMA secure_delete=ON")  # a private key that goes is overwritten
             connection.execute("BEGIN IMMEDIATE")
             change = decide([to_key(row) for row in connection.execute(self._sql.load_keys)])
             if change == KeyChange():
@@ -430,6 +431,11 @@ class SqliteStore:
             connection.execute(self._sql.advance_keys_version)
             self._append(connection, "key", change.revoked, at=now, until_s=until_s)
             connection.execute("COMMIT")
+            # What was there before is in the database file until a checkpoint, and in the write-ahead log after it. One
+            # that has to wait for a reader is left to later ones.
+            connection.execute("PRAGMA busy_timeout=200")
+            with suppress(sqlite3.OperationalError):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return change
 
     # Connections
