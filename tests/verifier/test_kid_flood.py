@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -10,15 +11,18 @@ import threading
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import NamedTuple
 
 import pytest
 
-from jotgate import JotgateError, Verifier
+from jotgate import JotgateError, UnknownKey, Verifier
 from jotgate.core.encoding import encode_segment
-from tests.verifier.servers import FakeIssuer
+from tests.verifier.servers import WITHIN_S, FakeIssuer
 
 COOLDOWN_S = 30.0
 THREADS, TASKS = 4, 50
+USES = 20
 Start = Callable[..., Verifier]
 
 
@@ -40,24 +44,65 @@ class Ticking:
         return next(self._ticks) / 1000
 
 
-def flood(verifier: Verifier, tokens: list[str]) -> Counter[str]:
-    """Present all of them from threads and from the tasks of an event loop; how each was refused."""
+class Flooded(NamedTuple):
+    """What came of a flood."""
+
+    told: Counter[str]
+    """How often strangers' tokens were refused, by code."""
+    served: int
+    """How often another thread verified the good token meanwhile."""
+    served_in_loop: int
+    """The same for a task of the event loop in which strangers' tokens are presented, too."""
+
+
+def flood(verifier: Verifier, good: str, tokens: list[str]) -> Flooded:
+    """Present all of `tokens`, and more until two others have used `good`, from threads and tasks of an event loop."""
     told: Counter[str] = Counter()
     lock = threading.Lock()
-    threads, tasks = tokens[::2], tokens[1::2]
+    over = threading.Event()
+    served = served_in_loop = 0
+
+    def presented(mine: list[str]) -> Iterator[str]:
+        yield from mine
+        for token in strangers(good):
+            if over.is_set() or min(served, served_in_loop) >= USES:
+                return
+            yield token
 
     def note(refusal: JotgateError) -> None:
         with lock:
             told[refusal.code] += 1
 
     def present(mine: list[str]) -> None:
-        for token in mine:
+        for token in presented(mine):
             with pytest.raises(JotgateError) as caught:
                 verifier.verify(token)
             note(caught.value)
 
+    def use() -> None:
+        nonlocal served
+        try:
+            while not over.is_set():
+                verifier.verify(good)
+                served += 1
+                over.wait(0.001)  # as fast as it goes, the clock of ticks would outrun the fetches
+        except JotgateError:
+            over.set()
+            raise
+
+    async def use_async() -> None:
+        nonlocal served_in_loop
+        try:
+            while True:
+                await verifier.averify(good)
+                served_in_loop += 1
+                await asyncio.sleep(0)
+        except JotgateError:
+            over.set()
+            raise
+
     async def present_async() -> None:
-        left = iter(tasks)
+        left = presented(tokens[1::2])
 
         async def one() -> None:
             for token in left:
@@ -66,15 +111,21 @@ def flood(verifier: Verifier, tokens: list[str]) -> Counter[str]:
                 note(caught.value)
                 await asyncio.sleep(0)
 
+        user = asyncio.create_task(use_async())
         await asyncio.gather(*(one() for _ in range(TASKS)))
+        user.cancel()
+        with contextlib.suppress(asyncio.CancelledError):  # whatever else had ended it is raised
+            await user
 
-    workers = [threading.Thread(target=present, args=(threads[n::THREADS],)) for n in range(THREADS)]
-    workers.append(threading.Thread(target=asyncio.run, args=(present_async(),)))
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return told
+    with ThreadPoolExecutor(THREADS + 2) as pool:
+        user = pool.submit(use)
+        parts = [pool.submit(present, tokens[2 * n :: 2 * THREADS]) for n in range(THREADS)]
+        parts.append(pool.submit(asyncio.run, present_async()))
+        wait(parts)
+        over.set()
+        for part in (user, *parts):
+            part.result()
+    return Flooded(told, served, served_in_loop)
 
 
 def check_flood(issuer: FakeIssuer, verifier: Verifier, count: int, monotonic: Callable[[], float]) -> None:
@@ -82,7 +133,10 @@ def check_flood(issuer: FakeIssuer, verifier: Verifier, count: int, monotonic: C
     verifier.verify(good)
     began = monotonic()
     tokens = list(itertools.islice(strangers(good), count))
-    assert flood(verifier, tokens) == {"unknown_key": count}
+    flooded = flood(verifier, good, tokens)
+    assert [*flooded.told] == ["unknown_key"]
+    assert flooded.told.total() >= count
+    assert min(flooded.served, flooded.served_in_loop) >= USES
     fetches = issuer.server.requests.count(issuer.jwks_path)
     # The first one, those that the flood is allowed, and those of the schedule, which the same clock makes due.
     passed_s = monotonic() - began
@@ -91,17 +145,42 @@ def check_flood(issuer: FakeIssuer, verifier: Verifier, count: int, monotonic: C
     assert [*verifier.status().keys] == [issuer.key.kid]
 
 
+@pytest.mark.parametrize("cache_entries", [4096, 0])
 def test_at_most_one_fetch_in_each_cooldown_however_many_tokens_name_random_keys(
-    issuer: FakeIssuer, start: Start
+    issuer: FakeIssuer, start: Start, cache_entries: int
 ) -> None:
     clock = Ticking()
-    check_flood(issuer, start(cooldown_s=COOLDOWN_S, monotonic=clock), 4_000, clock)
+    check_flood(issuer, start(cooldown_s=COOLDOWN_S, monotonic=clock, cache_entries=cache_entries), 4_000, clock)
 
 
 @pytest.mark.soak
 def test_100_000_tokens_with_random_keys(issuer: FakeIssuer, start: Start) -> None:
     clock = Ticking()
     check_flood(issuer, start(cooldown_s=COOLDOWN_S, monotonic=clock), 100_000, clock)
+
+
+@pytest.mark.parametrize("freshness", ["background", "inline"])
+def test_while_the_cooldown_runs_a_strangers_token_waits_for_no_lock(
+    issuer: FakeIssuer, start: Start, freshness: str
+) -> None:
+    """Threads that flood would queue for it, and an event loop among them, with everybody whom it serves."""
+    verifier, good = start(cooldown_s=1e9, freshness=freshness), issuer.token()
+    verifier.verify(good)
+    names = strangers(good)
+    with pytest.raises(UnknownKey):  # the one that is fetched for
+        verifier.verify(next(names))
+    remote = verifier._remote
+    assert remote is not None
+
+    def present() -> None:
+        for token in itertools.islice(names, 100):
+            with pytest.raises(UnknownKey):
+                verifier.verify(token)
+        verifier.verify(good)
+
+    with ThreadPoolExecutor(1) as pool, remote._changed:
+        pool.submit(present).result(WITHIN_S)
+    assert issuer.server.requests.count(issuer.jwks_path) == 2
 
 
 def test_nothing_of_a_strangers_token_is_kept(issuer: FakeIssuer, start: Start) -> None:

@@ -134,6 +134,8 @@ class RemoteKeys:
         that is only planned is not. Otherwise a token named a key that `seen` does not have: however many such tokens
         come, one fetch in each cooldown is made for them, which the others share while it is under way.
         """
+        if seen is not None and self._stands(seen):
+            return None
         with self._changed:
             usable = self._usable()
             if (usable and usable.keys) is not (seen and seen.keys):
@@ -150,6 +152,18 @@ class RemoteKeys:
             self._next.begin(self._monotonic())
             self._changed.notify_all()
             return self._next
+
+    def _stands(self, seen: Snapshot) -> bool:
+        """Tell, as good as always in a flood, that an unknown key causes nothing now. It takes no lock.
+
+        Threads that queue for one hand it on by handing on the interpreter, and an event loop among them would keep
+        everybody waiting whom it serves. Looked at in this order, all of it held at once, at the moment of the second
+        look: a fetch puts its keys in place before it is over, and the cooldown begins before a fetch for it.
+        """
+        if not self._schedule.is_cooling(self._monotonic()) or self._next.in_flight:
+            return False
+        usable = self._usable()
+        return usable is not None and usable.keys is seen.keys
 
     def patience_s(self, attempt: Attempt, seen: Snapshot | None, key_wait_s: float) -> float:
         """Return for how long a token may wait for `attempt`: without any keys to judge by, `key_wait_s`.
@@ -395,8 +409,10 @@ class InlineKeys(RemoteKeys):
 
     def attempt_after(self, seen: Snapshot | None) -> Attempt | None:
         """Let the keys be fetched again for an unknown one, once in each cooldown; None when the refusal stands."""
+        if seen is None or self._schedule.is_cooling(self._monotonic()):  # without the lock, as above
+            return None
         with self._changed:
-            return over() if seen is not None and self._schedule.ask(self._monotonic()) else None
+            return over() if self._schedule.ask(self._monotonic()) else None
 
     def after_fork(self) -> None:
         """Forget, in a forked child, a lock that another thread of the parent may have held."""

@@ -39,8 +39,13 @@ class Schedule:
 
     def ask(self, now: float) -> bool:
         """Tell whether an unknown key may cause a fetch now, and start the cooldown if so."""
-        if self._asked_at is not None and now - self._asked_at < self._cooldown_s:
+        if self.is_cooling(now):
             return False
         self._asked_at = now
         self.due_at = now
         return True
+
+    def is_cooling(self, now: float) -> bool:
+        """Tell whether an unknown key may cause no fetch yet. One reading of one number: it takes no lock."""
+        asked_at = self._asked_at
+        return asked_at is not None and now - asked_at < self._cooldown_s
