@@ -23,13 +23,16 @@ _MANY = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured thing: the median of ``n`` runs, and the interval that holds the true median in 95 of 100 cases."""
+    """One measured thing: the median of ``n`` runs, and the interval that holds the true median in 95 of 100 cases.
+
+    Or another figure of ``n`` runs, a sum or a 99th percentile, say: nothing is known of its interval.
+    """
 
     name: str
     value: float
     unit: str
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
 
     @classmethod
@@ -37,6 +40,18 @@ class Row:
         """Sum the samples up."""
         low, high = median_interval(samples)
         return cls(name, statistics.median(samples), unit, low, high, len(samples))
+
+    @classmethod
+    def figure(cls, name: str, value: float, unit: str = "", n: int = 1) -> "Row":
+        """Give a figure without an interval."""
+        return cls(name, value, unit, None, None, n)
+
+    @property
+    def interval(self) -> str:
+        """The interval for a person: none where there is none, or where a single run says nothing of it."""
+        if self.low is None or self.high is None or self.n == 1:
+            return ""
+        return f"{_figure(self.low)} to {_figure(self.high)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +105,7 @@ class Report:
     def table(self) -> str:
         """Return the rows and targets as text for a person."""
         rows = [("", "median", "95 % interval", "unit", "n")]
-        rows += [
-            (row.name, _figure(row.value), f"{_figure(row.low)} to {_figure(row.high)}", row.unit, str(row.n))
-            for row in self.rows
-        ]
+        rows += [(row.name, _figure(row.value), row.interval, row.unit, str(row.n)) for row in self.rows]
         goals = [("target", "goal", "measured", "met")]
         goals += [
             (target.name, f"≤ {_figure(target.goal)}", _figure(target.measured), "yes" if target.met else "NO")

@@ -154,7 +154,7 @@ def add_distribution(report: Report, name: str, samples: Sequence[float]) -> Non
     """Add the median with its interval, and the 99th percentile and the longest as rows of their own."""
     report.rows.append(Row.of(f"{name}, p50", samples, "ms"))
     for label, value in (("p99", percentile(samples, 99)), ("max", max(samples))):
-        report.rows.append(Row(f"{name}, {label}", value, "ms", value, value, len(samples)))
+        report.rows.append(Row.figure(f"{name}, {label}", value, "ms", len(samples)))
 
 
 def percentile(samples: Sequence[float], rank: int) -> float:
@@ -190,7 +190,7 @@ def measure_many(report: Report, deployment: Deployment, people: People) -> None
         Row.of("100,000 revocations: memory of a new verifier's process more", [k / 1024 for k in kib], "MiB")
     )
     report.rows.append(Row.of("100,000 revocations: a new verifier is ready after", ready, "s"))
-    report.rows.append(Row("100,000 revocations: snapshot on the wire", len(snapshot) / 1e6, "MB", 0, 0, 1))
+    report.rows.append(Row.figure("100,000 revocations: snapshot on the wire", len(snapshot) / 1e6, "MB"))
     report.targets += [
         Target("100,000 revocations: a verification more, µs", MANY_COST_US, statistics.median(costs)),
         Target("100,000 revocations: memory, MiB", MANY_MIB, statistics.median(kib) / 1024),
@@ -222,10 +222,8 @@ def measure_million(report: Report, deployment: Deployment, name: str, count: in
             if refusal.status_code != 401:
                 raise RuntimeError(f"a session that was revoked with all others answered {refusal.status_code}")
             took, until = (answered - began) / 1e6, max(max(heard) - answered, 0) / 1e6
-            report.rows.append(Row(f"{name}, {count:,} sessions: {label}: the command", took, "ms", took, took, 1))
-            report.rows.append(
-                Row(f"{name}, {count:,} sessions: {label}: last of 20 verifiers", until, "ms", until, until, 1)
-            )
+            report.rows.append(Row.figure(f"{name}, {count:,} sessions: {label}: the command", took, "ms"))
+            report.rows.append(Row.figure(f"{name}, {count:,} sessions: {label}: last of 20 verifiers", until, "ms"))
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from jotgate.server.tls import ensure_local_certificate
 
 AUDIENCE = "shop"
 _CLI = "import sys; from jotgate.cli import main; sys.exit(main())"
+_SERVE = ("-c", _CLI, "serve")
 # One command after another without a new interpreter for each: the store is opened and closed each time all the same.
 _CLI_LOOP = """
 import sys
@@ -136,12 +137,15 @@ def fill_with_sessions(deployment: Deployment, count: int) -> None:
 
 
 @contextmanager
-def on_sqlite(folder: Path) -> Iterator[Deployment]:
-    """One server on the embedded database, with its own certificate."""
+def on_sqlite(
+    folder: Path, settings: Mapping[str, str] | None = None, *, serve: Sequence[str] = _SERVE
+) -> Iterator[Deployment]:
+    """One server on the embedded database, with its own certificate; `serve` is what Python runs for it."""
     folder.mkdir()
     port = free_port()
-    environment = _clean() | {"JOTGATE_AUDIENCE": AUDIENCE, "JOTGATE_ISSUER": f"https://localhost:{port}"}
-    command = [sys.executable, "-c", _CLI, "serve", "--data", str(folder / "data"), "--port", str(port)]
+    own = {"JOTGATE_AUDIENCE": AUDIENCE, "JOTGATE_ISSUER": f"https://localhost:{port}", **(settings or {})}
+    environment = _clean() | own
+    command = [sys.executable, *serve, "--data", str(folder / "data"), "--port", str(port)]
     with subprocess.Popen(
         [*command, "--log-level", "warning"], stdout=subprocess.PIPE, text=True, env=environment
     ) as server:
@@ -177,7 +181,7 @@ def on_postgresql(folder: Path, settings: Mapping[str, str] | None = None) -> It
             **(settings or {}),
         }
         for number, port in enumerate(ports):
-            command = [sys.executable, "-c", _CLI, "serve", "--data", str(folder / f"replica{number}")]
+            command = [sys.executable, *_SERVE, "--data", str(folder / f"replica{number}")]
             options = ["--port", str(port), "--log-level", "warning"]
             stack.enter_context(
                 running([*command, *options], port=port, folder=folder, environment=environment, cores=cores)

@@ -25,7 +25,7 @@ def check_shape(written: dict[str, Any]) -> None:
     assert written["versions"]["python"]
     for row in written["rows"]:
         assert set(row) == {"name", "value", "unit", "low", "high", "n"}
-        assert row["low"] <= row["value"] <= row["high"]
+        assert row["low"] is row["high"] is None or row["low"] <= row["value"] <= row["high"]
     for target in written["targets"]:
         assert set(target) == {"name", "goal", "measured", "met"}
         assert target["met"] == (target["measured"] <= target["goal"])
@@ -54,6 +54,16 @@ def test_the_table_shows_what_was_missed(capsys: pytest.CaptureFixture[str]) -> 
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["work", "2.00", "1.00", "to", "3.00", "ms", "3"]
     assert [line.split()[-1] for line in lines[-2:]] == ["yes", "NO"]
+
+
+def test_a_figure_of_which_no_interval_is_known_gets_none(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [Row.figure("longest", 3.0, "ms", 25), Row.figure("requests", 7), Row.of("once", [2.0], "ms")]
+    report = Report("example", ["msgspec"], rows)
+    check_shape(json.loads(json.dumps(report.to_dict(AT))))
+    assert [(row["low"], row["n"]) for row in report.to_dict(AT)["rows"][:2]] == [(None, 25), (None, 1)]
+    publish(report, None)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()[1:4]]
+    assert shown == [["longest", "3.00", "ms", "25"], ["requests", "7.00", "1"], ["once", "2.00", "ms", "1"]]
 
 
 def test_a_file_is_written_only_when_it_is_asked_for(tmp_path: Path) -> None:
