@@ -7,7 +7,9 @@ import contextlib
 import itertools
 import json
 import os
+import ssl
 import threading
+import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,8 +18,10 @@ from typing import NamedTuple
 
 import pytest
 
-from jotgate import JotgateError, UnknownKey, Verifier
+from jotgate import JotgateError, UnknownKey, Verifier, generate_key
 from jotgate.core.encoding import encode_segment
+from jotgate.verifier.remote import RemoteKeys
+from tests.verifier.feed_server import wait_until
 from tests.verifier.servers import WITHIN_S, FakeIssuer
 
 COOLDOWN_S = 30.0
@@ -159,6 +163,11 @@ def test_100_000_tokens_with_random_keys(issuer: FakeIssuer, start: Start) -> No
     check_flood(issuer, start(cooldown_s=COOLDOWN_S, monotonic=clock), 100_000, clock)
 
 
+def remote_of(verifier: Verifier) -> RemoteKeys:
+    assert verifier._remote is not None
+    return verifier._remote
+
+
 @pytest.mark.parametrize("freshness", ["background", "inline"])
 def test_while_the_cooldown_runs_a_strangers_token_waits_for_no_lock(
     issuer: FakeIssuer, start: Start, freshness: str
@@ -169,8 +178,7 @@ def test_while_the_cooldown_runs_a_strangers_token_waits_for_no_lock(
     names = strangers(good)
     with pytest.raises(UnknownKey):  # the one that is fetched for
         verifier.verify(next(names))
-    remote = verifier._remote
-    assert remote is not None
+    remote = remote_of(verifier)
 
     def present() -> None:
         for token in itertools.islice(names, 100):
@@ -180,6 +188,44 @@ def test_while_the_cooldown_runs_a_strangers_token_waits_for_no_lock(
 
     with ThreadPoolExecutor(1) as pool, remote._changed:
         pool.submit(present).result(WITHIN_S)
+    assert issuer.server.requests.count(issuer.jwks_path) == 2
+
+
+@pytest.mark.parametrize("look", [1, 2, 3, 4])
+def test_a_key_that_comes_at_any_moment_of_the_looks_without_the_lock_is_not_missed(
+    issuer: FakeIssuer, start: Start, look: int
+) -> None:
+    """The fetch that brings the key ends at one of the verifying thread's looks at the clock."""
+    me, held = threading.get_ident(), threading.Event()
+    looks: Iterator[int] = itertools.repeat(0)
+
+    def monotonic() -> float:
+        if threading.get_ident() == me and next(looks) == look:
+            held.set()
+            if not remote._changed._is_owned():  # type: ignore[attr-defined] # where the fetch would wait for us
+                wait_until(lambda: added.kid in verifier.status().keys and not remote._next.in_flight)
+        return time.monotonic()
+
+    verifier, added = start(cooldown_s=1e9, monotonic=monotonic), generate_key("ES256")
+    remote = remote_of(verifier)
+    verifier.verify(issuer.token())
+    issuer.publish(issuer.key, added)
+    answer = issuer.server.answers[issuer.jwks_path]
+
+    def later(connection: ssl.SSLSocket) -> None:
+        held.wait(WITHIN_S)
+        answer(connection)
+
+    issuer.server.answers[issuer.jwks_path] = later
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(verifier.verify, issuer.token(added))
+        issuer.server.wait_requests(2, issuer.jwks_path)
+        looks = itertools.count(1)
+        try:
+            assert verifier.verify(issuer.token(added)).subject == "alice"
+        finally:
+            held.set()
+        assert first.result(WITHIN_S).subject == "alice"
     assert issuer.server.requests.count(issuer.jwks_path) == 2
 
 
