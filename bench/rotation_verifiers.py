@@ -4,40 +4,31 @@ line by line in JSON.
 ``{"tokens": [...]}`` are tokens that are good from now on, and replace those of before; they are verified one after the
 other, at a steady rate. ``{"watch": [...]}`` are tokens whose key is about to be revoked: verified as well, and no
 fault when they are refused. ``{"report": true}`` is answered with what has happened since the last one: how many
-verifications there were, which good tokens were refused, when each of the watched was first refused, and when the
-key set was fetched. Times are seconds of the system's monotonic clock, which all processes share.
+verifications there were, which good tokens were refused, when each of the watched was first refused; and why the key
+set was fetched each time since the start. Times are seconds of the system's monotonic clock, which all processes share.
 """
 
 import json
 import sys
 import threading
 import time
+from base64 import urlsafe_b64decode
 from collections import Counter
 from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
-from jotgate import JotgateError, Verifier
-from jotgate.verifier.transport import Answer, HttpsTransport
+from bench.fetches import Counting, reasons
+from jotgate import JotgateError, UnknownKey, Verifier
+from jotgate.core.revocations import Revocation
 
 RATE = 400  # verifications a second
 REFRESH_S = 1.0
 COOLDOWN_S = 2.0
+# The servers announce a second, and a verifier takes a minute for that at least, or its own refresh time if that is
+# less, as here. It asks up to a tenth sooner.
+SOONEST_S = 0.9 * REFRESH_S
 _BATCH = 20
-
-
-class Counting(HttpsTransport):
-    """The real transport, which notes when the key set was fetched."""
-
-    def __init__(self, ca_file: str) -> None:
-        super().__init__(ca_file)
-        self.fetched: list[float] = []
-
-    def __call__(self, url: str, timeout_s: float) -> Answer:
-        """Fetch, and note it."""
-        if url.endswith("/jwks.json"):
-            self.fetched.append(time.monotonic())
-        return super().__call__(url, timeout_s)
 
 
 class Load:
@@ -51,11 +42,16 @@ class Load:
         self._watched: dict[str, float | None] = {}
         self._verified = 0
         self._refused: Counter[str] = Counter()
-        self._latencies: list[float] = []
+        self._key_events: list[float] = []
+        self._strangers: list[float] = []
+        verifier.on_revoked(self._note_revocation)
         threading.Thread(target=self._run, daemon=True).start()
 
     def take(self, tokens: list[str]) -> None:
         """Verify these from now on."""
+        known = self._verifier.status().keys
+        if any(header_of(token)["kid"] not in known for token in tokens):
+            self._strangers.append(time.monotonic())
         self._tokens = tuple(tokens)
 
     def watch(self, tokens: list[str]) -> None:
@@ -70,10 +66,16 @@ class Load:
                 "verified": self._verified,
                 "refused": dict(self._refused),
                 "watched": list(self._watched.values()),
-                "fetched": self._transport.fetched,
+                "fetched": reasons(
+                    self._transport.fetches.copy(),
+                    key_events=self._key_events,
+                    strangers=self._strangers,
+                    soonest_s=SOONEST_S,
+                    cooldown_s=COOLDOWN_S,
+                ),
                 "keys": list(self._verifier.status().keys),
             }
-            self._verified, self._refused, self._transport.fetched = 0, Counter(), []
+            self._verified, self._refused = 0, Counter()
         return told
 
     def _run(self) -> None:
@@ -89,19 +91,38 @@ class Load:
             next_at += _BATCH / RATE
             time.sleep(max(next_at - time.monotonic(), 0))
 
-    def _verify(self, token: str) -> None:
+    def _note_revocation(self, revocation: Revocation) -> None:
+        if revocation.kind == "key":
+            self._key_events.append(time.monotonic())
+
+    def _judge(self, token: str) -> None:
+        presented_at = time.monotonic()
         try:
             self._verifier.verify(token)
+        except UnknownKey:
+            self._strangers.append(presented_at)
+            raise
+
+    def _verify(self, token: str) -> None:
+        try:
+            self._judge(token)
             self._verified += 1
         except JotgateError as fault:
             self._refused[fault.code] += 1
 
     def _is_good(self, token: str) -> bool:
         try:
-            self._verifier.verify(token)
+            self._judge(token)
         except JotgateError:
             return False
         return True
+
+
+def header_of(token: str) -> dict[str, str]:
+    """Read a token's header."""
+    segment = token.partition(".")[0]
+    header: dict[str, str] = json.loads(urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))
+    return header
 
 
 def say(answer: Mapping[str, Any]) -> None:
