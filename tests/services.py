@@ -1,7 +1,7 @@
-"""The real PostgreSQL and Redis that tests run against: own processes on loopback, in own folders, ended by their ids.
+"""The real PostgreSQL, PgBouncer and Redis that tests run against: own processes on loopback, ended by their ids.
 
-They are Debian's programs (see scripts/ensure-services), started here and nowhere else. Their passwords are made up, so
-that tests can look for them where they must not be.
+Each has a folder of its own. They are Debian's programs (see scripts/ensure-services), started here and nowhere else.
+Their passwords are made up, so that tests can look for them where they must not be.
 """
 
 from __future__ import annotations
@@ -144,6 +144,18 @@ class PostgresServer(_Service):
         rules = "host all strict 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
         (self.folder / "data" / "pg_hba.conf").write_text(rules)
 
+    def speak_tls(self, certificate: Path, key: Path) -> None:
+        """Take TLS connections, and no others, from the next start on."""
+        data = self.folder / "data"
+        for name, source in (("server.crt", certificate), ("server.key", key)):
+            shutil.copy(source, data / name)
+            (data / name).chmod(0o600)
+            if self._user is not None:
+                os.chown(data / name, self._user, -1)
+        with (data / "postgresql.auto.conf").open("a") as settings:
+            settings.write("ssl = on\n")
+        (data / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 trust\n")
+
     def query(self, sql: str, *values: object, database: str = "postgres") -> list[asyncpg.Record]:
         """Run one statement on a connection of its own; blocks."""
 
@@ -236,21 +248,76 @@ class PostgresServer(_Service):
         return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
 
 
+class PgBouncer(_Service):
+    """A pooler in front of a PostgreSQL; with `ignored` it drops startup parameters that it does not know."""
+
+    name = "PgBouncer"
+
+    def __init__(self, program: str, folder: Path, server: PostgresServer, *, mode: str, ignored: str = "") -> None:
+        super().__init__(folder)
+        self._program = program
+        self._user = server._user
+        settings = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": str(self.port),
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "pool_mode": mode,
+            "default_pool_size": "30",
+            "ignore_startup_parameters": ignored,
+        }
+        lines = [f"{name} = {value}" for name, value in settings.items()]
+        upstream = f"* = host=127.0.0.1 port={server.port} user=jotgate"
+        (folder / "settings").write_text("\n".join(["[databases]", upstream, "[pgbouncer]", *lines, ""]))
+        if self._user is not None:
+            os.chown(folder, self._user, -1)
+
+    def url_of(self, database: str) -> str:
+        """The address of a database of the server, by way of the pooler."""
+        return f"postgresql://jotgate:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def _launch(self, log: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [self._program, str(self.folder / "settings")],
+            user=self._user,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+    def _is_ready(self) -> bool:
+        return "process up" in self.said()
+
+
 class RedisServer(_Service):
-    """A Redis of its own, which keeps nothing and wants a password."""
+    """A Redis of its own, which keeps nothing and wants a password; with TLS if it is given a certificate."""
 
     name = "Redis"
 
-    def __init__(self, program: str, folder: Path) -> None:
+    def __init__(self, program: str, folder: Path, *, certificate: Path | None = None, key: Path | None = None) -> None:
         super().__init__(folder)
         self._program = program
+        self._tls = ["--tls-port", str(self.port), "--port", "0", "--tls-auth-clients", "no"]
+        self._tls += [
+            "--tls-cert-file",
+            str(certificate),
+            "--tls-key-file",
+            str(key),
+            "--tls-ca-cert-file",
+            str(certificate),
+        ]
+        self._speaks_tls = certificate is not None
 
     @property
     def url(self) -> str:
-        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+        scheme, host = ("rediss", "localhost") if self._speaks_tls else ("redis", "127.0.0.1")
+        return f"{scheme}://:{PASSWORD}@{host}:{self.port}/0"
 
     def _launch(self, log: int) -> subprocess.Popen[bytes]:
-        options = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no"]
+        port = self._tls if self._speaks_tls else ["--port", str(self.port)]
+        options = ["--bind", "127.0.0.1", *port, "--save", "", "--appendonly", "no"]
         return subprocess.Popen(
             [self._program, *options, "--dir", str(self.folder), "--requirepass", PASSWORD],
             stdin=subprocess.DEVNULL,
@@ -260,6 +327,8 @@ class RedisServer(_Service):
         )
 
     def _is_ready(self) -> bool:
+        if self._speaks_tls:
+            return "Ready to accept connections" in self.said()
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
                 probe.sendall(f"AUTH {PASSWORD}\r\nPING\r\n".encode())
@@ -293,10 +362,22 @@ def run_postgres(program: str, *, fsync: bool) -> Iterator[PostgresServer]:
 
 
 @contextmanager
-def run_redis(program: str) -> Iterator[RedisServer]:
+def run_pgbouncer(program: str, server: PostgresServer, *, mode: str, ignored: str = "") -> Iterator[PgBouncer]:
+    """A PgBouncer for as long as the block lasts."""
+    with _own_folder() as folder:
+        pooler = PgBouncer(program, folder, server, mode=mode, ignored=ignored)
+        pooler.start()
+        try:
+            yield pooler
+        finally:
+            pooler.stop()
+
+
+@contextmanager
+def run_redis(program: str, *, certificate: Path | None = None, key: Path | None = None) -> Iterator[RedisServer]:
     """A Redis for as long as the block lasts."""
     with _own_folder() as folder:
-        server = RedisServer(program, folder)
+        server = RedisServer(program, folder, certificate=certificate, key=key)
         server.start()
         try:
             yield server

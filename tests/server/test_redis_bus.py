@@ -10,7 +10,9 @@ import pytest
 
 from jotgate.server.redis_bus import RedisBus
 from jotgate.server.secret import Secret
-from tests.services import PASSWORD, RedisServer
+from jotgate.server.tls import LocalCertificate, ensure_local_certificate
+from tests.conftest import Need
+from tests.services import PASSWORD, RedisServer, run_redis
 
 WITHIN_S = 20.0
 
@@ -126,3 +128,52 @@ def test_a_wrong_password_is_away_and_never_logged(
     assert ear.bus.status == "away"
     assert events(caplog) == ["redis_away"]
     assert "canary" not in caplog.text
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> LocalCertificate:
+    return ensure_local_certificate(tmp_path_factory.mktemp("tls"), int(time.time()))
+
+
+@pytest.fixture(scope="module")
+def secure_redis(need: Need, local: LocalCertificate) -> Iterator[RedisServer]:
+    """A Redis that takes nothing but TLS, under an authority of its own."""
+    with run_redis(need("redis-server"), certificate=local.cert, key=local.key) as server:
+        yield server
+
+
+def test_over_tls_it_is_heard_where_its_authority_is_trusted(
+    secure_redis: RedisServer,
+    local: LocalCertificate,
+    listen: Callable[[str], Ear],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(local.ca))
+    ear = listen(secure_redis.url)
+    ear.wait_for(1)
+    ear.bus.tell()
+    ear.wait_for(2)
+
+
+def test_a_certificate_that_is_not_trusted_is_told_with_the_reason(
+    secure_redis: RedisServer,
+    local: LocalCertificate,
+    listen: Callable[[str], Ear],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.INFO)
+    for url, reason in (
+        (secure_redis.url, "unable to get local issuer certificate"),
+        (secure_redis.url.replace("localhost", "127.1"), "Hostname mismatch, certificate is not valid for '127.1'."),
+    ):
+        caplog.clear()
+        ear = listen(url)
+        wait_until(lambda: events(caplog) == ["redis_away"])
+        assert json.loads(caplog.records[-1].getMessage())["reason"] == f"its certificate is not good: {reason}"
+        assert (ear.times, ear.bus.status) == (0, "away")
+        assert PASSWORD not in caplog.text
+        monkeypatch.setenv("SSL_CERT_FILE", str(local.ca))

@@ -228,7 +228,7 @@ def test_a_hook_is_found_by_its_name() -> None:
      "mysql://u:c4nary@host/db", "postgresql+asyncpg://u:c4nary@host/db", "postgresql://u:c4nary@host", "postgresql://",
      "postgresql://u:c4nary@host:0/db", "postgresql://u:c4nary@host:99999/db", "postgresql://u:c4nary@host:port/db",
      "postgresql://u:c4/nary@host/db", "postgresql://u:c4#nary@host/db", "postgresql://[c4nary/db",
-     "postgresql://u:c4nary@host/db?sslmode=sometimes"],
+     "postgresql://u:c4nary@host/db?sslmode=sometimes", "postgresql://u:c4nary@host/db?sslmode=require&sslrootcert=system"],
 )  # fmt: skip
 def test_a_database_url_that_means_nothing_is_a_fault_that_does_not_repeat_it(url: str) -> None:
     (fault,) = faults(database_url=Secret(url))

@@ -55,8 +55,11 @@ def database_faults(url: Secret) -> Iterator[str]:
         yield f"database_url must be postgresql://user:password@host:port/database; {_QUOTE}"
     elif not _database(parts):
         yield "database_url must name a database: postgresql://user:password@host:port/database"
-    if any(mode not in _SSL_MODES for mode in parse_qs(parts.query).get("sslmode", ())):
+    query = parse_qs(parts.query)
+    if any(mode not in _SSL_MODES for mode in query.get("sslmode", ())):
         yield f"database_url: sslmode must be one of {', '.join(_SSL_MODES)}"
+    elif "system" in query.get("sslrootcert", ()) and query.get("sslmode") != ["verify-full"]:
+        yield "database_url: sslrootcert=system goes with sslmode=verify-full: anybody can have some certificate"
     if find_spec("asyncpg") is None or find_spec("greenlet") is None:
         yield "database_url names PostgreSQL, which needs more packages: pip install 'jotgate[postgres,server]'"
 

@@ -6,6 +6,7 @@ keeps one connection that listens and one that rings, and connects again by itse
 
 import asyncio
 import contextlib
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -151,5 +152,15 @@ class RedisBus:
     def _note_away(self, error: Exception) -> None:
         self._status = "away"
         if not self._told_away:
-            get_log().warning("redis_away", error=type(error).__name__)
+            get_log().warning("redis_away", error=type(error).__name__, **_why(error))
             self._told_away = True
+
+
+def _why(error: BaseException) -> dict[str, str]:
+    """What is wrong with its certificate, if that is it: the driver's own words may hold the URL."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return {"reason": f"its certificate is not good: {cause.verify_message}"}
+        cause = cause.__cause__ or cause.__context__
+    return {}

@@ -10,10 +10,12 @@ import os
 import ssl
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
 from asyncpg import exceptions
@@ -31,7 +33,6 @@ LOCK_S: Final = 7
 _IDLE_IN_TRANSACTION_S: Final = 5
 _STATEMENT_S: Final = 10
 _SESSION: Final = {
-    "application_name": "jotgate",
     # What is confirmed has reached the disk, whatever the server, the database or the role have as their default.
     "synchronous_commit": "on",
     "default_transaction_isolation": "read committed",
@@ -42,6 +43,11 @@ _SESSION: Final = {
     "statement_timeout": f"{_STATEMENT_S}s",
     "jit": "off",  # these statements end before a compiler would have begun
 }
+_LOOKS_FOR_POOLER: Final = 3
+_SHARED_SESSIONS: Final = (
+    "the database is reached through a pooler that shares sessions between its clients (PgBouncer's transaction mode, "
+    "say), where locks and LISTEN do not work: connect directly, or set the pooler to session mode"
+)
 _WAITING: Final = 4096  # beyond that, "busy" is the more useful answer
 
 # A server that restarts is back within about a second.
@@ -112,13 +118,80 @@ Job = Callable[[Connection], Awaitable[T]]
 
 async def connect(url: Secret, **session: str) -> Connection:
     """Connect to the primary. `session` changes settings of the session. Raises what asyncpg raises."""
-    return await asyncpg.connect(
-        url.reveal(),
-        connection_class=Connection,
-        timeout=CONNECT_S,
-        server_settings=_SESSION | session,
-        target_session_attrs=SessionAttribute.read_write,
-    )
+    async with asyncio.timeout(CONNECT_S):
+        connection = await asyncpg.connect(
+            url.reveal(),
+            connection_class=Connection,
+            timeout=CONNECT_S,
+            ssl=await _system_trust(url),
+            server_settings={"application_name": "jotgate"},
+            target_session_attrs=SessionAttribute.read_write,
+        )
+        try:
+            # Not with the connection's first message: a pooler refuses there what it does not know, or drops it.
+            await connection.execute(
+                "; ".join(f"SET {name} = '{value}'" for name, value in (_SESSION | session).items())
+            )
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+
+async def _system_trust(url: Secret) -> ssl.SSLContext | None:
+    """What a certificate is checked by where `sslmode=verify-full` names no authority: what the system trusts.
+
+    None where the driver does it, as libpq would: by `sslrootcert`, `PGSSLROOTCERT` or `~/.postgresql/root.crt`.
+    """
+    query = dict(parse_qsl(urlsplit(url.reveal()).query))
+    if query.get("sslmode") != "verify-full" or "sslcrl" in query or _names_authority(query):
+        return None
+    # In a thread: to read all authorities of a system takes some 25 ms.
+    context = await asyncio.to_thread(ssl.create_default_context)
+    if "sslcert" in query:
+        context.load_cert_chain(query["sslcert"], query.get("sslkey"), query.get("sslpassword"))
+    return context
+
+
+def _names_authority(query: Mapping[str, str]) -> bool:
+    named = query.get("sslrootcert") or os.environ.get("PGSSLROOTCERT")
+    if named:
+        return named != "system"
+    try:
+        return os.access(Path.home() / ".postgresql" / "root.crt", os.R_OK)
+    except RuntimeError:  # nobody's home
+        return False
+
+
+async def check_session_of_its_own(connection: Connection, url: Secret) -> None:
+    """Refuse a pooler that gives the server's session to another client between two transactions.
+
+    Locks and `LISTEN` belong to a session: with such a pooler they would silently be somebody else's.
+
+    Raises:
+        SettingsError: it is one.
+        What `connect` raises.
+    """
+    if await _session_pid(connection) == connection.get_server_pid():
+        return  # nobody in between: a pooler tells its clients a number of its own
+    other = await connect(url)
+    try:
+        own: set[int] = set()
+        others: set[int] = set()
+        for _ in range(_LOOKS_FOR_POOLER):
+            own.add(await _session_pid(connection))
+            others.add(await _session_pid(other))
+        if len(own) > 1 or own & others:
+            raise SettingsError((_SHARED_SESSIONS,))
+    finally:
+        other.terminate()
+
+
+async def _session_pid(connection: Connection) -> int:
+    """Which process of the server answers now; in one transaction, because preparing and asking are two messages."""
+    async with connection.transaction():
+        pid: int = await connection.fetchval("SELECT pg_backend_pid()")
+    return pid
 
 
 def is_lost(error: BaseException) -> bool:
@@ -295,6 +368,21 @@ def as_settings_error(error: BaseException, place: str) -> SettingsError:
             fault = f"the user of the database {place} may not make or read jotgate's tables (SQLSTATE 42501)"
         case exceptions.TargetServerAttributeNotMatched():
             fault = f"the database {place} is read-only: name its primary server"
+        case exceptions.UndefinedObjectError():
+            fault = f"the URL of the database {place} has a parameter that is not known: leave it out"
+        case exceptions.ProtocolViolationError():
+            fault = f"the database {place}, or a pooler before it, refuses to talk to jotgate (SQLSTATE 08P01)"
+        case FileNotFoundError():
+            fault = (
+                f"the database {place} cannot be reached: its URL names a certificate, key or socket that is not there"
+            )
+        case asyncpg.ClientConfigurationError():
+            fault = (
+                f"the URL of the database {place} cannot be used: if it says sslmode=verify-ca, it has to name the "
+                "authority with sslrootcert=FILE"
+            )
+        case exceptions.DuplicatePreparedStatementError() | exceptions.InvalidSQLStatementNameError():
+            fault = _SHARED_SESSIONS  # another client's statements are in what should be our session
         case asyncpg.PostgresError() if not is_lost(error):
             fault = f"the database {place} failed (SQLSTATE {error.sqlstate})"
         case OSError() | asyncpg.PostgresError():
@@ -311,6 +399,8 @@ def _reason(error: BaseException) -> str:
             return f"its certificate is not good: {error.verify_message}"
         case ConnectionRefusedError():
             return "connection refused"
+        case ConnectionError() if str(error).endswith("rejected SSL upgrade"):
+            return "it does not speak TLS, as its sslmode asks"
         case TimeoutError():
             return "no answer"
         case exceptions.TargetServerAttributeNotMatched():

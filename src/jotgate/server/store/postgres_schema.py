@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from jotgate.server.secret import Secret
-from jotgate.server.store.postgres_pool import Connection, connect
+from jotgate.server.store.postgres_pool import Connection, check_session_of_its_own, connect
 from jotgate.server.store.schema import HEAD, VERSION_TABLE, revocation_head
 from jotgate.server.store.upgrading import check_revision, upgrade
 
@@ -66,11 +66,12 @@ async def prepare_database(url: Secret) -> Names:
     """Bring the schema up to date; any number of processes may do so at once.
 
     Raises:
-        SettingsError: the schema is newer than this code.
+        SettingsError: the schema is newer than this code, or a pooler shares the sessions.
         asyncpg's own errors, and what `connect` raises.
     """
     connection = await connect(url)
     try:
+        await check_session_of_its_own(connection, url)
         if await _revision(connection) == HEAD:
             return await _names(connection)
         await _migrate(url)
