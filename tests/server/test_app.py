@@ -1,15 +1,19 @@
 """The app's start: keys are made once, sealed, and opened by the right master key only."""
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from jotgate import SettingsError
 from jotgate.core.encoding import encode_segment
 from jotgate.server import AuthApp, Settings, create_app
 from jotgate.server.secret import Secret
+from jotgate.server.store import StoreBusy
+from jotgate.server.store.postgres_schema import Names
 from tests.server.http.support import Clock, client_of
 from tests.services import PostgresServer
 
@@ -86,3 +90,37 @@ def test_a_closed_app_leaves_no_connection_to_the_database_behind(
     deadline = time.monotonic() + 10  # the server takes a moment to notice
     while postgres_server.query(count, name)[0][0]:
         assert time.monotonic() < deadline
+
+
+def test_a_start_that_fails_leaves_neither_thread_nor_connection_behind(
+    postgres_url: str, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    settings = Settings(
+        data_dir=tmp_path, database_url=Secret(postgres_url), master_key=Secret(encode_segment(b"x" * 32))
+    )
+    started(settings).close()  # the tables are there
+    database = postgres_url.rpartition("/")[2]
+    (names,) = postgres_server.query(
+        "SELECT relnamespace::regnamespace::text AS schema FROM pg_class WHERE oid = to_regclass($1)",
+        "jotgate_revocation_head",
+        database=database,
+    )
+    lock = Names(names["schema"]).attendance_lock
+
+    async def held() -> None:
+        connection = await asyncpg.connect(postgres_url)
+        try:
+            await connection.execute(f"SELECT pg_advisory_lock({lock})")
+            with pytest.raises(StoreBusy):
+                await asyncio.to_thread(started, settings)
+        finally:
+            await connection.close()
+
+    asyncio.run(held())
+    assert "jotgate-database-watch" not in {thread.name for thread in threading.enumerate()}
+    deadline = time.monotonic() + 20
+    connected = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'jotgate' AND datname = $1"
+    while postgres_server.query(connected, database)[0]["count"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    started(settings).close()

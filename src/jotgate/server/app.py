@@ -30,7 +30,7 @@ from jotgate.server.live import Follower, Listener, LiveState
 from jotgate.server.log import get_log
 from jotgate.server.passwords import Passwords
 from jotgate.server.settings import Settings
-from jotgate.server.store import StoreError
+from jotgate.server.store import Store, StoreError
 from jotgate.server.store.opening import make_store
 from jotgate.verifier import Snapshot, Verifier
 
@@ -181,9 +181,16 @@ class AuthApp:
         await send_response(response, send, with_body=request.method != "HEAD")
 
     def _wire(self) -> _Running:
+        store = make_store(self.settings)
+        try:
+            store.open()
+            return self._wire_on(store)
+        except BaseException:
+            store.close_now()  # the next request tries again: nothing may be left of this one
+            raise
+
+    def _wire_on(self, store: Store) -> _Running:
         settings = self.settings
-        store = make_store(settings)
-        store.open()
         master = settings.master_key_source.load(make=not store.load_keys())
         head = store.attend(encode_segment(self._random(16)))
         keys = KeyRing(
@@ -195,11 +202,7 @@ class AuthApp:
             random=self._random,
             log=self._log,
         )
-        try:
-            keys.open()
-        except JotgateError:
-            store.close_now()
-            raise
+        keys.open()
         live = LiveState(keys.now.trusted)
         feed = Feed(
             keys.now.feed,
@@ -218,7 +221,6 @@ class AuthApp:
             follower.wait_caught_up(_CAUGHT_UP_WITHIN_S)
         except StoreError:
             follower.stop()
-            store.close_now()
             raise
         deps = Deps(
             settings=settings,

@@ -17,7 +17,8 @@ import pytest
 from jotgate.core.errors import SettingsError
 from jotgate.server.records import Account
 from jotgate.server.rules.keys import KeyChange
-from jotgate.server.store import StoreBusy, StoreError, lanes
+from jotgate.server.store import StoreBusy, StoreError, lanes, sqlite_schema
+from jotgate.server.store.attendance import Attendance
 from jotgate.server.store.sqlite import SqliteStore
 
 NewAccount = Callable[..., Account]
@@ -192,6 +193,43 @@ async def test_a_database_that_another_process_holds_too_long_is_busy(
         with pytest.raises(StoreBusy):
             await store.add_account(new_account())
     await store.add_account(new_account())
+
+
+def test_to_attend_may_fail_and_then_holds_nobody_up(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_schema.connect, "__kwdefaults__", {"busy_timeout_s": 0.02})
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusy):
+            store.attend("one")
+    assert attend_elsewhere(path, "two") == "two"  # nobody takes part any more
+    assert store.attend("three").log_id == "three"
+    assert attend_elsewhere(path, "four") == "three"
+
+
+def test_a_process_that_stops_while_it_attends_is_not_waited_for_longer_than_for_anything_else(path: Path) -> None:
+    store = SqliteStore(path, wait_s=0.2)
+    store.open()
+    alone, is_alone = Attendance.begin(path, wait_s=0)
+    assert is_alone
+    with pytest.raises(StoreBusy):
+        store.attend("one")
+    alone.let_others_in()
+    assert store.attend("two").log_id != "two"
+    alone.end()
+    store.close_now()
+
+
+def attend_elsewhere(path: Path, log_id: str) -> str:
+    script = """
+    import pathlib, sys
+    from jotgate.server.store.sqlite import SqliteStore
+    store = SqliteStore(pathlib.Path(sys.argv[1]))
+    store.open()
+    print(store.attend(sys.argv[2]).log_id)
+    """
+    return run_python(script, path, log_id).strip()
 
 
 async def test_readiness_fails_when_nothing_can_be_written(store: SqliteStore, path: Path) -> None:

@@ -5,11 +5,15 @@ Knows a lock file beside the database; knows no SQL. Where the system has no suc
 
 import os
 import sys
+import time
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 if sys.platform != "win32":
     import fcntl
+
+
+_LOOK_EVERY_S: Final = 0.02
 
 
 class Attendance:
@@ -19,18 +23,25 @@ class Attendance:
         self._descriptor = descriptor
 
     @classmethod
-    def begin(cls, database: Path) -> tuple[Self, bool]:
-        """Take part, and say whether nobody else does; others who begin wait until `let_others_in`."""
+    def begin(cls, database: Path, *, wait_s: float) -> tuple[Self, bool]:
+        """Take part, and say whether nobody else does; others who begin wait until `let_others_in`, or for `wait_s`.
+
+        Raises:
+            TimeoutError: whoever was alone does not let others in.
+            OSError: the lock file cannot be used.
+        """
         path = database.with_name(database.name + ".lock")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
         if sys.platform == "win32":
             return cls(descriptor), True
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            return cls(descriptor), False
-        return cls(descriptor), True
+            if _has(descriptor, fcntl.LOCK_EX):
+                return cls(descriptor), True
+            _share(descriptor, wait_s)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(descriptor), False
 
     def let_others_in(self) -> None:
         """Share the lock from now on."""
@@ -40,3 +51,20 @@ class Attendance:
     def end(self) -> None:
         """Take part no more."""
         os.close(self._descriptor)
+
+
+if sys.platform != "win32":
+
+    def _share(descriptor: int, wait_s: float) -> None:
+        deadline = time.monotonic() + wait_s
+        while not _has(descriptor, fcntl.LOCK_SH):
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(_LOOK_EVERY_S)
+
+    def _has(descriptor: int, kind: int) -> bool:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

@@ -368,13 +368,19 @@ class SqliteStore:
         """See `Store.attend`."""
         with self._blocking() as connection:
             try:
-                attending, alone = Attendance.begin(self._path)
+                attending, alone = Attendance.begin(self._path, wait_s=self._wait_s)
+            except TimeoutError:
+                raise StoreBusy("Another process that starts has held the database for too long.") from None
             except OSError as error:
                 raise StoreError(f"The lock file beside the database cannot be used: {error.strerror}.") from None
-            head = LogHead(*connection.execute(self._sql.head).fetchone())
-            if alone:
-                connection.execute(self._sql.renew_log, {"expected_log_id": head.log_id, "log_id": log_id})
-                head = LogHead(log_id, head.seq, head.keys_version)
+            try:
+                head = LogHead(*connection.execute(self._sql.head).fetchone())
+                if alone:
+                    connection.execute(self._sql.renew_log, {"expected_log_id": head.log_id, "log_id": log_id})
+                    head = LogHead(log_id, head.seq, head.keys_version)
+            except BaseException:
+                attending.end()  # or whoever tries again, here or elsewhere, would wait for us
+                raise
         attending.let_others_in()
         self._attending = attending
         return head
