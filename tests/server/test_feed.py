@@ -153,16 +153,17 @@ def test_a_snapshot_holds_everything_and_is_signed_at_most_once_a_second() -> No
     assert parse_snapshot(log.feed.snapshot()[1], KEYS, ISSUER).sent_at == 1_006
 
 
-def test_who_cannot_read_the_log_says_nothing_that_sounds_as_if_nothing_was_missing() -> None:
+async def test_who_cannot_read_the_log_says_nothing_that_sounds_as_if_nothing_was_missing() -> None:
     log = Log()
     log.revoke("a")
     log.ticks, log.now = 5.0, 1_005
     assert parse_snapshot(log.feed.snapshot()[1], KEYS, ISSUER).sent_at == 1_005
     assert list(frames(log.feed.since(None)))
     log.ticks, log.now = 10.1, 1_010
-    for ask in (lambda: log.feed.since(None), log.feed.check_room):
-        with pytest.raises(Busy):
-            ask()
+    with pytest.raises(Busy):
+        log.feed.since(None)
+    with pytest.raises(Busy):
+        await log.feed.open_stream(None)
     # What is known is given to whoever starts anew, with the time as of which it is known.
     message = parse_snapshot(log.feed.snapshot()[1], KEYS, ISSUER)
     assert (message.sent_at, sids(message.revocations)) == (1_000, ["a"])
@@ -219,7 +220,7 @@ async def take(stream: AsyncIterator[bytes], count: int) -> list[tuple[str, str,
 async def test_a_stream_goes_on_from_a_position_as_things_happen_and_ends_with_the_feed() -> None:
     log = Log()
     log.revoke("a")
-    stream = log.feed.stream(Position("log", 0))
+    stream = await log.feed.open_stream(Position("log", 0))
     told = await take(stream, 2)
     assert [(event, sids(message.revocations)) for _, event, message in told] == [
         ("revocations", ["a"]),
@@ -239,7 +240,7 @@ async def test_a_stream_goes_on_from_a_position_as_things_happen_and_ends_with_t
 async def test_a_reader_that_fell_behind_is_told_to_resync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_RING_FRAMES", 2)
     log = Log()
-    stream = log.feed.stream(None)
+    stream = await log.feed.open_stream(None)
     await take(stream, 1)
     for sid in "abc":
         log.revoke(sid)
@@ -253,7 +254,7 @@ async def test_a_reader_that_fell_behind_is_told_to_resync(monkeypatch: pytest.M
 
 async def test_a_new_log_sends_every_reader_to_the_snapshot() -> None:
     log = Log()
-    stream = log.feed.stream(None)
+    stream = await log.feed.open_stream(None)
     await take(stream, 1)
     log.feed.begin("new", 5)
     log.feed.beat()
@@ -263,16 +264,19 @@ async def test_a_new_log_sends_every_reader_to_the_snapshot() -> None:
     assert (place, event, message.log_id) == ("new.5", "heartbeat", "new")
 
 
-async def test_only_so_many_streams_are_served_at_once() -> None:
+async def test_only_so_many_streams_are_served_at_once_though_none_has_been_read_from() -> None:
     log = Log(connections=2)
-    streams = [log.feed.stream(None) for _ in range(2)]
+    streams = [await log.feed.open_stream(None) for _ in range(2)]
+    for _ in range(2):
+        with pytest.raises(Busy):
+            await log.feed.open_stream(None)
+    assert log.feed.open_streams == 2
+    await streams[0].aclose()
+    streams.append(await log.feed.open_stream(None))
+    await take(streams[2], 1)
     for stream in streams:
-        log.feed.check_room()
-        await anext(stream)
-    with pytest.raises(Busy):
-        log.feed.check_room()
-    await streams[0].aclose()  # type: ignore[attr-defined]
-    log.feed.check_room()
+        await stream.aclose()
+    assert log.feed.open_streams == 0
 
 
 async def test_a_bell_wakes_waiters_on_every_loop_and_forgets_those_who_gave_up() -> None:

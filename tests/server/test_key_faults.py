@@ -368,15 +368,18 @@ def feed(key: Key) -> Feed:
     return Feed(key, issuer="https://a.example", entries=tuple, keep_s=60, connections=2, clock=lambda: NOW)
 
 
-def test_a_feed_without_a_key_says_nothing_and_then_that_something_was_missed() -> None:
+async def test_a_feed_without_a_key_says_nothing_and_then_that_something_was_missed() -> None:
     one, two = generate_key("ES256"), generate_key("ES256")
     told = feed(one)
     told.begin("log", 0)
     told.append(1, [Revocation("token", ("a",))])
     told.use_key(None)
-    for ask in (lambda: told.since(Position("log", 1)), told.snapshot, told.check_room):
+    for ask in (lambda: told.since(Position("log", 1)), told.snapshot):
         with pytest.raises(Busy):
             ask()
+    with pytest.raises(Busy):
+        await told.open_stream(None)
+    assert told.open_streams == 0
     told.append(2, [Revocation("token", ("b",))])
     assert told.head == Position("log", 2)
     told.use_key(two)
@@ -387,7 +390,7 @@ def test_a_feed_without_a_key_says_nothing_and_then_that_something_was_missed() 
 async def test_a_stream_ends_when_there_is_no_key_to_sign_with() -> None:
     told = feed(generate_key("ES256"))
     told.begin("log", 0)
-    stream = told.stream(None)
+    stream = await told.open_stream(None)
     await anext(stream)
     told.use_key(None)
     with pytest.raises(StopAsyncIteration):

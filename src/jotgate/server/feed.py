@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from itertools import islice
 from typing import Final
 
@@ -255,12 +255,6 @@ class Feed:
             head = self._head
         return frames + self._heartbeat(head)
 
-    def check_room(self) -> None:
-        """Raises Busy when this process serves as many streams as it may, or cannot read the log."""
-        self._check_current()
-        if self._open >= self._connections:
-            raise Busy("Too many verifiers listen here: poll instead, or try again shortly.", retry_after_s=5)
-
     def _check_current(self) -> None:
         self._usable_key()
         if not self._is_current:
@@ -272,11 +266,25 @@ class Feed:
             raise Busy("The revocations cannot be signed at the moment: try again shortly.", retry_after_s=1)
         return key
 
-    async def stream(self, position: Position | None) -> AsyncIterator[bytes]:
-        """Give the frames after a position as they come, until the feed closes; without a position, from now on."""
+    async def open_stream(self, position: Position | None) -> AsyncGenerator[bytes]:
+        """Give the frames after a position as they come, until the feed closes; without a position, from now on.
+
+        The stream has its place from here on, until it is closed (`aclose`) or ends.
+
+        Raises Busy when this process serves as many streams as it may, or cannot read the log.
+        """
+        self._check_current()
+        stream = self._stream(position)
+        await anext(stream)
+        return stream
+
+    async def _stream(self, position: Position | None) -> AsyncGenerator[bytes]:
         with self._lock:
+            if self._open >= self._connections:
+                raise Busy("Too many verifiers listen here: poll instead, or try again shortly.", retry_after_s=5)
             self._open += 1
         try:
+            yield b""  # to have begun, so that closing it gives the place back whatever happens meanwhile
             rung = self._bell.rung
             with self._lock:
                 frames, number = self._after(position)

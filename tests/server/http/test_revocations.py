@@ -196,6 +196,34 @@ def test_a_real_server_streams_logouts_and_heartbeats_and_goes_on_where_a_reader
         resumed.close()
 
 
+def test_a_real_server_serves_no_more_streams_than_it_may_however_many_come_at_once(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server("serve", data_dir=tmp_path / "data", env={"JOTGATE_FEED_CONNECTIONS": "3"})
+
+    async def ask(method: str) -> tuple[int, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("localhost", server.port, ssl=server.trust())
+        writer.write(f"{method} /revocations/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        return int((await reader.readline()).split()[1]), writer
+
+    async def ask_all(method: str) -> list[int]:
+        answers = await asyncio.gather(*(ask(method) for _ in range(20)))
+        for _, writer in answers:
+            writer.close()
+        return sorted(status for status, _ in answers)
+
+    def wait_until(true: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not true():  # the streams before have not ended yet
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    for _ in range(2):
+        wait_until(lambda: asyncio.run(ask_all("GET")) == [200] * 3 + [503] * 17)
+        wait_until(lambda: 200 in asyncio.run(ask_all("HEAD")))
+    assert server.stop() == 0
+
+
 def test_open_streams_do_not_hold_up_the_end_of_a_server(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server("serve", data_dir=tmp_path / "data")
     with server.client() as client:

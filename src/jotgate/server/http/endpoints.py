@@ -194,8 +194,8 @@ async def get_revocations(deps: Deps, request: Request) -> Response:
 async def get_revocations_stream(deps: Deps, request: Request) -> StreamResponse:
     """``GET /revocations/stream``: server-sent events from ``Last-Event-ID`` or ``?after=``, else from now on."""
     after = request.one(b"last-event-id") or request.parameter("after")
-    deps.feed.check_room()
-    return StreamResponse(deps.feed.stream(None if after is None else _position(after)), _EVENT_STREAM)
+    position = None if after is None else _position(after)
+    return StreamResponse(await deps.feed.open_stream(position), _EVENT_STREAM)
 
 
 def _position(text: str) -> Position:

@@ -4,8 +4,9 @@ Bodies are bounded in size and in time before anything looks at them.
 """
 
 import asyncio
+import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -86,9 +87,9 @@ class Response(Struct, frozen=True):
 
 
 class StreamResponse(Struct, frozen=True):
-    """A response whose body comes in parts, until it ends or the client goes."""
+    """A response whose body comes in parts, until it ends or the client goes; then `parts` is closed."""
 
-    parts: AsyncIterator[bytes]
+    parts: AsyncGenerator[bytes]
     headers: Headers = ()
 
     def with_headers(self, *more: tuple[bytes, bytes]) -> "StreamResponse":
@@ -174,20 +175,25 @@ async def send_response(response: Response, send: Send, *, with_body: bool = Tru
 
 async def send_stream(response: StreamResponse, receive: Receive, send: Send, *, with_body: bool = True) -> None:
     """Send the parts of the body as they come. Returns when they end, and when the client has gone or takes no more."""
-    await send({"type": "http.response.start", "status": 200, "headers": [*response.headers]})
-    if with_body:
-        gone = asyncio.create_task(_until_gone(receive))
-        try:
-            while (part := await _next_unless(gone, response.parts)) is not None:
-                async with asyncio.timeout(BODY_TIMEOUT_S):
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
-        except TimeoutError:
+    async with contextlib.aclosing(response.parts):
+        await send({"type": "http.response.start", "status": 200, "headers": [*response.headers]})
+        if with_body and not await _send_parts(response.parts, receive, send):
             return
-        finally:
-            gone.cancel()  # and not waited for: a server's `receive` may end with the connection alone
-            if isinstance(response.parts, AsyncGenerator):
-                await response.parts.aclose()
     await send({"type": "http.response.body", "body": b""})
+
+
+async def _send_parts(parts: AsyncGenerator[bytes], receive: Receive, send: Send) -> bool:
+    """Send them; whether the client took all there was, or has gone."""
+    gone = asyncio.create_task(_until_gone(receive))
+    try:
+        while (part := await _next_unless(gone, parts)) is not None:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+    except TimeoutError:
+        return False
+    finally:
+        gone.cancel()  # and not waited for: a server's `receive` may end with the connection alone
+    return True
 
 
 async def _until_gone(receive: Receive) -> None:
@@ -195,7 +201,7 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-async def _next_unless(gone: asyncio.Task[None], parts: AsyncIterator[bytes]) -> bytes | None:
+async def _next_unless(gone: asyncio.Task[None], parts: AsyncGenerator[bytes]) -> bytes | None:
     """Return the next part; None when there is none, or nobody to send it to."""
     coming = asyncio.ensure_future(anext(parts, None))
     try:
