@@ -29,6 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes seconds in real life takes tenths here."""
     monkeypatch.setattr(module, "DEAD_S", 1.0)
     monkeypatch.setattr(module, "FIRST_FRAME_S", 0.5)
+    monkeypatch.setattr(module, "LASTS_S", 0.4)
     monkeypatch.setattr(module, "POLL_S", 0.1)
     monkeypatch.setattr(module, "KEYS_AGAIN_S", 0.1)
     monkeypatch.setattr(module, "_FIRST_RETRY_S", 0.02)
@@ -235,6 +236,48 @@ def test_a_proxy_that_holds_the_stream_back_is_noticed_and_asked_instead(
     feed.issuer.server.answers[STREAM] = feed.stream
     wait_mode(verifier, "stream")  # it is tried again from time to time
     check_heard(verifier, feed, "t", BOUND_S)
+
+
+def test_a_proxy_that_holds_back_all_but_the_beginning_is_noticed_too(
+    feed: FakeFeed, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begins_well(connection: ssl.SSLSocket) -> None:
+        parts: list[bytes] = []
+
+        def send(part: bytes) -> None:
+            parts.append(part)
+            if len(parts) == 1:
+                connection.sendall(part)
+
+        feed.serve(connection, send)
+
+    monkeypatch.setattr(module, "STREAM_AGAIN_S", 2.0)
+    feed.issuer.server.answers[STREAM] = begins_well
+    verifier = start()
+    verifier.wait_ready(WITHIN_S)
+    wait_mode(verifier, "poll")
+    check_heard(verifier, feed, "s", BOUND_S)
+    wait_mode(verifier, "stream")  # it is tried again from time to time
+    wait_mode(verifier, "poll")
+    feed.issuer.server.answers[STREAM] = feed.stream
+    wait_mode(verifier, "stream")
+    check_heard(verifier, feed, "t", BOUND_S)
+
+
+def test_streams_that_fall_silent_after_a_while_are_listened_to_again(following: Verifier, feed: FakeFeed) -> None:
+    """A router that forgets connections, say: no proxy that holds anything back."""
+
+    def falls_silent(connection: ssl.SSLSocket) -> None:
+        until = time.monotonic() + 3 * module.LASTS_S
+        feed.serve(connection, lambda part: connection.sendall(part) if time.monotonic() < until else None)
+
+    feed.issuer.server.answers[STREAM] = falls_silent
+    seen = len(feed.positions)
+    feed.cut()
+    wait_until(lambda: len(feed.positions) >= seen + 4)
+    check_heard(following, feed, "s")
+    assert feed.issuer.server.requests.count(SNAPSHOT) == 1  # at the start: it is never asked for again
+    assert status(following).mode == "stream"
 
 
 @pytest.mark.parametrize(

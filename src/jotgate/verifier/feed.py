@@ -27,7 +27,7 @@ from jotgate.core.revocations import Revocation, Revocations
 from jotgate.verifier.attempt import Attempt
 from jotgate.verifier.discovery import FeedAddresses, parse_key_set
 from jotgate.verifier.following import FeedFull, Following, Taken
-from jotgate.verifier.transport import EventStream, FetchError, HttpsTransport, NoStream, Transport
+from jotgate.verifier.transport import EventStream, FetchError, HttpsTransport, NoStream, Silence, Transport
 
 _log = logging.getLogger("jotgate.verifier")
 
@@ -35,6 +35,9 @@ DEAD_S: Final = 12.0
 """A stream on which nothing came for so long is dead: the issuer sends a heartbeat every 5 s."""
 FIRST_FRAME_S: Final = 3.0
 """The issuer sends a heartbeat as soon as somebody connects. Where it does not arrive, something holds it back."""
+LASTS_S: Final = 60.0
+"""A stream that begins well and falls silent before this has gone the same way, if its issuer goes on to answer. After
+this it is an accident on the way: the next one may last."""
 POLL_S: Final = 0.8
 """How long to wait, at most, between two questions where no stream passes: a revocation counts within a second."""
 STREAM_AGAIN_S: Final = 300.0
@@ -263,6 +266,9 @@ class RemoteFeed:
                     self._failed(fault, f"no stream of revocations ({fault}), so they are asked for again and again")
                     continue
                 self._failed(fault)
+                heard_before = (
+                    self._heard_at
+                )  # a stream that begins well and leads nowhere is still one that is refused
             except (FetchError, FeedRefused, FeedFull) as fault:
                 if self._thread is not me:
                     return
@@ -321,10 +327,17 @@ class RemoteFeed:
                 kind, data = stream.next(FIRST_FRAME_S)
             except FetchError as fault:
                 raise self._held_back(fault) from None
+            began = heard = self._monotonic()
             while self._thread is me:
                 self._mode = "stream"
                 self._take_frame(kind, data)
-                kind, data = stream.next(DEAD_S)
+                try:
+                    kind, data = stream.next(DEAD_S)
+                except Silence as fault:
+                    if heard - began >= LASTS_S:
+                        raise
+                    raise self._held_back(fault) from None
+                heard = self._monotonic()
         finally:
             with self._stopped:
                 if self._stream is stream:  # else it is a successor's

@@ -37,6 +37,10 @@ class NoStream(FetchError):
         self.for_now = for_now
 
 
+class Silence(FetchError):
+    """Nothing came in time, although nobody has ended the connection."""
+
+
 class Answer(Struct, frozen=True):
     """What came back: the status, the body (at most 256 KiB), and the only header that matters here."""
 
@@ -120,7 +124,7 @@ def _told(too_late: str) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise FetchError(too_late) from None
+        raise Silence(too_late) from None
     except ssl.SSLCertVerificationError as fault:
         raise FetchError(f"the certificate is not trusted ({fault.verify_message})") from None
     except ssl.SSLError as fault:
@@ -145,8 +149,8 @@ class EventStream:
     def next(self, timeout_s: float) -> tuple[str, str]:
         """Wait for the next event, and give its type and its data.
 
-        Raises FetchError: none came within `timeout_s`, however its bytes drip in; it is too large or not well formed;
-        or the other side has ended the stream.
+        Raises Silence: none came within `timeout_s`, however its bytes drip in; FetchError: it is too large or not well
+        formed, or the other side has ended the stream.
         """
         self._connection.allow(timeout_s, self._max_frame_bytes)
         kind, data = "", ""
