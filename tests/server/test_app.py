@@ -1,18 +1,20 @@
 """The app's start: keys are made once, sealed, and opened by the right master key only."""
 
 import asyncio
+import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from jotgate import SettingsError
+from jotgate import KeySourceError, SettingsError
 from jotgate.core.encoding import encode_segment
 from jotgate.server import AuthApp, Settings, create_app
 from jotgate.server.secret import Secret
-from jotgate.server.store import StoreBusy
+from jotgate.server.store import StoreBusy, postgres_pool
 from jotgate.server.store.postgres_schema import Names
 from tests.server.http.support import Clock, client_of
 from tests.services import PostgresServer
@@ -124,3 +126,42 @@ def test_a_start_that_fails_leaves_neither_thread_nor_connection_behind(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     started(settings).close()
+
+
+@pytest.fixture
+def silent_database() -> Iterator[Secret]:
+    """The address of something that takes connections and says nothing."""
+    with socket.socket() as hole:
+        hole.bind(("127.0.0.1", 0))
+        hole.listen(64)
+        yield Secret(f"postgresql://jotgate@127.0.0.1:{hole.getsockname()[1]}/app")
+
+
+async def test_a_verifier_in_an_app_that_cannot_start_says_so_and_blocks_no_event_loop(
+    silent_database: Secret, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_pool, "CONNECT_S", 0.5)
+    app = create_app(
+        Settings(data_dir=tmp_path, database_url=silent_database, master_key=Secret(encode_segment(b"x" * 32)))
+    )
+    verifier = app.verifier()
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    turning = asyncio.create_task(turn())
+    await asyncio.sleep(0)
+    began = time.monotonic()
+    answers = await asyncio.gather(*(verifier.averify("a.b.c") for _ in range(20)), return_exceptions=True)
+    turning.cancel()
+    assert time.monotonic() - began < 5  # all wait for the one try, and none tries again: 20 would take 10 s
+    assert turns > 100
+    assert {type(answer) for answer in answers} == {KeySourceError}
+    assert "could not start: the database app at 127.0.0.1:" in str(answers[0])
+    with pytest.raises(KeySourceError):
+        await asyncio.to_thread(verifier.verify, "a.b.c")  # later it is tried anew
+    assert "could not start" in str(verifier.status().last_error)

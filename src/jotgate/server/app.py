@@ -10,15 +10,15 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from starlette.routing import Route as StarletteRoute
 
 from jotgate.core.encoding import encode_segment
-from jotgate.core.errors import JotgateError, SettingsError
+from jotgate.core.errors import JotgateError, KeySourceError, SettingsError
 from jotgate.server.feed import Feed
 from jotgate.server.flows.deps import ClaimsFor, Deps
 from jotgate.server.http.dispatch import Api
@@ -75,21 +75,37 @@ class AuthApp:
         self._issuer_path = settings.issuer_path
         self._starting = threading.Lock()
         self._running: _Running | None = None
+        self._failure: tuple[float, JotgateError | None] = (0.0, None)
+        """When it last could not start, on the monotonic clock, and why."""
         self._log = get_log()
 
     def start(self) -> Deps:
         """Open the database and the keys in this process, if that has not been done. Blocks for some milliseconds.
 
+        Whoever waits while it fails is told the same: each trying once more would take as long again.
+
         Raises:
-            SettingsError: the data folder or the master key cannot be used.
+            SettingsError: the data folder, the database or the master key cannot be used.
+            StoreError: the database does not answer.
         """
+        return self._start(time.monotonic()).deps
+
+    def _start(self, asked_at: float) -> _Running:
         running = self._running
         if running is not None and running.pid == os.getpid():
-            return running.deps
+            return running
         with self._starting:
-            if self._running is None or self._running.pid != os.getpid():
+            if self._running is not None and self._running.pid == os.getpid():
+                return self._running
+            failed_at, failure = self._failure
+            if failure is not None and failed_at >= asked_at:
+                raise failure.with_traceback(None)
+            try:
                 self._running = self._wire()
-            return self._running.deps
+            except JotgateError as error:
+                self._failure = time.monotonic(), error
+                raise
+            return self._running
 
     def close(self) -> None:
         """Finish what is under way and close the database. The next request would start it again."""
@@ -159,13 +175,15 @@ class AuthApp:
         await asyncio.to_thread(self.close)
         await send({"type": "lifespan.shutdown.complete"})
 
+    async def start_off_loop(self) -> None:
+        """Do what ``start`` does without blocking the event loop."""
+        await self._start_off_loop()
+
     async def _start_off_loop(self) -> _Running:
         running = self._running
         if running is None or running.pid != os.getpid():
-            await asyncio.to_thread(self.start)
-            running = self._running
-            if running is None:
-                raise RuntimeError("The app was closed while it started.")
+            # The time of now: many who ask at once may wait for a thread, too.
+            running = await asyncio.to_thread(self._start, time.monotonic())
         return running
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -238,6 +256,15 @@ class AuthApp:
         return _Running(os.getpid(), deps, Api(deps), follower)
 
 
+@contextmanager
+def _told_as_outage() -> Iterator[None]:
+    """Say as verifiers do (HTTP 503) that there is nothing to judge by."""
+    try:
+        yield
+    except (SettingsError, StoreError) as error:
+        raise KeySourceError(f"The auth server of this process could not start: {error}") from error
+
+
 class _LiveSource:
     """The key source of in-process verifiers: what the app knows in the process that asks."""
 
@@ -245,7 +272,12 @@ class _LiveSource:
         self._app = app
 
     def snapshot(self) -> Snapshot:
-        return self._app.live_snapshot()
+        with _told_as_outage():
+            return self._app.live_snapshot()
+
+    async def when_started(self) -> None:
+        with _told_as_outage():
+            await self._app.start_off_loop()
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         return self._app.start().live.subscribe(listener)

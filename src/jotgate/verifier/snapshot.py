@@ -20,7 +20,7 @@ class KeySource(Protocol):
     """Anything that can tell the current snapshot at once: a server in this process, or the network part below."""
 
     def snapshot(self) -> Snapshot:
-        """Return the current snapshot without waiting for anybody.
+        """Return the current snapshot without waiting for anybody, once it has begun (see `Starting`).
 
         Raises:
             KeySourceError: when there is none to decide by.
@@ -34,4 +34,17 @@ class Announcing(Protocol):
 
     def subscribe(self, listener: Callable[[Sequence[Revocation]], None], /) -> Callable[[], None]:
         """Call `listener` with what is new once it counts; returns what ends that."""
+        ...
+
+
+@runtime_checkable
+class Starting(Protocol):
+    """A source that begins with its first use: `snapshot` may block for that, where this does not."""
+
+    async def when_started(self) -> None:
+        """Return once it has begun, and let the event loop go on meanwhile.
+
+        Raises:
+            KeySourceError: it cannot begin.
+        """
         ...

@@ -21,7 +21,7 @@ from jotgate.core.revocations import Revocation, Revocations
 from jotgate.core.token import verify_token
 from jotgate.verifier.addresses import check_https_url
 from jotgate.verifier.cache import CacheStatus, TokenCache
-from jotgate.verifier.snapshot import Announcing, KeySource, Snapshot
+from jotgate.verifier.snapshot import Announcing, KeySource, Snapshot, Starting
 
 if TYPE_CHECKING:
     from jotgate.verifier.attempt import Attempt
@@ -166,11 +166,14 @@ class Verifier:
         self._key_wait_s = key_wait_s
         self._remote: RemoteKeys | None = None
         self._source: KeySource
+        self._starting: Starting | None = None
         self._mode: Mode
         if keys is not None:
             self._mode, self._source = "fixed", _FixedKeys(keys.as_set)
         elif source is not None:
             self._mode, self._source = "in_process", source
+            if isinstance(source, Starting):
+                self._starting = source
         else:
             faults.extend(
                 _network_faults(
@@ -264,6 +267,8 @@ class Verifier:
         """Do the same as `verify` without ever blocking the event loop: where keys are fetched, other tasks go on."""
         if self._remote is not None:
             await self._remote.refresh_inline()
+        elif self._starting is not None:
+            await self._starting.when_started()
         seen: Snapshot | None = None
         try:
             seen = self._source.snapshot()
