@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from tests.cli.conftest import Jotgate
-from tests.conftest import RunningServer, StartServer, log_in, sign_up
+from tests.conftest import PASSWORD, RunningServer, StartServer, log_in, sign_up
 
 NewEmail = Callable[[], str]
 WITHIN_S = 15
@@ -97,3 +97,23 @@ def test_exactly_one_thing_is_named(jotgate: Jotgate, running_server: RunningSer
     ran = jotgate("sessions", "revoke", *options, "--data", str(running_server.data_dir))
     assert ran.status == 2
     assert "exactly one of" in ran.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sessions", "revoke", "--session"),
+        ("sessions", "revoke", "--client"),
+        ("sessions", "revoke", "--account"),
+        ("sessions", "list", "--account"),
+        ("accounts", "list", "--after"),
+    ],
+)
+def test_what_is_no_text_is_refused_in_one_sentence(jotgate: Jotgate, tmp_path: Path, words: tuple[str, ...]) -> None:
+    data = str(tmp_path / "data")
+    assert jotgate("accounts", "add", "a@shop.example", "--data", data, stdin=PASSWORD.encode()).status == 0
+    yes = ("--yes",) if words[1] == "revoke" else ()
+    ran = jotgate(*words, "\udcff@shop.example", *yes, "--data", data)  # a byte that is no UTF-8, as Python takes it
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith("error: ")
+    assert ran.err.count("\n") == 1

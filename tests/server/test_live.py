@@ -271,7 +271,7 @@ def test_what_a_restored_database_lost_is_logged_again_although_that_fails_at_fi
     until(lambda: process.feed.head.seq == 3)
 
 
-@pytest.mark.parametrize("name", ["", "x" * 257])
+@pytest.mark.parametrize("name", ["", "x" * 257, "\udcff", "a\0b", "a\n"])
 def test_no_id_is_revoked_that_the_feed_could_not_tell(name: str) -> None:
     with pytest.raises(TargetRefused):
         Target("client", name)

@@ -23,7 +23,7 @@ from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing, Purpose
 from jotgate.server.log import get_log
 from jotgate.server.passwords import Passwords
 from jotgate.server.records import Account, SealedKey, Target
-from jotgate.server.rules.accounts import check_new_password, check_scope_token, normalise_email
+from jotgate.server.rules.accounts import check_new_password, check_scope_token, check_text, normalise_email
 from jotgate.server.rules.keys import EventName, KeyChange, NoSuchKey, Standing, is_published, standing
 from jotgate.server.sealing import rewrap
 from jotgate.server.secret import Secret
@@ -126,7 +126,12 @@ def _read_password(settings: Settings) -> Secret:
 
 
 def list_accounts(data: Path | None, *, limit: int, after: str | None, as_json: bool) -> None:
-    """Print accounts in the order of their addresses."""
+    """Print accounts in the order of their addresses.
+
+    Raises:
+        InvalidText, NulInText: `after` is no text.
+    """
+    check_text(after or "")
     with _store(_settings(data)) as store:
         accounts = asyncio.run(store.list_accounts(limit=limit, after=after))
     if as_json:

@@ -116,9 +116,9 @@ class Target(Struct, frozen=True):
     """For `account`: the session that goes on."""
 
     def __post_init__(self) -> None:
-        # A message of the feed that names such an id would be refused whole, by every verifier.
-        if self.kind != "all" and not 1 <= len(self.id) <= MAX_ID_CHARS:
-            raise TargetRefused(f"What is revoked has an id of 1 to {MAX_ID_CHARS} characters.")
+        # A message of the feed that names such an id would be refused whole, by every verifier, or could not be made.
+        if self.kind != "all" and not (1 <= len(self.id) <= MAX_ID_CHARS and self.id.isprintable()):
+            raise TargetRefused(f"What is revoked has an id of 1 to {MAX_ID_CHARS} printable characters.")
 
 
 class Revoked(Struct, frozen=True):

@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from jotgate import TokenRevoked
+from jotgate.server.flows import revoking
 from jotgate.server.store.sqlite import SqliteStore
 from tests.server.http.support import BROWSER, EMAIL, PASSWORD, Api, bearer, client_of, code
 
@@ -72,6 +73,21 @@ async def test_the_list_needs_the_cookie_or_a_token_with_the_scope(api: Api) -> 
         data={"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"], "scope": "account:read"},
     )
     assert len(await listed(api, narrow.json())) == 1
+
+
+async def test_of_very_many_sessions_the_current_one_is_shown_though_it_was_used_first(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revoking, "MAX_SHOWN", 3)
+    await api.signup()
+    first = await api.login()
+    later = []
+    for _ in range(4):
+        api.clock.now += 10
+        later.append(sid_of(api, await api.login()))
+    sessions = await listed(api, first)
+    assert [each["id"] for each in sessions] == [later[3], later[2], sid_of(api, first)]
+    assert [each["current"] for each in sessions] == [False, False, True]
 
 
 async def test_what_has_ended_is_not_shown(api: Api) -> None:

@@ -13,9 +13,15 @@ MAX_SHOWN: Final = 200
 _SID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
-async def sessions_of(deps: Deps, account_id: str, now: int) -> list[Family]:
-    """Return the live sessions of an account, the one that was used last first; at most ``MAX_SHOWN``."""
-    return await deps.store.families_of_account(account_id, now=now, limit=MAX_SHOWN)
+async def sessions_of(deps: Deps, account_id: str, now: int, *, current: Family | None = None) -> list[Family]:
+    """Return the live sessions of an account, the one that was used last first; at most ``MAX_SHOWN``.
+
+    ``current``, the one that asks, is always among them.
+    """
+    shown = await deps.store.families_of_account(account_id, now=now, limit=MAX_SHOWN)
+    if current is not None and len(shown) == MAX_SHOWN and all(each.sid != current.sid for each in shown):
+        shown[-1] = current
+    return shown
 
 
 async def revoke_session(deps: Deps, account: Account, sid: str, now: int) -> None:

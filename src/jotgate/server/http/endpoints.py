@@ -103,7 +103,7 @@ async def post_logout_everywhere(deps: Deps, request: Request) -> Response:
 async def get_sessions(deps: Deps, request: Request) -> Response:
     """``GET /v1/sessions``."""
     account, current = await _reader(deps, request)
-    sessions = await sessions_of(deps, account.id, deps.clock())
+    sessions = await sessions_of(deps, account.id, deps.clock(), current=current)
     return _json(200, SessionsAnswer(tuple(_session_answer(each, current) for each in sessions)))
 
 
