@@ -277,6 +277,7 @@ class Pipe:
         self.port = 0
         self.cut_at = b""  # cut the connection when the store says this …
         self.pass_on_before_cut = False  # … before or after the server has heard it
+        self.hold_at = b""  # pass nothing on any more from where the store says this
         self.cuts = 0
         self._ways: list[asyncio.Future[None]] = []
         self.flows = asyncio.Event()
@@ -307,6 +308,8 @@ class Pipe:
     ) -> None:
         try:
             while said := await source.read(65_536):
+                if watch and self.hold_at and self.hold_at in said:
+                    self.flows.clear()
                 await self.flows.wait()
                 if watch and self.cut_at and self.cut_at in said:
                     self.cuts += 1
@@ -387,6 +390,22 @@ async def test_a_network_that_swallows_everything_is_told_in_bounded_time(
         pipe.flows.set()
         assert (await store.head()).seq == 0
         await store.close()
+
+
+async def test_a_watch_whose_first_words_are_swallowed_ends_all_the_same(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_watch, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(postgres_watch, "LOCK_S", 0.5)
+    async with pipe_to(postgres_database) as pipe:
+        store = PostgresStore(Secret(pipe.url))
+        await asyncio.to_thread(store.open)
+        pipe.hold_at = b"LISTEN"
+        with pytest.raises(StoreBusy):
+            await asyncio.to_thread(store.attend, "one")
+        assert not pipe.flows.is_set()
+        async with asyncio.timeout(WITHIN_S):
+            await store.close()
 
 
 def test_what_no_new_connection_mends_is_not_told_as_a_lost_one() -> None:

@@ -97,9 +97,10 @@ class Watch:
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
         try:
-            await connection.add_listener(self._names.channel, self._tell)
-            if self._attends:
-                await self._share(connection)
+            async with asyncio.timeout(_ANSWER_S + LOCK_S):
+                await connection.add_listener(self._names.channel, self._tell)
+                if self._attends:
+                    await self._share(connection)
             self._connection = connection
             self._connected.set()
             self._tell()  # what was committed meanwhile
