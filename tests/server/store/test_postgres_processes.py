@@ -263,6 +263,51 @@ async def test_to_attend_without_a_server_is_told_in_bounded_time(
     await store.close()
 
 
+# A server that has become a stand-by, whose sessions live on: so do some managed ones at a failover
+
+
+async def demote(connection: Connection) -> None:
+    await connection.execute("SET default_transaction_read_only = on")
+
+
+async def test_a_primary_that_has_become_a_stand_by_is_left_for_the_one_of_now(
+    store: PostgresStore, new_account: NewAccount
+) -> None:
+    account = new_account()
+    await store.add_account(account)
+    asked = [store._ask(None, lambda c: c.fetchval("SELECT pg_sleep(0.2)")) for _ in range(8)]
+    await asyncio.gather(*asked)  # there are as many connections as there may be
+    for ask in (store.head, lambda: store.revoke(Target("token", "jti"), clock=lambda: 1_100, until_s=360)):
+        together = asyncio.Barrier(8)
+
+        async def demote_all(connection: Connection, together: asyncio.Barrier = together) -> None:
+            await together.wait()
+            await demote(connection)
+
+        await asyncio.gather(*(store._ask(None, demote_all) for _ in range(8)))
+        await ask()
+        assert await store._ask(None, lambda c: c.fetchval("SHOW transaction_read_only")) == "off"
+    assert (await store.head()).seq == 1
+
+
+def test_a_watch_on_a_primary_that_has_become_a_stand_by_goes_to_the_one_of_now(
+    store: PostgresStore, connected: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_watch, "_LOOK_AFTER_S", 0.1)
+    store.attend("one")
+    (before,) = connected()
+    watch = store._watching()
+
+    async def demote_it() -> None:
+        async with watch._one_at_a_time:
+            assert watch._connection is not None
+            await demote(watch._connection)
+
+    asyncio.run_coroutine_threadsafe(demote_it(), watch._loop).result(WITHIN_S)
+    wait_until(lambda: len(connected()) == 1 and connected() != [before])
+    assert store.attend("two").log_id == "one"
+
+
 # What passes between store and server
 
 

@@ -30,6 +30,7 @@ from jotgate.server.store.postgres_pool import (
     as_settings_error,
     as_store_error,
     begin_anew_after_fork,
+    check_writable,
     run,
     run_apart,
 )
@@ -391,10 +392,16 @@ class PostgresStore:
 
     async def head(self) -> LogHead:
         """See `Store.head`."""
-        row = await self._row(self._sql.head, {})
-        if row is None:
-            raise StoreError("The database has lost the head of the log.")
-        return LogHead(*row)
+
+        async def job(connection: Connection) -> LogHead:
+            row = await _fetch_row(connection, self._sql.live_head, {})
+            if row is None:
+                raise StoreError("The database has lost the head of the log.")
+            log_id, seq, keys_version, read_only = row
+            check_writable(read_only)
+            return LogHead(log_id, seq, keys_version)
+
+        return await self._ask(None, job)
 
     async def revocations_after(self, seq: int, *, alive_at: int = 0, limit: int = 10_000) -> list[LogEntry]:
         """See `Store.revocations_after`."""

@@ -200,6 +200,16 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, _LOST) and not isinstance(error, ValueError)
 
 
+def check_writable(read_only: str) -> None:
+    """Refuse an answer of a server that has become a stand-by under the connection, by its `transaction_read_only`.
+
+    Raises:
+        asyncpg's ReadOnlySQLTransactionError: what is said there may be old; another server is the primary now.
+    """
+    if read_only != "off":
+        raise exceptions.ReadOnlySQLTransactionError("the server is not the primary any more")
+
+
 class Pool:
     """The connections of one event loop: made when they are needed, at most `size`, and closed before the loop is."""
 
@@ -233,8 +243,13 @@ class Pool:
                 connection = self._take() or await connect(self._url)
                 try:
                     yield connection
-                except Exception:
-                    await _undo(connection)
+                except Exception as error:
+                    if is_lost(error):
+                        connection.terminate()
+                        if isinstance(error, exceptions.ReadOnlySQLTransactionError):
+                            self._cut_idle()  # they live on, to a server that is not the primary any more
+                    else:
+                        await _undo(connection)
                     raise
                 except BaseException:
                     # Cancelled in the middle of something: nobody knows what the server would say next.
@@ -258,8 +273,11 @@ class Pool:
         await self._end.aclose()
 
     def terminate(self) -> None:
-        """Cut the idle connections without waiting for anything."""
+        """Cut the idle connections without waiting for anything, and the others when they are given back."""
         self._closing = True
+        self._cut_idle()
+
+    def _cut_idle(self) -> None:
         while self._idle:
             self._idle.pop().terminate()
 

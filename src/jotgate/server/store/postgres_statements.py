@@ -7,7 +7,7 @@ from sqlalchemy import ARRAY, BigInteger, Select, bindparam, column, func, inser
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 
-from jotgate.server.store.schema import TEXT, accounts, cuts, families, revocations
+from jotgate.server.store.schema import TEXT, accounts, cuts, families, revocation_head, revocations
 from jotgate.server.store.statements import (
     ACCOUNT_BY_IDENTITY,
     FAMILY_WITH_ACCOUNT,
@@ -33,8 +33,15 @@ class PostgresStatements(Statements[Numbered]):
         # A change of password that is under way is waited for, and one that comes waits: it ends this session then.
         new = NEW_FAMILY.with_for_update(read=True, of=accounts)
         self.add_family_and_prune = sql(add_family(new).add_cte(PRUNE_FAMILIES.cte("pruned")))
+        self.live_head = sql(_live_head())
         self.set_cut = sql(_set_cut())
         self.append = sql(_append())
+
+
+def _live_head() -> Select[tuple[str, int, int, str]]:
+    """How far the log goes, and whether the server that says so is the primary still."""
+    read_only = func.current_setting(literal_column("'transaction_read_only'"))
+    return select(revocation_head.c.log_id, revocation_head.c.seq, revocation_head.c.keys_version, read_only)
 
 
 def _set_cut() -> postgresql.Insert:

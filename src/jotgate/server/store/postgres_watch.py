@@ -12,7 +12,7 @@ from typing import Final
 from jotgate.server.records import LogHead
 from jotgate.server.secret import Secret
 from jotgate.server.store import StoreBusy, StoreError
-from jotgate.server.store.postgres_pool import LOCK_S, Connection, connect
+from jotgate.server.store.postgres_pool import LOCK_S, Connection, check_writable, connect
 from jotgate.server.store.postgres_schema import Names
 from jotgate.server.store.postgres_statements import PostgresStatements
 
@@ -106,7 +106,7 @@ class Watch:
             self._tell()  # what was committed meanwhile
             while not lost.is_set() and not await self._stopped_within(_LOOK_AFTER_S, lost):
                 async with self._one_at_a_time, asyncio.timeout(_ANSWER_S):
-                    await connection.execute("SELECT 1")
+                    check_writable(await connection.fetchval("SELECT current_setting('transaction_read_only')"))
         finally:
             self._connection = None
             self._connected.clear()
