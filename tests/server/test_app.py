@@ -164,4 +164,16 @@ async def test_a_verifier_in_an_app_that_cannot_start_says_so_and_blocks_no_even
     assert "could not start: the database app at 127.0.0.1:" in str(answers[0])
     with pytest.raises(KeySourceError):
         await asyncio.to_thread(verifier.verify, "a.b.c")  # later it is tried anew
-    assert "could not start" in str(verifier.status().last_error)
+    assert not verifier.status().ready
+
+
+def test_to_ask_how_a_verifier_does_starts_nothing(tmp_path: Path) -> None:
+    app = create_app(Settings(data_dir=tmp_path / "data"))
+    verifier = app.verifier()
+    status = verifier.status()
+    assert (status.mode, status.ready, status.keys) == ("in_process", False, ())
+    assert list(tmp_path.iterdir()) == []
+    app.start()
+    assert verifier.status().ready
+    app.close()
+    assert not verifier.status().ready

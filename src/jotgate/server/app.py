@@ -175,6 +175,12 @@ class AuthApp:
         await asyncio.to_thread(self.close)
         await send({"type": "lifespan.shutdown.complete"})
 
+    @property
+    def is_started(self) -> bool:
+        """Whether the parts are there, in this process."""
+        running = self._running
+        return running is not None and running.pid == os.getpid()
+
     async def start_off_loop(self) -> None:
         """Do what ``start`` does without blocking the event loop."""
         await self._start_off_loop()
@@ -274,6 +280,10 @@ class _LiveSource:
     def snapshot(self) -> Snapshot:
         with _told_as_outage():
             return self._app.live_snapshot()
+
+    @property
+    def is_started(self) -> bool:
+        return self._app.is_started
 
     async def when_started(self) -> None:
         with _told_as_outage():

@@ -48,3 +48,8 @@ class Starting(Protocol):
             KeySourceError: it cannot begin.
         """
         ...
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it has begun."""
+        ...

@@ -324,6 +324,8 @@ class Verifier:
                 cache=cache,
                 skipped=good.snapshot.keys.skipped if good else (),
             )
+        if self._starting is not None and not self._starting.is_started:
+            return Status(self._mode, self.issuer, (), False, None, last_error=None, cache=cache)
         try:
             snapshot = self._source.snapshot()
         except KeySourceError as refusal:
