@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 
 from jotgate.server.records import Account, Family, LogEntry, Revoked, Target
-from jotgate.server.rules.refresh import Ended, Rotated
+from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Rotated
 from jotgate.server.secret import Secret
-from jotgate.server.store import StoreBusy, StoreError
+from jotgate.server.store import Approve, StoreBusy, StoreError
 from jotgate.server.store.postgres import PostgresStore
 from tests.server.store.support import PASSWORD_HASH
 from tests.services import PostgresServer
@@ -23,6 +24,7 @@ NewAccount = Callable[..., Account]
 NewFamily = Callable[..., Family]
 if TYPE_CHECKING:
     Raw = asyncpg.Connection[asyncpg.Record]  # which takes no parameters at run time
+Rotation = tuple[Outcome, Family | None, Account | None]
 
 WITHIN_S = 30  # only a failing test waits so long
 FAR = 10**6
@@ -456,3 +458,118 @@ async def test_a_lock_that_somebody_holds_too_long_is_busy_and_harms_nothing(
     done: Revoked = await hasty.revoke(Target("account", account.id), clock=lambda: 1_100, until_s=360)
     assert [entry.seq for entry in done.entries] == [1]
     await hasty.close()
+
+
+# A refresh reads, decides, and swaps: what comes in between
+
+
+def meanwhile(url: str, change: Callable[[PostgresStore], Coroutine[Any, Any, object]]) -> Approve:
+    """What a refresh calls when it has read and decided: has another process commit a change then, once."""
+    done: list[Family] = []
+
+    async def elsewhere() -> None:
+        store = PostgresStore(Secret(url))
+        await asyncio.to_thread(store.open)
+        await change(store)
+        await store.close()
+
+    def approve(family: Family, account: Account) -> None:
+        if not done:
+            done.append(family)
+            with ThreadPoolExecutor(1) as other:
+                other.submit(lambda: asyncio.run(elsewhere())).result(WITHIN_S)
+
+    return approve
+
+
+def step_on(store: PostgresStore, family: Family, approve: Approve | None = None) -> Coroutine[Any, Any, Rotation]:
+    """Present generation 0."""
+    return store.rotate(family.id, 0, now=2_000, mac_kid="k", idle_s=1_000, until_s=3_720, approve=approve)
+
+
+@pytest.mark.parametrize("kind", ["all", "client", "account", "session"])
+async def test_a_session_that_ends_between_the_reading_and_the_swap_of_a_refresh_stays_ended(
+    store: PostgresStore, session: tuple[Account, Family], postgres_database: str, kind: str
+) -> None:
+    account, family = session
+    ids = {"all": "", "client": family.client_id, "account": account.id, "session": family.sid}
+    target = Target(kind, ids[kind])  # type: ignore[arg-type] # one of those that there are
+    approve = meanwhile(postgres_database, lambda other: other.revoke(target, clock=lambda: 2_000, until_s=3_720))
+    outcome, _, _ = await step_on(store, family, approve)
+    assert outcome == Ended()
+    now = await store.family_by_id(family.id)
+    assert now is not None
+    assert (now.generation, now.ended_at) == (0, 2_000)
+
+
+async def test_the_swap_of_a_refresh_waits_for_an_end_of_all_sessions_that_is_not_committed_yet(
+    store: PostgresStore, session: tuple[Account, Family], postgres_database: str
+) -> None:
+    _, family = session
+    async with raw(postgres_database) as ending, raw(postgres_database) as watcher:
+        await ending.execute("BEGIN; SELECT pg_advisory_xact_lock({}, {})".format(*store._opened().sessions_lock))
+        refreshing = asyncio.create_task(step_on(store, family))
+        await waits_for_a_lock(watcher)  # it has read the session as one that lives
+        await ending.execute("INSERT INTO jotgate_cuts (kind, id, seq, at) VALUES ('all', '', 99, 1999)")
+        await ending.execute("COMMIT")
+        outcome, _, _ = await refreshing
+    assert outcome == Ended()
+
+
+async def test_a_refresh_that_comes_first_between_the_reading_and_the_swap_has_its_token_given_to_both(
+    store: PostgresStore, session: tuple[Account, Family], postgres_database: str
+) -> None:
+    _, family = session
+    approve = meanwhile(postgres_database, lambda other: step_on(other, family))
+    outcome, now, _ = await step_on(store, family, approve)
+    assert isinstance(outcome, Replayed)
+    assert now == await store.family_by_id(family.id)
+    assert now is not None
+    assert now.generation == 1
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_a_connection_that_is_lost_in_the_swap_costs_nobody_the_session(
+    store: PostgresStore,
+    session: tuple[Account, Family],
+    postgres_server: PostgresServer,
+    postgres_database: str,
+    commits: bool,
+) -> None:
+    """Whether the swap was done or not: the caller gets the token that counts."""
+    _, family = session
+    name = postgres_database.rpartition("/")[2]
+    waiting = "SELECT pid FROM pg_stat_activity WHERE datname = $1 AND query LIKE 'SELECT jotgate_advance_family%'"
+    async with raw(postgres_database) as holder:
+        await holder.execute("BEGIN")
+        await holder.execute("SELECT FROM jotgate_families WHERE id = $1 FOR UPDATE", family.id)
+        refreshing = asyncio.create_task(step_on(store, family))
+        await waits_for_a_lock(holder)
+        [row] = postgres_server.query(waiting + " AND wait_event_type = 'Lock'", name)
+        postgres_server.query("SELECT pg_terminate_backend($1)", row["pid"])
+        if commits:  # as if the swap had been done before the answer was lost
+            step = "UPDATE jotgate_families SET generation = 1, mac_kid = 'k', retired = '[[0,2000]]' WHERE id = $1"
+            await holder.execute(step, family.id)
+        await holder.execute("COMMIT")
+    outcome, now, _ = await refreshing
+    assert isinstance(outcome, Replayed if commits else Rotated)
+    assert now == await store.family_by_id(family.id)
+    assert now is not None
+    assert now.generation == 1
+
+
+async def test_a_refresh_takes_two_round_trips_and_a_login_one(
+    store: PostgresStore, new_account: NewAccount, new_family: NewFamily
+) -> None:
+    account = new_account()
+    await store.add_account(account)
+    family = new_family(account, idle_ends_at=FAR, ends_at=FAR)
+    asked: list[str] = []
+    async with (await store._pool()).connection() as connection:
+        connection.add_query_logger(lambda query: asked.append(query.query))  # kept with the connection in the pool
+    await store.add_family(family, expected_hash=PASSWORD_HASH)
+    await asyncio.sleep(0)  # the driver tells a little later
+    assert len(asked) == 1
+    await step_on(store, family)
+    await asyncio.sleep(0)
+    assert len(asked) == 3

@@ -235,7 +235,7 @@ def test_a_copy_in_the_place_of_a_database_shares_its_locks_and_its_bell(
 ) -> None:
     """Or processes that run on after a restore would not exclude, wake or count those that begin after it."""
 
-    def names(url: str) -> tuple[str, str, str, str]:
+    def names(url: str) -> tuple[object, ...]:
         found = run_apart(lambda: prepare_database(Secret(url)))
         return found.channel, found.sessions_lock, found.attendance_lock, found.keys_lock
 

@@ -26,6 +26,7 @@ from jotgate.server.store import Approve, EmailTaken, StoreBusy, StoreClosed, St
 from jotgate.server.store.postgres_pool import (
     Connection,
     Job,
+    OutcomeUnknown,
     Pool,
     as_settings_error,
     as_store_error,
@@ -212,10 +213,7 @@ class PostgresStore:
             "dead_since": family.created_at - CLOCK_MARGIN_S,
         }
 
-        async def job(connection: Connection) -> bool:
-            return await _execute(connection, self._sql.add_family_and_prune, values) == "INSERT 0 1"
-
-        return await self._change_sessions(job)
+        return await self._change_session(self._sql.add_family_and_prune, values)
 
     async def family_by_sid(self, sid: str) -> Family | None:
         """See `Store.family_by_sid`."""
@@ -253,6 +251,19 @@ class PostgresStore:
         approve: Approve | None = None,
     ) -> tuple[Outcome, Family | None, Account | None]:
         """See `Store.rotate`."""
+        # In two round trips, as long as nobody else changes the session between them. What is not a plain step on is
+        # looked at again in a transaction, which has the session to itself.
+        row = await self._row(self._sql.family_with_account, {"family_id": family_id})
+        if row is not None:
+            family, account = to_family_and_account(row)
+            outcome = refresh.rotate(family, presented_generation, now=now, mac_kid=mac_kid, idle_s=idle_s)
+            if isinstance(outcome, Rotated):
+                if approve is not None:
+                    approve(family, account)
+                swap = advance_values(family, outcome.family)
+                with contextlib.suppress(OutcomeUnknown):  # if it was done, the transaction finds a replay
+                    if await self._change_session(self._sql.advance_family_at_once, swap):
+                        return outcome, outcome.family, account
 
         async def job(connection: Connection) -> tuple[Outcome, Family | None, Account | None]:
             row = await _fetch_row(connection, self._sql.family_to_rotate, {"family_id": family_id})
@@ -474,8 +485,19 @@ class PostgresStore:
 
     async def _change_sessions(self, job: Job[T], *, alone: bool = False) -> T:
         """Run a job in a transaction that never overlaps one that ends any number of sessions; or in such a one."""
-        lock = f"pg_advisory_xact_lock{'' if alone else '_shared'}({self._opened().sessions_lock})"
+        lock = "pg_advisory_xact_lock{}({}, {})".format("" if alone else "_shared", *self._opened().sessions_lock)
         return await self._transaction(f"{_BEGIN}; SELECT {lock}", job)
+
+    async def _change_session(self, statement: Numbered, values: Values) -> bool:
+        """Run one statement that takes the same lock itself, and is a transaction; whether it did anything."""
+        number, other = self._opened().sessions_lock
+        locked = {**values, "lock_class": number, "lock_number": other}
+
+        async def job(connection: Connection) -> bool:
+            row = await _fetch_row(connection, statement, locked)
+            return row is not None and bool(row[0])
+
+        return await run(await self._pool(), None, job, self._wait_s, commits=True)
 
     async def _transaction(self, begin: str, job: Job[T]) -> T:
         return await self._ask(begin, job)

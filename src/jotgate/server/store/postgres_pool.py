@@ -210,6 +210,10 @@ def check_writable(read_only: str) -> None:
         raise exceptions.ReadOnlySQLTransactionError("the server is not the primary any more")
 
 
+class OutcomeUnknown(StoreError):
+    """The server was lost, or gave no answer in time, while it committed."""
+
+
 class Pool:
     """The connections of one event loop: made when they are needed, at most `size`, and closed before the loop is."""
 
@@ -302,15 +306,18 @@ class Pool:
             await connection.close(timeout=1)
 
 
-async def run(pool: Pool, begin: str | None, job: Job[T], wait_s: float) -> T:
+async def run(pool: Pool, begin: str | None, job: Job[T], wait_s: float, *, commits: bool = False) -> T:
     """Run a job: in a transaction that the text `begin` opens and that is durable on return, or without one.
+
+    A job that `commits` is one statement that is a transaction by itself.
 
     What the server undid, and what was lost before the commit, is tried again a few times: the job may run more than
     once. What it raises itself undoes the transaction and is passed on.
 
     Raises:
         StoreBusy: it took longer than `wait_s`, or the server says so.
-        StoreError: the server failed, or was lost; or nobody knows whether it has committed.
+        OutcomeUnknown: nobody knows whether it has committed.
+        StoreError: the server failed, or was lost.
     """
     committing = False
     try:
@@ -319,6 +326,7 @@ async def run(pool: Pool, begin: str | None, job: Job[T], wait_s: float) -> T:
                 try:
                     async with pool.connection() as connection:
                         if begin is None:
+                            committing = commits
                             return await job(connection)
                         await connection.execute(begin)
                         answer = await job(connection)
@@ -327,13 +335,13 @@ async def run(pool: Pool, begin: str | None, job: Job[T], wait_s: float) -> T:
                         return answer
                 except _DRIVER as error:
                     if committing and (is_lost(error) or not isinstance(error, asyncpg.PostgresError)):
-                        raise StoreError(_UNKNOWN) from None
+                        raise OutcomeUnknown(_UNKNOWN) from None
                     if pause_s is None or not (isinstance(error, AGAIN) or is_lost(error)):
                         raise as_store_error(error) from None
                 committing = False
                 await asyncio.sleep(pause_s)
     except TimeoutError:
-        raise (StoreError(_UNKNOWN) if committing else StoreBusy("The database did not answer in time.")) from None
+        raise (OutcomeUnknown(_UNKNOWN) if committing else StoreBusy("The database did not answer in time.")) from None
     raise AssertionError("The last try returns or raises.")
 
 

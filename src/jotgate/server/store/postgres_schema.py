@@ -38,9 +38,9 @@ class Names(Struct, frozen=True):
         return f"jotgate_{self._number}"
 
     @property
-    def sessions_lock(self) -> str:
+    def sessions_lock(self) -> tuple[int, int]:
         """Shared by whoever changes single sessions; whoever ends any number of them in one step has it alone."""
-        return f"{_OURS}, {_signed(self._number)}"
+        return _OURS, _signed(self._number)
 
     @property
     def attendance_lock(self) -> str:

@@ -3,20 +3,17 @@
 Nothing here runs a statement.
 """
 
-from sqlalchemy import ARRAY, BigInteger, Select, bindparam, column, func, insert, literal_column, select
+from sqlalchemy import ARRAY, BigInteger, Integer, Select, bindparam, column, func, insert, literal_column, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 
-from jotgate.server.store.schema import TEXT, accounts, cuts, families, revocation_head, revocations
+from jotgate.server.store.schema import TEXT, cuts, families, revocation_head, revocations
 from jotgate.server.store.statements import (
     ACCOUNT_BY_IDENTITY,
     FAMILY_WITH_ACCOUNT,
-    NEW_FAMILY,
-    PRUNE_FAMILIES,
     PRUNE_REVOCATIONS,
     Numbered,
     Statements,
-    add_family,
     advance_head,
     numbered,
 )
@@ -30,9 +27,9 @@ class PostgresStatements(Statements[Numbered]):
         super().__init__(sql)
         self.account_to_change = sql(ACCOUNT_BY_IDENTITY.with_for_update())
         self.family_to_rotate = sql(FAMILY_WITH_ACCOUNT.with_for_update(of=families))
+        self.advance_family_at_once = sql(_advance_family())
         # A change of password that is under way is waited for, and one that comes waits: it ends this session then.
-        new = NEW_FAMILY.with_for_update(read=True, of=accounts)
-        self.add_family_and_prune = sql(add_family(new).add_cte(PRUNE_FAMILIES.cte("pruned")))
+        self.add_family_and_prune = sql(_add_family())
         self.live_head = sql(_live_head())
         self.set_cut = sql(_set_cut())
         self.append = sql(_append())
@@ -42,6 +39,35 @@ def _live_head() -> Select[tuple[str, int, int, str]]:
     """How far the log goes, and whether the server that says so is the primary still."""
     read_only = func.current_setting(literal_column("'transaction_read_only'"))
     return select(revocation_head.c.log_id, revocation_head.c.seq, revocation_head.c.keys_version, read_only)
+
+
+_LOCK = (bindparam("lock_class", type_=Integer), bindparam("lock_number", type_=Integer))
+
+
+def _advance_family() -> Select[tuple[bool]]:
+    """Take the lock that is shared, and then swap; see the migration that made the function."""
+    names = ("generation", "mac_kid", "retired", "confirmed", "seen_at", "idle_ends_at")
+    return select(
+        func.jotgate_advance_family(
+            *_LOCK,
+            bindparam("family_id", type_=families.c.id.type),
+            bindparam("expected_generation", type_=BigInteger),
+            *(bindparam(name, type_=families.c[name].type) for name in names),
+        )
+    )
+
+
+def _add_family() -> Select[tuple[bool]]:
+    """Take the lock that is shared, add a session, and take some dead ones of its account along."""
+    names = [column.name for column in families.c if column.name != "born_seq"]
+    return select(
+        func.jotgate_add_family(
+            *_LOCK,
+            bindparam("expected_hash", type_=TEXT),
+            bindparam("dead_since", type_=BigInteger),
+            *(bindparam(name, type_=families.c[name].type) for name in names),
+        )
+    )
 
 
 def _set_cut() -> postgresql.Insert:
