@@ -46,7 +46,12 @@ async def test_a_whole_story_leaves_no_secret_in_the_log(tmp_path: Path, caplog:
         mine, other = answers[-1], answers[-2]
         credential = {"refresh_token": mine["refresh_token"]}
         for current, new in ((CANARY + "x", CANARY + "y"), (CANARY, CANARY), (CANARY, CANARY + "y")):
-            await http.post("/v1/password", json=credential | {"current_password": current, "new_password": new})
+            answer = await http.post(
+                "/v1/password", json=credential | {"current_password": current, "new_password": new}
+            )
+        mine = answer.json()
+        answers.append(mine)
+        credential = {"refresh_token": mine["refresh_token"]}
         form["password"] = CANARY + "y"
         answers += [(await http.post("/v1/login", json=form | {"delivery": "body"})).json() for _ in range(2)]
         bearer = {"authorization": f"Bearer {mine['access_token']}"}

@@ -137,6 +137,10 @@ class Sessions(RuleBasedStateMachine):
         owner %= len(self.accounts)
         password = self.model.passwords[owner]
         pair = self.run(login(self.deps, self.accounts[owner].email, Secret(password), self.now, Origin()))
+        self.begin(owner, pair)
+
+    def begin(self, owner: int, pair: TokenPair) -> None:
+        """A session has begun, with an id that none has had before."""
         _, family = self.run(session_of(self.deps, pair.refresh_token, self.now))
         assert family.sid not in {session.sid for session in self.model.sessions}
         session = Session(family.sid, owner, [pair.refresh_token.reveal()], self.now, self.now)
@@ -311,12 +315,19 @@ class Sessions(RuleBasedStateMachine):
         old = self.model.passwords[session.owner]
         new = old + "!"
         change = change_password(
-            self.deps, account, family, current=Secret(old if right else new), new=Secret(new), now=self.now
+            self.deps,
+            account,
+            family,
+            current=Secret(old if right else new),
+            new=Secret(new),
+            now=self.now,
+            origin=Origin(),
         )
         if right:
-            self.run(change)
+            pair = self.run(change)
             self.model.passwords[session.owner] = new
-            self.model.end_all_of(session.owner, spare=session)
+            self.model.end_all_of(session.owner)
+            self.begin(session.owner, pair)
         else:
             with pytest.raises(InvalidCredentials):
                 self.run(change)

@@ -112,8 +112,6 @@ class Target(Struct, frozen=True):
 
     kind: Literal["session", "account", "client", "all", "token", "key"]
     id: str = ""
-    keep_sid: str | None = None
-    """For `account`: the session that goes on."""
 
     def __post_init__(self) -> None:
         # A message of the feed that names such an id would be refused whole, by every verifier, or could not be made.

@@ -39,11 +39,23 @@ async def login(deps: Deps, email: str, password: Secret, now: int, origin: Orig
     if account is None or not fits:
         deps.log.info("login_refused", account=account.id if account else None)
         raise InvalidCredentials("The e-mail address or the password is wrong.")
-    family = _new_family(deps, account, now, origin)
-    if not await deps.store.add_family(family, expected_hash=account.password_hash):
+    pair = await begin_session(deps, account, now, origin)
+    if pair is None:
         # The password was changed while the old one was being checked, and that ends what the old one began.
         deps.log.info("login_refused", account=account.id)
         raise InvalidCredentials("The e-mail address or the password is wrong.")
+    return pair
+
+
+async def begin_session(deps: Deps, account: Account, now: int, origin: Origin) -> TokenPair | None:
+    """Begin a session of an account whose password has just been checked; None where it was changed since.
+
+    Raises:
+        Busy, StoreError: not now.
+    """
+    family = _new_family(deps, account, now, origin)
+    if not await deps.store.add_family(family, expected_hash=account.password_hash):
+        return None
     deps.log.info("login", account=account.id, sid=family.sid)
     return await make_pair(deps, account, family, now)
 

@@ -1,6 +1,10 @@
 """A person who knows the password, and holds a session, gets another one."""
 
+import msgspec
+
 from jotgate.server.flows.deps import Deps
+from jotgate.server.flows.login import Origin, begin_session
+from jotgate.server.flows.tokens import TokenPair
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.records import Account, Family
 from jotgate.server.refusals import InvalidCredentials, PasswordUnchanged
@@ -9,11 +13,11 @@ from jotgate.server.secret import Secret
 
 
 async def change_password(
-    deps: Deps, account: Account, family: Family, *, current: Secret, new: Secret, now: int
-) -> None:
-    """Set a new password and end all other sessions of the account, in one step.
+    deps: Deps, account: Account, family: Family, *, current: Secret, new: Secret, now: int, origin: Origin
+) -> TokenPair:
+    """Set a new password and end all sessions of the account, in one step; then begin a new one for who asks.
 
-    The session that asks goes on: its holder has just shown to know the password.
+    Theirs is a new one, too: whoever shares it with them does not know the password.
 
     Raises:
         InvalidCredentials: the current password is wrong, or was changed by somebody else meanwhile.
@@ -27,11 +31,11 @@ async def change_password(
         raise InvalidCredentials(_WRONG)
     if text == known:
         raise PasswordUnchanged("The new password is the current one: choose another.")
+    password_hash = await deps.passwords.hash(text)
     done = await deps.store.set_password(
         account.id,
         expected_hash=account.password_hash,
-        password_hash=await deps.passwords.hash(text),
-        keep_sid=family.sid,
+        password_hash=password_hash,
         now=now,
         until_s=REVOCATION_LIFE_S,
     )
@@ -39,6 +43,11 @@ async def change_password(
         raise InvalidCredentials(_WRONG)
     deps.live.revoke(entry.revocation for entry in done.entries)
     deps.log.info("password_changed", account=account.id, sid=family.sid, sessions_ended=len(done.entries))
+    changed = msgspec.structs.replace(account, password_hash=password_hash)
+    pair = await begin_session(deps, changed, now, origin)
+    if pair is None:
+        raise InvalidCredentials(_WRONG)
+    return pair
 
 
 _WRONG = "The current password is wrong."

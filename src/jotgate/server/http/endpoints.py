@@ -121,11 +121,19 @@ async def delete_session(deps: Deps, request: Request) -> Response:
 async def post_password(deps: Deps, request: Request) -> Response:
     """``POST /v1/password``."""
     form = parse_json_body(request, PasswordInput)
-    credential, _ = session_credential(request, form.refresh_token, deps.settings)
+    credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
     now = deps.clock()
     account, family = await session_of(deps, credential, now)
-    await change_password(deps, account, family, current=form.current_password, new=form.new_password, now=now)
-    return _gone(deps, clear=False)
+    pair = await change_password(
+        deps,
+        account,
+        family,
+        current=form.current_password,
+        new=form.new_password,
+        now=now,
+        origin=_origin(request),
+    )
+    return _token_response(deps, pair, in_body=not is_cookie)
 
 
 async def get_account(deps: Deps, request: Request) -> Response:

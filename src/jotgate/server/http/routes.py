@@ -166,9 +166,9 @@ ROUTES: Final = (
         method="POST",
         path="/v1/password",
         handler=endpoints.post_password,
-        summary="Change the password, which ends all other sessions",
-        success=204,
+        summary="Change the password, which ends all sessions and begins a new one",
         input=bodies.PasswordInput,
+        output=bodies.TokenAnswer,
         credential="session",
         problems=(
             *_BODY,

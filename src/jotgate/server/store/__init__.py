@@ -88,11 +88,10 @@ class Store(Protocol):
         *,
         expected_hash: str,
         password_hash: str,
-        keep_sid: str,
         now: int,
         until_s: int,
     ) -> Revoked | None:
-        """Change a password and end all other sessions of the account, in one transaction.
+        """Change a password and end all sessions of the account, in one transaction.
 
         None when the password is not the expected one any more: somebody else has changed it meanwhile.
         """

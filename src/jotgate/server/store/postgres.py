@@ -188,13 +188,12 @@ class PostgresStore:
         *,
         expected_hash: str,
         password_hash: str,
-        keep_sid: str,
         now: int,
         until_s: int,
     ) -> Revoked | None:
         """See `Store.set_password`."""
         change = {"account_id": account_id, "expected_hash": expected_hash, "password_hash": password_hash}
-        target = Target("account", account_id, keep_sid)
+        target = Target("account", account_id)
 
         async def job(connection: Connection) -> Revoked | None:
             if await _fetch_row(connection, self._sql.set_password, change) is None:
@@ -320,7 +319,7 @@ class PostgresStore:
             case "session":
                 ended = await _fetch(connection, self._sql.end_family_by_sid, {"sid": target.id, "now": now})
             case "account":
-                mine = {"account_id": target.id, "keep_sid": target.keep_sid or "", "now": now}
+                mine = {"account_id": target.id, "now": now}
                 ended = await _fetch(connection, self._sql.end_families_of_account, mine)
             case "client" | "all":
                 entries = await self._append(connection, target.kind, [target.id], at=now, until_s=until_s)

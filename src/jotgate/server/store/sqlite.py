@@ -171,7 +171,6 @@ class SqliteStore:
         *,
         expected_hash: str,
         password_hash: str,
-        keep_sid: str,
         now: int,
         until_s: int,
     ) -> Revoked | None:
@@ -181,7 +180,7 @@ class SqliteStore:
             "expected_hash": expected_hash,
             "password_hash": password_hash,
         }
-        target = Target("account", account_id, keep_sid)
+        target = Target("account", account_id)
 
         def job(connection: sqlite3.Connection) -> Revoked | None:
             if connection.execute(self._sql.set_password, change).fetchone() is None:
@@ -305,7 +304,7 @@ class SqliteStore:
             case "session":
                 ended = connection.execute(self._sql.end_family_by_sid, {"sid": target.id, "now": now}).fetchall()
             case "account":
-                mine = {"account_id": target.id, "keep_sid": target.keep_sid or "", "now": now}
+                mine = {"account_id": target.id, "now": now}
                 ended = connection.execute(self._sql.end_families_of_account, mine).fetchall()
             case "client" | "all":
                 entries = self._append(connection, target.kind, [target.id], at=now, until_s=until_s)

@@ -203,9 +203,7 @@ class Statements(Generic[S]):
         )
         self.end_families_of_account = sql(
             update(families)
-            .where(
-                families.c.account_id == bindparam("account_id"), families.c.sid != bindparam("keep_sid"), _STILL_ALIVE
-            )
+            .where(families.c.account_id == bindparam("account_id"), _STILL_ALIVE)
             .values(ended_at=bindparam("now"))
             .returning(families.c.sid)
         )

@@ -90,16 +90,6 @@ async def test_revoking_an_account_ends_its_sessions_but_those_of_nobody_else(
     assert [entry.seq for entry in await store.revocations_after(0)] == [1, 2, 3]
 
 
-async def test_revoking_an_account_can_spare_the_session_that_asks(
-    store: Store, account: Account, new_family: NewFamily
-) -> None:
-    kept, gone = await begin(store, account, new_family, "web", "web")
-    done = await revoke(store, Target("account", account.id, keep_sid=kept.sid), 1_100)
-    assert told(done.entries) == [(1, "session", gone.sid, 1_100, 1_460)]
-    assert [await ended_at(store, family) for family in (kept, gone)] == [None, 1_100]
-    assert isinstance(await present(store, kept, 0, 1_101), Rotated)
-
-
 @pytest.mark.parametrize("kind", ["token", "key"])
 async def test_revoking_a_token_or_a_key_logs_it_and_ends_no_session(
     store: Store, account: Account, new_family: NewFamily, kind: str
