@@ -17,6 +17,7 @@ FORBIDDEN = {
     "jotgate.integrations",
     "jotgate.server",
     "jotgate.testing",
+    "jotgate.throttle",
     "jotgate.verifier",
     "logging",
     "pydantic",
@@ -57,9 +58,18 @@ def test_every_public_name_is_there_and_the_verifier_comes_when_it_is_asked_for(
     assert not {name for name in loaded if name.startswith(("jotgate.server", "starlette", "sqlalchemy"))}
 
 
+def test_limits_need_no_redis_before_they_are_counted_there() -> None:
+    loaded = modules_after("import jotgate.throttle")
+    assert not {name for name in loaded if name.split(".")[0] in {"asyncio", "redis", "starlette", "ssl"}}
+    loaded = modules_after("from jotgate.throttle import RedisStore, FallbackStore")
+    assert {"redis", "jotgate.throttle.fallback"} <= loaded
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     import jotgate
+    import jotgate.throttle
     from jotgate.verifier import Verifier
 
     assert jotgate.Verifier is Verifier
     assert not hasattr(jotgate, "nothing")
+    assert not hasattr(jotgate.throttle, "nothing")

@@ -1,0 +1,27 @@
+"""Whose allowance an address uses. Pure."""
+
+import functools
+import ipaddress
+from typing import Final
+
+UNKNOWN: Final = "unknown"
+"""The allowance that all senders without a readable address share: to have none must not make anybody free."""
+
+
+@functools.lru_cache(maxsize=4096)
+def address_key(text: str | None) -> str:
+    """Return the key for an address: an IPv4 address itself, of IPv6 its /64, which is what one sender commonly has.
+
+    An IPv4 address that is written as IPv6 (`::ffff:192.0.2.1`) is that IPv4 address.
+    """
+    if text is None:
+        return UNKNOWN
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return UNKNOWN
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address), 64), strict=False))
