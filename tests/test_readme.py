@@ -14,12 +14,14 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 import jotgate
+import jotgate.throttle
 from jotgate import KeySet, Revocation
 from jotgate.core.revocations import RevocationList
 from jotgate.integrations.fastapi import Auth
 from jotgate.server import Settings
 from jotgate.server.http.routes import ROUTES
 from jotgate.testing import TestAuth
+from jotgate.throttle import MemoryStore
 from jotgate.verifier import Snapshot
 
 if TYPE_CHECKING:
@@ -80,6 +82,29 @@ def test_the_protected_endpoint_is_short_and_works(monkeypatch: pytest.MonkeyPat
         assert (answer.status_code, answer.json()) == (200, {"customer": "ada"})
         assert client.get("/orders").status_code == 401
         assert client.get("/orders", headers=kit.bearer("ada", scopes=["other"])).status_code == 403
+
+
+def test_the_limits_answer_as_the_readme_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = TestAuth(audience="shop")
+    # The README's store goes by the real time, of which a slow machine would see some pass.
+    monkeypatch.setattr(jotgate.throttle, "MemoryStore", lambda: MemoryStore(clock=kit.clock))
+    app = FastAPI()
+    names: dict[str, Any] = {"app": app, "auth": Auth(kit.verifier), "Depends": Depends}
+    for code in (block for block in blocks("python") if "jotgate.throttle" in block):
+        exec(compile(code, "README.md", "exec"), names)  # noqa: S102 - the README's own code
+    (shown,) = blocks("http")
+    head, body = shown.rstrip().split("\n\n")
+    first, *fields = head.splitlines()
+    with kit.client(app) as client:
+        answers = [client.get("/report", headers=kit.bearer("ada")) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [200] * 4 + [429]
+        assert client.get("/search", headers=kit.bearer("ada")).status_code == 429
+        assert client.get("/search", headers=kit.bearer("bob")).headers["ratelimit"] == '"100/60s";r=99;t=60'
+    assert first == f"HTTP/1.1 {answers[-1].status_code} {answers[-1].reason_phrase}"
+    for field in fields:
+        name, _, value = field.partition(": ")
+        assert answers[-1].headers[name] == value
+    assert answers[-1].text == body
 
 
 class Source:

@@ -1,9 +1,15 @@
-"""Protects any ASGI app as a whole: `app = BearerMiddleware(app, verifier)`. It must not know any framework."""
+"""Protects any ASGI app as a whole: `app = BearerMiddleware(app, verifier)`, and limits what it is asked to do.
 
-from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
+It must not know any framework.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from jotgate.integrations.guard import Guard, Refused, Scope, came_by_subprotocol, check_scopes, selecting
+from jotgate.integrations.throttling import Address, By, Meter, peer_address, told
+from jotgate.throttle.limits import Limit
+from jotgate.throttle.store import Store
 from jotgate.verifier import Verifier
 
 Message = MutableMapping[str, Any]
@@ -63,9 +69,7 @@ class BearerMiddleware:
         try:
             await self._admit(inner)
         except Refused as refused:
-            # Nothing may be sent to a WebSocket's client before its connect message has been taken.
-            if scope["type"] == "http" or (await receive())["type"] == "websocket.connect":
-                await refuse(refused, scope, send)
+            await _refuse_first(refused, scope, receive, send)
             return
         await self._app(inner, receive, selecting_send(send) if came_by_subprotocol(inner) else send)
 
@@ -76,6 +80,68 @@ class BearerMiddleware:
             scope["jotgate.claims"] = scope["state"]["claims"] = None
         else:
             await self._guard.admit(scope, self._scopes)
+
+
+class ThrottleMiddleware:
+    """Counts requests and WebSockets, passes on those within all the limits, and answers the others with 429.
+
+    What passes is answered with `RateLimit-Policy` and `RateLimit`, whatever the app says. Inside `BearerMiddleware`
+    it knows the claims, so that requests can count for their token's subject; around it, it also counts
+    those that will be refused. Put CORS middleware around both.
+
+    Args:
+        app: the ASGI app to protect.
+        store: where requests are counted.
+        *limits: `"100/minute"` and the like, or `Limit`s; all have to agree.
+        by: whose allowance a request uses: `"address"` (IPv6 by its /64), or, where `BearerMiddleware` has found
+            claims, `"subject"`, `"client"` or `"scope"`; or a function of the ASGI scope that says it.
+        address: tells a request's address; `forwarded_address(…)` makes one for an app behind proxies.
+        costs: what a request for a path (`scope["path"]`, compared exactly) costs; 0 is not counted. All others cost 1.
+
+    Raises:
+        InvalidLimit: a limit, or a cost, that could never work.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        store: Store,
+        *limits: str | Limit,
+        by: By = "address",
+        address: Address = peer_address,
+        costs: Mapping[str, int] | None = None,
+    ) -> None:
+        self._app = app
+        self._meter = Meter(store, limits, by=by, address=address)
+        self._costs = dict(costs or {})
+        for cost in self._costs.values():
+            self._meter.check_cost(cost)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        cost = self._costs.get(scope["path"], 1) if scope["type"] in ("http", "websocket") else 0
+        if cost == 0:
+            await self._app(scope, receive, send)
+            return
+        try:
+            decision = await self._meter.admit(scope, cost)
+        except Refused as refused:
+            await _refuse_first(refused, scope, receive, send)
+            return
+        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told(decision).items()]
+
+        async def telling_send(message: Message) -> None:
+            if message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
+                message = {**message, "headers": [*message.get("headers", ()), *fields]}
+            await send(message)
+
+        await self._app(scope, receive, telling_send)
+
+
+async def _refuse_first(refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:
+    # Nothing may be sent to a WebSocket's client before its connect message has been taken.
+    if scope["type"] == "http" or (await receive())["type"] == "websocket.connect":
+        await refuse(refused, scope, send)
 
 
 def selecting_send(send: Send) -> Send:

@@ -1,4 +1,6 @@
-"""Protects FastAPI routes: `claims: Claims = Depends(auth.require("orders:read"))`. Nothing else has to be set up.
+"""Protects FastAPI routes: `claims: Claims = Depends(auth.require("orders:read"))`, and limits them: `throttle("5/s")`.
+
+Nothing else has to be set up.
 
 >>> from fastapi import Depends, FastAPI
 >>> from jotgate import Claims
@@ -16,6 +18,16 @@
 (403, 'insufficient_scope')
 >>> app.openapi()["paths"]["/orders"]["get"]["security"]
 [{'bearer': []}]
+
+>>> from jotgate.throttle import MemoryStore
+>>> throttle = Throttle(MemoryStore(), auth=auth)
+>>> @app.get("/search", dependencies=[Depends(throttle("100/minute", cost=60))])
+... def search() -> str:
+...     return "found"
+>>> [client.get("/search", headers=kit.bearer("alice")).status_code for _ in range(2)]
+[200, 429]
+>>> client.get("/search", headers=kit.bearer("bob")).headers["ratelimit"]
+'"100/60s";r=40;t=24'
 """
 
 from collections.abc import Sequence
@@ -28,11 +40,14 @@ from starlette.requests import HTTPConnection
 
 from jotgate.core.claims import Claims
 from jotgate.integrations import starlette
-from jotgate.integrations.guard import check_scopes
-from jotgate.integrations.starlette import AuthRefused
+from jotgate.integrations.guard import Refused, check_scopes
+from jotgate.integrations.starlette import AuthRefused, Refusal, answering
+from jotgate.integrations.throttling import Address, By, Meter, peer_address, told
+from jotgate.throttle.limits import Limit
+from jotgate.throttle.store import Store
 from jotgate.verifier import Verifier
 
-__all__ = ["Auth", "AuthRefused"]
+__all__ = ["Auth", "AuthRefused", "Throttle", "ThrottleRefused"]
 
 
 class Auth:
@@ -132,3 +147,76 @@ class StreamCookie(_Dependency):
         claims = await self._auth.claims(request, *self._scopes)
         self._auth.set_stream_cookie(request, response)
         return claims
+
+
+class ThrottleRefused(Refusal):
+    """A request beyond a limit (429), or one that came while limits could not be checked (503)."""
+
+
+class Throttle:
+    """One API's limits, made once; called, it makes dependencies for HTTP and WebSocket routes alike.
+
+    Args:
+        store: where requests are counted.
+        auth: checks the token, if there is one, before the request is counted for its holder; a bad token is refused.
+            Not needed where `BearerMiddleware` has done so, or where nothing is counted by tokens.
+        by: whose allowance a request uses: its token's `"subject"`, `"client"` or `"scope"` (all tokens with exactly
+            the same scopes together), its `"address"` (IPv6 by its /64), or what a function of the ASGI scope says.
+            Requests without a token count for their address.
+        address: tells a request's address; `forwarded_address(…)` makes one for an app behind proxies.
+    """
+
+    def __init__(
+        self, store: Store, *, auth: Auth | None = None, by: By = "subject", address: Address = peer_address
+    ) -> None:
+        self._store = store
+        self._optional = None if auth is None else auth.optional()
+        self._by = by
+        self._address = address
+
+    def __call__(self, *limits: str | Limit, cost: int = 1, by: By | None = None) -> "Throttled":
+        """Make a dependency that lets a request pass only within all these limits, and counts it.
+
+        Limits of one name share their allowance, and texts that say the same have one name: `throttle("100/minute")`
+        on two routes is one hundred for both, of which each route's requests take their `cost`. A limit of its own has
+        a name of its own: `throttle(parse_limit("100/minute", name="search"))`. Equal calls make equal dependencies,
+        which count a request once, and can be overridden in tests.
+
+        Raises:
+            InvalidLimit: a limit, or a cost, that could never work.
+        """
+        by = self._by if by is None else by
+        return Throttled(Meter(self._store, limits, by=by, address=self._address), self._optional, by, cost)
+
+
+class Throttled:
+    """See `Throttle.__call__`."""
+
+    def __init__(self, meter: Meter, optional: Optional | None, by: By, cost: int) -> None:
+        meter.check_cost(cost)
+        self._meter = meter
+        self._optional = optional
+        self._by = by
+        self._cost = cost
+
+    async def __call__(self, connection: HTTPConnection, response: Response) -> None:
+        if self._by in ("subject", "client", "scope"):
+            if self._optional is not None:
+                await self._optional(connection)
+            elif "jotgate.claims" not in connection.scope:
+                raise RuntimeError("To count by tokens, give Throttle(auth=…) your Auth, or use BearerMiddleware.")
+        try:
+            decision = await self._meter.admit(connection.scope, self._cost)
+        except Refused as refused:
+            raise answering(connection, ThrottleRefused(refused)) from refused.__cause__
+        for name, value in told(decision).items():
+            response.headers.append(name, value)
+
+    def _identity(self) -> tuple[object, ...]:
+        return (self._meter, self._optional, self._by, self._cost)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Throttled) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())

@@ -235,9 +235,9 @@ class Guard:
             confidential = resolve_sender(
                 peer,
                 scheme,
-                forwarded=_texts(scope, b"forwarded"),
-                forwarded_for=_texts(scope, b"x-forwarded-for"),
-                forwarded_proto=_texts(scope, b"x-forwarded-proto"),
+                forwarded=texts(scope, b"forwarded"),
+                forwarded_for=texts(scope, b"x-forwarded-for"),
+                forwarded_proto=texts(scope, b"x-forwarded-proto"),
                 proxies=self._proxies,
             ).confidential
         else:
@@ -310,7 +310,8 @@ def _values(scope: Scope, name: bytes) -> list[bytes]:
     return [value for key, value in scope["headers"] if key.lower() == name]
 
 
-def _texts(scope: Scope, name: bytes) -> list[str]:
+def texts(scope: Scope, name: bytes) -> list[str]:
+    """Return the values of a header's lines, in order."""
     return [value.decode("latin-1") for value in _values(scope, name)]
 
 

@@ -37,15 +37,19 @@ from jotgate.verifier import Verifier
 _P = ParamSpec("_P")
 
 
-class AuthRefused(HTTPException):
-    """A request that may not pass. Answered as problem+json (RFC 9457) with the challenge of RFC 6750.
+class Refusal(HTTPException):
+    """A request that may not pass, answered as problem+json (RFC 9457).
 
-    An app that wants another body registers an exception handler for this class; `headers` are then still due.
+    An app that wants another body registers an exception handler for the class; `headers` are then still due.
     """
 
     def __init__(self, refused: Refused) -> None:
         super().__init__(refused.status, refused.detail, headers=refused.headers)
         self.refused = refused
+
+
+class AuthRefused(Refusal):
+    """It lacks a token that is good for this; the answer has the challenge of RFC 6750."""
 
 
 class Auth:
@@ -99,7 +103,7 @@ class Auth:
         try:
             claims = await self._guard.admit(connection.scope, scopes, stream=stream)
         except Refused as refused:
-            raise _answering(connection, refused) from refused.__cause__
+            raise answering(connection, AuthRefused(refused)) from refused.__cause__
         _select_subprotocol(connection)
         return claims
 
@@ -108,7 +112,7 @@ class Auth:
         try:
             claims = await self._guard.admit_any(connection.scope, stream=stream)
         except Refused as refused:
-            raise _answering(connection, refused) from refused.__cause__
+            raise answering(connection, AuthRefused(refused)) from refused.__cause__
         _select_subprotocol(connection)
         return claims
 
@@ -127,14 +131,14 @@ class Auth:
         try:
             cookie = self._guard.stream_cookie(request.scope)
         except Refused as refused:
-            raise _answering(request, refused) from None
+            raise answering(request, AuthRefused(refused)) from None
         response.headers.append("set-cookie", cookie)
         response.headers["cache-control"] = "no-store"
 
 
 async def answer_refused(connection: HTTPConnection, refusal: Exception) -> Response | None:
-    """Answer an AuthRefused: the exception handler that `Auth` brings along."""
-    if not isinstance(refusal, AuthRefused):
+    """Answer a Refusal: the exception handler that `answering` brings along."""
+    if not isinstance(refusal, Refusal):
         raise refusal
     refused = refusal.refused
     if not isinstance(connection, WebSocket):
@@ -148,7 +152,7 @@ async def answer_refused(connection: HTTPConnection, refusal: Exception) -> Resp
     return None
 
 
-def _answering(connection: HTTPConnection, refused: Refused) -> AuthRefused:
+def answering(connection: HTTPConnection, refusal: Refusal) -> Refusal:
     """Return the exception to raise, sure to be answered as it should be.
 
     Starlette and FastAPI look a handler up when the exception arrives, in what their exception middleware left in the
@@ -157,8 +161,8 @@ def _answering(connection: HTTPConnection, refused: Refused) -> AuthRefused:
     """
     handlers = connection.scope.get("starlette.exception_handlers")
     if handlers:
-        handlers[0].setdefault(AuthRefused, answer_refused)
-    return AuthRefused(refused)
+        handlers[0].setdefault(type(refusal), answer_refused)
+    return refusal
 
 
 def _select_subprotocol(connection: HTTPConnection) -> None:
