@@ -1,6 +1,7 @@
 """Redis as a store: one round trip, nothing that tells who somebody is, and never more than the limit together."""
 
 import asyncio
+import contextlib
 import struct
 import subprocess
 import sys
@@ -174,7 +175,7 @@ async def test_no_redis_or_the_wrong_password_is_a_store_that_is_unavailable(
 
 
 async def test_a_redis_that_is_silent_is_not_waited_for(own_redis: RedisServer) -> None:
-    store = RedisStore(own_redis.url, timeout_s=0.2)
+    store = RedisStore(own_redis.url, timeout_s=0.2, max_connections=1)
     for _ in range(50):  # on a busy machine the first connection may take longer than that
         try:
             await store.ping()
@@ -187,6 +188,21 @@ async def test_a_redis_that_is_silent_is_not_waited_for(own_redis: RedisServer) 
     with pytest.raises(StoreUnavailable):
         await store.take([ADA])
     assert 0.19 <= time.monotonic() - began < 3
+    began = time.monotonic()
+    many = await asyncio.gather(*(store.take([ADA]) for _ in range(30)), return_exceptions=True)
+    assert all(isinstance(outcome, StoreUnavailable) for outcome in many)
+    assert time.monotonic() - began < 3, "nor is one after the other waited for, where there is one connection"
+    await store.aclose()
+
+
+async def test_after_a_restart_of_redis_one_call_fails_and_no_more(own_redis: RedisServer) -> None:
+    """Though many connections lie ready that have ended."""
+    store = RedisStore(own_redis.url, timeout_s=30)
+    await asyncio.gather(*(store.take([Charge(HUNDRED, "ada")]) for _ in range(50)))
+    own_redis.restart()
+    with contextlib.suppress(StoreUnavailable):
+        await store.take([ADA])
+    await asyncio.gather(*(store.take([Charge(HUNDRED, "ada")]) for _ in range(50)))
     await store.aclose()
 
 
