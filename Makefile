@@ -5,7 +5,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml README.md LICENSE $(shell find src examples -type f -not -name '*.pyc' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format soak coverage mutants bench-sessions bench-start bench-tokens bench-revocation bench-rotation bench-kid-flood pins clean
+.PHONY: help install demo test lint format soak coverage mutants bench-limiter bench-sessions bench-start bench-tokens bench-revocation bench-rotation bench-kid-flood pins clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ mutants: .venv/wheel ## break the core in each small way and see a test fail (ON
 
 bench-tokens: .venv/wheel ## sign and verify, beside other libraries and the bare primitives
 	$(BIN)/python -m bench.tokens
+
+bench-limiter: .venv/wheel .venv/services ## what a decision of the limiter costs, beside other libraries; a flood of keys
+	$(BIN)/python -m bench.front_limiter
 
 bench-sessions: .venv/wheel ## logins, refreshes and protected GETs a second, beside other servers
 	$(BIN)/python -m bench.sessions
