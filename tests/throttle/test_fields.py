@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jotgate.throttle import Charge, Decision, Limit, limit_field, parse_limit, policy_field, problem, retry_after_field
+from jotgate.throttle import (
+    Charge,
+    Decision,
+    Limit,
+    header_fields,
+    limit_field,
+    parse_limit,
+    policy_field,
+    problem,
+    retry_after_field,
+)
 from jotgate.throttle.decisions import decide
 
 PRINTABLE = st.characters(min_codepoint=0x20, max_codepoint=0x7E, exclude_characters='"\\')
@@ -48,6 +58,18 @@ def test_how_somebody_stands_is_told_as_the_draft_shows_it() -> None:
     assert limit_field(decided((LOGIN, 1, 0))) == '"login";r=4;t=48'
     assert limit_field(decided((LOGIN, 1, 4))) == '"login";r=0;t=12'
     assert limit_field(decided((PER_MINUTE, 1, 49), (PER_DAY, 1, 0))) == '"minutely";r=50;t=30, "daily";r=999;t=86314'
+
+
+def test_all_fields_of_an_answer() -> None:
+    assert header_fields(decided((LOGIN, 1, 0))) == {
+        "ratelimit-policy": '"login";q=5;w=60',
+        "ratelimit": '"login";r=4;t=48',
+    }
+    assert header_fields(decided((LOGIN, 1, 5), (PER_DAY, 1, 0))) == {
+        "ratelimit-policy": '"login";q=5;w=60, "daily";q=1000;w=86400',
+        "ratelimit": '"login";r=0;t=12',
+        "retry-after": "12",
+    }
 
 
 def test_a_refusal_names_the_limits_that_refused_and_when_to_come_back() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMap
 from typing import Any
 
 from jotgate.integrations.guard import Guard, Refused, Scope, came_by_subprotocol, check_scopes, selecting
-from jotgate.integrations.throttling import Address, By, Meter, peer_address, told
+from jotgate.integrations.throttling import Address, By, Meter, peer_address
+from jotgate.throttle.fields import header_fields
 from jotgate.throttle.limits import Limit
 from jotgate.throttle.store import Store
 from jotgate.verifier import Verifier
@@ -128,7 +129,7 @@ class ThrottleMiddleware:
         except Refused as refused:
             await _refuse_first(refused, scope, receive, send)
             return
-        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told(decision).items()]
+        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in header_fields(decision).items()]
 
         async def telling_send(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):

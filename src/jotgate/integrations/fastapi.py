@@ -42,7 +42,8 @@ from jotgate.core.claims import Claims
 from jotgate.integrations import starlette
 from jotgate.integrations.guard import Refused, check_scopes
 from jotgate.integrations.starlette import AuthRefused, Refusal, answering
-from jotgate.integrations.throttling import Address, By, Meter, peer_address, told
+from jotgate.integrations.throttling import Address, By, Meter, peer_address
+from jotgate.throttle.fields import header_fields
 from jotgate.throttle.limits import Limit
 from jotgate.throttle.store import Store
 from jotgate.verifier import Verifier
@@ -209,7 +210,7 @@ class Throttled:
             decision = await self._meter.admit(connection.scope, self._cost)
         except Refused as refused:
             raise answering(connection, ThrottleRefused(refused)) from refused.__cause__
-        for name, value in told(decision).items():
+        for name, value in header_fields(decision).items():
             response.headers.append(name, value)
 
     def _identity(self) -> tuple[object, ...]:

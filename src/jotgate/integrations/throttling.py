@@ -3,7 +3,7 @@
 It must not know any framework. A refusal tells limits and times, and never whose allowance it was.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -13,7 +13,7 @@ from jotgate.core.forwarded import TrustedProxies, resolve_sender
 from jotgate.integrations.guard import Refused, Scope, texts
 from jotgate.throttle.addresses import address_key
 from jotgate.throttle.decisions import Decision
-from jotgate.throttle.fields import limit_field, policy_field, problem, retry_after_field
+from jotgate.throttle.fields import header_fields, problem
 from jotgate.throttle.limits import Charge, InvalidLimit, Limit, check_charges, parse_limit
 from jotgate.throttle.store import Store, StoreUnavailable
 
@@ -70,11 +70,7 @@ class Throttled(Refused):
     @property
     def headers(self) -> dict[str, str]:
         """What the answer needs besides its body."""
-        return {
-            **super().headers,
-            "retry-after": retry_after_field(self.decision),
-            **told(self.decision),
-        }
+        return super().headers | header_fields(self.decision)
 
     @property
     def body(self) -> bytes:
@@ -155,11 +151,3 @@ class Meter:
         if self._by == "client" and claims.client_id is not None:
             return f"client {claims.issuer} {claims.client_id}"
         return f"subject {claims.issuer} {claims.subject}"
-
-
-def told(decision: Decision) -> Mapping[str, str]:
-    """Return the fields that tell of limits, for any answer to a request that was counted."""
-    return {
-        "ratelimit-policy": policy_field(standing.limit for standing in decision.standings),
-        "ratelimit": limit_field(decision),
-    }

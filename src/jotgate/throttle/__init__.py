@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from jotgate.throttle.addresses import address_key
 from jotgate.throttle.decisions import Decision, Standing
-from jotgate.throttle.fields import limit_field, policy_field, problem, retry_after_field
+from jotgate.throttle.fields import header_fields, limit_field, policy_field, problem, retry_after_field
 from jotgate.throttle.limits import Charge, InvalidLimit, Limit, parse_limit
 from jotgate.throttle.memory import MemoryStore
 from jotgate.throttle.store import Store, StoreUnavailable
@@ -35,6 +35,7 @@ __all__ = [
     "Store",
     "StoreUnavailable",
     "address_key",
+    "header_fields",
     "limit_field",
     "parse_limit",
     "policy_field",

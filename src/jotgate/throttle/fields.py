@@ -44,6 +44,17 @@ def retry_after_field(decision: Decision) -> str:
     return str(max(1, math.ceil(decision.retry_after_s)))
 
 
+def header_fields(decision: Decision) -> dict[str, str]:
+    """Return all fields for the answer to a request that was counted, by lower-case names."""
+    fields = {
+        "ratelimit-policy": policy_field(standing.limit for standing in decision.standings),
+        "ratelimit": limit_field(decision),
+    }
+    if not decision.allowed:
+        fields["retry-after"] = retry_after_field(decision)
+    return fields
+
+
 def problem(decision: Decision) -> dict[str, Any]:
     """Return the problem document (RFC 9457) for a refusal, to be sent with 429 as `application/problem+json`."""
     wait_s = int(retry_after_field(decision))
