@@ -113,7 +113,7 @@ async def test_shared_again_once_redis_is_back(own_redis: RedisServer, store: Fa
 
 
 async def test_a_dead_redis_delays_one_request_and_no_other(own_redis: RedisServer, told: Told) -> None:
-    shared = RedisStore(own_redis.url, timeout_s=0.5)
+    shared = RedisStore(own_redis.url, timeout_s=2)
     store = FallbackStore(shared, on_change=told, ask_again_s=0.05)
     await wait_until_it_answers(shared)
     assert (await store.take([ADA])).allowed
@@ -122,13 +122,13 @@ async def test_a_dead_redis_delays_one_request_and_no_other(own_redis: RedisServ
     began = time.monotonic()
     assert (await store.take([ADA])).allowed
     first_s = time.monotonic() - began
-    assert 0.45 <= first_s < 5
+    assert 1.9 <= first_s < 10
     assert told.events == ["local"]
     began = time.monotonic()
     for number in range(2_000):
         assert (await store.take([Charge(FIVE, str(number))])).allowed
         await asyncio.sleep(0)
-    assert time.monotonic() - began < 2_000 * 0.5 / 20, "they do not wait, though Redis is being asked meanwhile"
+    assert time.monotonic() - began < 2_000 * 2 / 100, "they do not wait, though Redis is being asked meanwhile"
     assert store.counting == "local"
     await store.aclose()
 
