@@ -1,7 +1,9 @@
 """Limits of one's own API: for whom a request counts, what a refusal looks like, and what answers tell."""
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 import pytest
@@ -19,8 +21,9 @@ from jotgate.integrations.fastapi import Auth, Throttle, ThrottleRefused
 from jotgate.integrations.guard import Scope
 from jotgate.integrations.throttling import Meter, forwarded_address, peer_address
 from jotgate.testing import TestAuth
-from jotgate.throttle import InvalidLimit, MemoryStore, parse_limit
+from jotgate.throttle import FallbackStore, InvalidLimit, MemoryStore, parse_limit
 from jotgate.throttle.redis_store import RedisStore
+from tests.services import RedisServer
 
 
 def check_throttled(answer: Answer, wait_s: int, *policies: str) -> None:
@@ -305,6 +308,38 @@ def test_a_store_that_does_not_answer_refuses(kit: TestAuth) -> None:
     assert (answer.status_code, answer.json()["code"]) == (503, "limit_store_unavailable")
     assert answer.headers["retry-after"] == "1"
     assert "127.0.0.1" not in answer.text
+
+
+def test_redis_stops_and_comes_back_and_no_request_fails(kit: TestAuth, own_redis: RedisServer) -> None:
+    told: list[str] = []
+    store = FallbackStore(
+        RedisStore(own_redis.url, timeout_s=5), on_change=lambda counting, _: told.append(counting), ask_again_s=0.05
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await store.aclose()
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/", dependencies=[Depends(Throttle(store, by="address")("1000/day"))])
+    def root() -> str:
+        return "root"
+
+    with kit.client(app) as client:
+        assert statuses(client, "/", 20) == [200] * 20
+        own_redis.stop()
+        assert statuses(client, "/", 20) == [200] * 20
+        assert told == ["local"]
+        assert client.get("/").headers["ratelimit"].startswith('"1000/86400s";r=959;'), "what Redis counted, counts"
+        own_redis.start()
+        deadline = time.monotonic() + 30
+        while told != ["local", "shared"]:
+            assert time.monotonic() < deadline
+            assert statuses(client, "/", 1) == [200]
+        assert statuses(client, "/", 20) == [200] * 20
+        assert told == ["local", "shared"]
 
 
 def scope_of(peer: str | None, **headers: str) -> Scope:
