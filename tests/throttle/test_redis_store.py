@@ -215,6 +215,19 @@ async def test_more_calls_than_connections_wait_for_one(own_redis: RedisServer, 
     await store.aclose()
 
 
+async def test_a_call_that_is_cancelled_ends_so(redis_server: RedisServer, make_redis_store: MakeRedisStore) -> None:
+    """Whatever the driver is in the middle of: else a task that goes on asking could not be ended."""
+    store = make_redis_store(redis_server.url)
+    for turns in range(40):
+        calls = [asyncio.create_task(store.take([Charge(EVERYBODY, "ada")])) for _ in range(4)]
+        for _ in range(turns % 10):
+            await asyncio.sleep(0)
+        cancelled = [call for call in calls if call.cancel()]
+        await asyncio.wait(calls)
+        assert [call for call in cancelled if not call.cancelled()] == []
+    assert (await store.take([ADA])).allowed
+
+
 def test_each_event_loop_has_connections_of_its_own(redis_server: RedisServer) -> None:
     store = RedisStore(redis_server.url, timeout_s=30, prefix=f"{token_hex(8)}:")
 

@@ -142,10 +142,15 @@ class RedisStore:
             text = f"{limit.name}\n{charge.key}".encode("utf-8", "surrogatepass")  # a name has no line end in it
             keys.append(self._prefix + blake2b(text, digest_size=16).hexdigest().encode())
             arguments += (limit.quota, limit.window_s * 1_000_000, limit.burst, charge.cost)
+        task = asyncio.current_task()
+        cancelled_before = task.cancelling() if task else 0
         try:
             return await self._ask(Redis.evalsha, _SHA, keys, arguments)
         except NoScriptError:  # Redis was restarted, or this is its first time: it keeps the whole text from now on
             return await self._ask(Redis.eval, SCRIPT, keys, arguments)
+        finally:
+            if task and task.cancelling() > cancelled_before:
+                raise asyncio.CancelledError  # the driver may have finished what it had begun, and forgotten this
 
     async def _ask(
         self, how: Callable[..., Any], script: str, keys: Sequence[bytes], arguments: Sequence[bytes | int]
