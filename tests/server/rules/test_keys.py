@@ -289,6 +289,20 @@ def test_a_key_from_elsewhere_signs_next_and_waits_like_any_other(story: Story) 
     assert story.one(Standing.ACTIVE).kid == "theirs"
 
 
+def test_a_key_from_elsewhere_waits_as_long_as_was_announced_by_whoever_made_the_others(story: Story) -> None:
+    patience_s = 4 * SCHEDULE.publish_ahead_s
+    story.keys = [msgspec.structs.replace(key, ahead_s=patience_s) for key in story.keys]
+    story.now += patience_s + 1
+    story.take(bring(story.keys, msgspec.structs.replace(story.spare("ES256"), kid="theirs", thumbprint="theirs")))
+    story.now += patience_s
+    story.rotate()
+    assert story.one(Standing.ACTIVE).kid != "theirs"
+    story.now += 1
+    story.turn()
+    story.rotate()
+    assert story.one(Standing.ACTIVE).kid == "theirs"
+
+
 def test_of_next_keys_that_verifiers_know_two_are_enough(story: Story) -> None:
     oldest = story.next[0]
     story.now += 1

@@ -221,6 +221,8 @@ def revoke(keys: Sequence[SealedKey], kid: str, *, now: int, schedule: Schedule,
 def bring(keys: Sequence[SealedKey], key: SealedKey) -> KeyChange:
     """Take a key that was made elsewhere as the newest next one, which signs first when it is mature.
 
+    It waits as long as the longest of the present ones, who knows with which settings this is called.
+
     Raises:
         AlgorithmNotUsed: it is of another algorithm than the wanted one.
     """
@@ -231,7 +233,8 @@ def bring(keys: Sequence[SealedKey], key: SealedKey) -> KeyChange:
             f"Access tokens are to be signed with {wanted} here, not with {key.algorithm}: start the servers with "
             f"JOTGATE_SIGNING_ALGORITHM={key.algorithm} first, then bring the key in."
         )
-    draft.make(key)
+    ahead_s = max((known.ahead_s for known in keys if is_published(known)), default=0)
+    draft.make(msgspec.structs.replace(key, ahead_s=max(key.ahead_s, ahead_s)))
     return draft.change()
 
 
