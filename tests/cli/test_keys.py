@@ -89,6 +89,18 @@ def test_revoking_a_key_can_log_out_everybody(jotgate: Jotgate, server: RunningS
         until(lambda: client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]}).status_code == 401)
 
 
+def test_several_keys_are_revoked_together(jotgate: Jotgate, server: RunningServer) -> None:
+    folder = ["--data", str(server.data_dir)]
+    with server.client() as client:
+        before = published(client)
+        revoked = jotgate("keys", "revoke", *before, before[0], "--json", *folder)
+        told = [each["kid"] for each in json.loads(revoked.out) if each["event"] == "key_revoked"]
+        assert told == before
+        until(lambda: len(published(client)) == 3 and not set(published(client)) & set(before))
+        sign_up(client, EMAIL)
+        log_in(client, EMAIL)
+
+
 def test_a_mac_key_is_not_revoked_unless_sessions_may_end(jotgate: Jotgate, server: RunningServer) -> None:
     folder = ["--data", str(server.data_dir)]
     told = json.loads(jotgate("keys", "list", "--json", *folder).out)

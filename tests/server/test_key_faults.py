@@ -26,7 +26,7 @@ from jotgate.core.jwk import Key
 from jotgate.core.revocations import Revocation
 from jotgate.server import Settings, create_app
 from jotgate.server.feed import Feed, Position
-from jotgate.server.keys import PURPOSES, KeyRing, ServerKeys
+from jotgate.server.keys import PURPOSES, KeyRing, Purpose, ServerKeys
 from jotgate.server.log import get_log
 from jotgate.server.records import SealedKey, Target
 from jotgate.server.refusals import Busy
@@ -167,15 +167,19 @@ def test_a_process_with_a_master_key_of_before_makes_no_key(ring_of: RingOf, rin
         stale.keys.load()
 
 
-def test_a_broken_row_is_got_rid_of_by_revoking_it(ring_of: RingOf) -> None:
+@pytest.mark.parametrize("purposes", [("access",), PURPOSES])
+def test_broken_rows_are_got_rid_of_by_revoking_them(ring_of: RingOf, purposes: tuple[Purpose, ...]) -> None:
     ring_of()
     ring = ring_of(opening=False)
-    [kid, _] = [row.kid for row in ring.keys.rows() if row.purpose == "access" and standing(row) is Standing.NEXT]
-    ring.write(msgspec.structs.replace(ring.row(kid), sealed=b"\x01" + bytes(60)))
-    with pytest.raises(SettingsError, match=f"does not open the access key {kid}"):
-        ring.keys.load()
-    ring.keys.load(besides=kid)
-    ring.keys.revoke(kid)
+    nexts = [row for row in ring.keys.rows() if row.purpose in purposes and standing(row) is Standing.NEXT]
+    kids = [row.kid for row in nexts]
+    ring.write(*(msgspec.structs.replace(row, sealed=b"\x01" + bytes(60)) for row in nexts))
+    for besides in ((), kids[:1]):
+        with pytest.raises(SettingsError, match="does not open the access key"):
+            ring.keys.load(besides=besides)
+    ring.keys.load(besides=kids)
+    for kid in kids:
+        ring.keys.revoke(kid)
     ring.keys.load()
 
 

@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,18 +255,18 @@ def rotate_key(data: Path | None, purpose: Purpose, *, issuer: str | None, as_js
     _tell_change(change, as_json=as_json)
 
 
-def revoke_key(
-    data: Path | None, kid: str, *, end_sessions: bool, issuer: str | None, confirmed: bool, as_json: bool
+def revoke_keys(
+    data: Path | None, kids: Sequence[str], *, end_sessions: bool, issuer: str | None, confirmed: bool, as_json: bool
 ) -> None:
-    """Have nothing believed any more that a key has signed; with `end_sessions` people have to log in again.
+    """Have nothing believed any more that these keys have signed; with `end_sessions` people have to log in again.
 
     Raises:
-        NoSuchKey: there is none that is in use.
+        NoSuchKey: one of them is none that is in use. Those that are named before it are revoked.
         NotConfirmedError: the person at the terminal thought better of it, or did not say that sessions may end.
     """
-    with _ring(data, issuer, besides=kid) as (ring, store):
-        purpose = ring.purpose_of(kid)
-        if purpose == "refresh" and not end_sessions:
+    with _ring(data, issuer, besides=kids) as (ring, store):
+        purposes = {ring.purpose_of(kid) for kid in kids}  # of all, so that nothing is done if one is unknown
+        if "refresh" in purposes and not end_sessions:
             raise NotConfirmedError(
                 "this key authenticates refresh tokens, and whoever holds one of its tokens will have to log in again: "
                 "say --end-sessions"
@@ -275,8 +275,9 @@ def revoke_key(
             _confirm("This logs out everybody.")
         if end_sessions:  # first: whoever is told that it failed can do both again
             asyncio.run(store.revoke(Target("all"), clock=lambda: int(time.time()), until_s=REVOCATION_LIFE_S))
-        change = ring.revoke(kid)
-    _tell_change(change, as_json=as_json)
+        # One after the other, each with the others left aside: a key that is broken does not keep another from going.
+        events = [event for kid in dict.fromkeys(kids) for event in ring.revoke(kid).events]
+    _tell_change(KeyChange(events=tuple(events)), as_json=as_json)
 
 
 def import_key(data: Path | None, file: Path, *, algorithm: str | None, issuer: str | None, as_json: bool) -> None:
@@ -374,10 +375,10 @@ def _tell_change(change: KeyChange, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _ring(data: Path | None, issuer: str | None, *, besides: str | None = None) -> Iterator[tuple[KeyRing, Store]]:
+def _ring(data: Path | None, issuer: str | None, *, besides: Collection[str] = ()) -> Iterator[tuple[KeyRing, Store]]:
     """The keys of one issuer: the one that is named, or the only one in the database.
 
-    All of them can be used, `besides` the one of this `kid`.
+    All of them can be used, `besides` those of these `kid`s.
     """
     settings = _settings(data)
     with _store(settings) as store:

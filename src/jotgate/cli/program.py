@@ -332,8 +332,8 @@ def rotate_key(
 
 
 @keys.command("revoke", epilog=_EXIT_CODES, context_settings=_KID_FIRST)
-def revoke_key(
-    kid: Annotated[str, typer.Argument(metavar="KID", help="As `keys list` names it.", show_default=False)],
+def revoke_keys(
+    kids: Annotated[list[str], typer.Argument(metavar="KID…", help="As `keys list` names it.", show_default=False)],
     end_sessions: Annotated[
         bool, typer.Option("--end-sessions", help="Log out everybody, too; else people get new tokens by themselves.")
     ] = False,
@@ -344,11 +344,12 @@ def revoke_key(
 ) -> None:
     """Revoke a key that may be in other hands: everything it signed is refused everywhere within a second.
 
-    The next key signs at once. People keep their sessions: their next refresh brings a token under that key.
+    The next key signs at once. People keep their sessions: their next refresh brings a token under that key. Several
+    keys that cannot be opened any more have to be named together.
     """
-    from jotgate.cli.administration import revoke_key
+    from jotgate.cli.administration import revoke_keys
 
-    revoke_key(data, kid, end_sessions=end_sessions, issuer=issuer, confirmed=yes, as_json=as_json)
+    revoke_keys(data, kids, end_sessions=end_sessions, issuer=issuer, confirmed=yes, as_json=as_json)
 
 
 @keys.command("import", epilog=_EXIT_CODES)

@@ -6,7 +6,7 @@ say so block.
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -160,11 +160,11 @@ class KeyRing:
                 reason="who can verify such a token can also make one: only this server does, and publishes no key",
             )
 
-    def load(self, *, besides: str | None = None) -> None:
+    def load(self, *, besides: Collection[str] = ()) -> None:
         """Read the keys for somebody who is about to change them, or to start with them. Blocks.
 
         Args:
-            besides: the `kid` of one that need not be usable: it is about to be revoked.
+            besides: the `kid`s of those that need not be usable: they are about to be revoked.
 
         Raises:
             SettingsError: there is none that signs, or one that cannot be used here: a new key beside it would be
@@ -198,7 +198,7 @@ class KeyRing:
                 self._read(strict=False)
             return not self._closed
 
-    def _read(self, *, strict: bool, besides: str | None = None) -> list[str]:
+    def _read(self, *, strict: bool, besides: Collection[str] = ()) -> list[str]:
         """Take over what the database holds, without what was ever revoked; returns the `kid`s that are back of that.
 
         To be called under the lock, so that listeners hear of changes in their order.
@@ -206,7 +206,7 @@ class KeyRing:
         rows = self.rows()
         self._revoked |= {row.kid for row in rows if standing(row) is Standing.REVOKED}
         back = [row.kid for row in rows if row.kid in self._revoked and is_published(row)]
-        usable = [row for row in rows if row.kid not in (besides, *back)]
+        usable = [row for row in rows if row.kid not in (*besides, *back)]
         self._open_rows(usable, strict=strict)
         self._rows = rows
         self._now = now = self._picture(usable)
