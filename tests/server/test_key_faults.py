@@ -352,6 +352,31 @@ def test_a_clock_that_jumps_and_is_put_right_changes_nothing_and_is_told(
     assert [each["event"] for each in events(caplog)].count("clock_jumped") == 1
 
 
+def test_a_replica_that_starts_with_a_clock_that_is_behind_costs_the_others_no_key(ring_of: RingOf) -> None:
+    ring = ring_of()
+    ring.clock.now += AHEAD_S + 1
+    ring.keys.rotate("access")  # the key that is retired now has signed tokens for an hour
+    before = ring.keys.rows()
+    late = ring_of(opening=False)
+    late.clock.now = ring.clock.now - 3 * DAY_S
+    late.keys.open()
+    ring.keys.reload()
+    assert not ring.keys.turn()
+    assert ring.keys.rows() == before
+
+
+def test_times_that_are_days_ahead_are_put_right_by_who_has_run_for_an_hour(ring_of: RingOf) -> None:
+    ahead = ring_of(opening=False)
+    ahead.clock.now += 400 * DAY_S
+    ahead.keys.open()
+    ring = ring_of()
+    assert not ring.keys.turn()
+    ring.clock.now += 3_720
+    assert ring.keys.may_turn()
+    assert ring.keys.turn()
+    assert all(row.created_at <= ring.clock.now for row in ring.keys.rows())
+
+
 def test_erased_keys_are_in_no_file_of_the_database(ring: Ring, tmp_path: Path) -> None:
     sealed = [ring.row(ring.active(purpose)).sealed for purpose in PURPOSES]
     assert all(any(each in path.read_bytes() for path in tmp_path.glob("jotgate.db*")) for each in sealed)

@@ -331,7 +331,10 @@ class KeyRing:
     def _turn(self, purpose: Purpose) -> _DecideWith:
         algorithm = {"access": self._settings.signing_algorithm, "feed": _FEED_ALGORITHM, "refresh": _MAC_ALGORITHM}
         first, schedule = algorithm[purpose], self.schedule(purpose)
-        return lambda rows, now, spare: turn(rows, algorithm=first, now=now, schedule=schedule, spare=spare)
+        correcting = self._watch.has_lasted(self._monotonic())
+        return lambda rows, now, spare: turn(
+            rows, algorithm=first, now=now, schedule=schedule, spare=spare, correcting=correcting
+        )
 
     def _change(self, purpose: Purpose, decide: _DecideWith) -> KeyChange:
         spares = _Spares(lambda algorithm: self._make(purpose, algorithm))

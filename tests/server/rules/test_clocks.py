@@ -31,6 +31,17 @@ def test_a_jump_counts_once_it_has_lasted(by: int) -> None:
     assert clock.believes(NOW + by + HOUR_S + 1, HOUR_S + 1)
 
 
+def test_a_clock_has_lasted_once_it_has_gone_on_from_where_it_is_for_long_enough() -> None:
+    clock = watch()
+    assert clock.believes(NOW + HOUR_S - 1, HOUR_S - 1)
+    assert not clock.has_lasted(HOUR_S - 1)
+    assert clock.has_lasted(HOUR_S)
+    assert not clock.believes(NOW + 86_400 + HOUR_S, HOUR_S)
+    assert not clock.has_lasted(2 * HOUR_S - 1)
+    assert clock.believes(NOW + 86_400 + 2 * HOUR_S, 2 * HOUR_S)
+    assert clock.has_lasted(2 * HOUR_S)
+
+
 def test_a_clock_that_is_put_right_again_is_believed_at_once_and_nothing_was_kept_of_the_jump() -> None:
     clock = watch()
     assert not clock.believes(NOW + 86_400, 0)

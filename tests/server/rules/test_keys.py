@@ -75,7 +75,12 @@ class Story:
         self.spare = spares(lambda: self.now)
 
     def turn(self, algorithm: str = "ES256") -> KeyChange:
-        return self.take(turn(self.keys, algorithm=algorithm, now=self.now, schedule=self.schedule, spare=self.spare))
+        return self.take(self.turned(self.now, algorithm))
+
+    def turned(self, now: int, algorithm: str = "ES256", *, correcting: bool = True) -> KeyChange:
+        return turn(
+            self.keys, algorithm=algorithm, now=now, schedule=self.schedule, spare=self.spare, correcting=correcting
+        )
 
     def take(self, change: KeyChange) -> KeyChange:
         self.keys = apply(self.keys, change)
@@ -335,6 +340,13 @@ def test_a_clock_that_was_years_off_does_not_keep_keys_from_turning(story: Story
         assert story.one(Standing.ACTIVE) != before
 
 
+@pytest.mark.parametrize("days", [2, 30, 10_000])
+def test_who_starts_with_a_clock_that_is_behind_makes_no_key_look_older(story: Story, days: int) -> None:
+    story.now += SCHEDULE.publish_ahead_s + 1
+    story.rotate()
+    assert story.turned(story.now - days * 86_400, correcting=False) == KeyChange()
+
+
 @pytest.mark.parametrize("same", ["kid", "thumbprint"])
 def test_the_material_and_the_name_of_a_key_are_used_once_whatever_has_become_of_it(story: Story, same: str) -> None:
     story.revoke(story.one(Standing.ACTIVE).kid)
@@ -388,8 +400,7 @@ class Lifecycle(RuleBasedStateMachine):
         return self.watch.believes(self.story.now, self.true)
 
     def _turned(self) -> KeyChange:
-        story = self.story
-        return turn(story.keys, algorithm="ES256", now=story.now, schedule=story.schedule, spare=story.spare)
+        return self.story.turned(self.story.now, correcting=self.watch.has_lasted(self.true))
 
     def _take(self, change: KeyChange) -> None:
         for each in change.events:
@@ -470,6 +481,11 @@ class Lifecycle(RuleBasedStateMachine):
         except KeyNotMature:
             newest = max(of(story.keys, Standing.NEXT), key=lambda key: (key.created_at, key.kid))
             assert self.has_jumped or len(known) < 2 or all(key.algorithm != newest.algorithm for key in known)
+
+    @rule(seconds=JUMPS)
+    def a_replica_starts_whose_clock_is_behind(self, seconds: int) -> None:
+        if self._goes_well():
+            self._take(self.story.turned(max(DAY_S, self.story.now - seconds), correcting=False))
 
     @rule(data=st.data())
     def somebody_revokes(self, data: st.DataObject) -> None:

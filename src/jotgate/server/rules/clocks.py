@@ -22,6 +22,7 @@ class ClockWatch:
         self._trust_after_s = trust_after_s
         self._offset = wall - monotonic
         self._at = monotonic
+        self._well_since = monotonic
         self._jumped: tuple[float, float] | None = None  # (offset, monotonic time) of the jump
 
     def believes(self, wall: int, monotonic: float) -> bool:
@@ -37,5 +38,9 @@ class ClockWatch:
             self._jumped = offset, monotonic
         if monotonic - self._jumped[1] < self._trust_after_s:
             return False
-        self._offset, self._jumped = offset, None
+        self._offset, self._well_since, self._jumped = offset, self._jumped[1], None
         return True
+
+    def has_lasted(self, monotonic: float) -> bool:
+        """Tell whether the clock has gone on for so long that it was not merely wrong at the start."""
+        return self._jumped is None and monotonic - self._well_since >= self._trust_after_s

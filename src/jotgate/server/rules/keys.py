@@ -127,10 +127,17 @@ def is_mature(key: SealedKey, *, now: int, schedule: Schedule) -> bool:
     return now - key.created_at > max(key.ahead_s, schedule.publish_ahead_s)
 
 
-def turn(keys: Sequence[SealedKey], *, algorithm: str, now: int, schedule: Schedule, spare: Spare) -> KeyChange:
-    """Do what is due by the schedule, and nothing otherwise. `algorithm` is for the very first key."""
+def turn(
+    keys: Sequence[SealedKey], *, algorithm: str, now: int, schedule: Schedule, spare: Spare, correcting: bool
+) -> KeyChange:
+    """Do what is due by the schedule, and nothing otherwise. `algorithm` is for the very first key.
+
+    Where it is `correcting`, times far ahead of `now` are taken for wrong ones. Whose clock is behind must not do that:
+    for everybody else keys would be older than they are.
+    """
     draft = _Draft(keys)
-    draft.correct_times(now)
+    if correcting:
+        draft.correct_times(now)
     active, wanted = draft.active, draft.wanted(algorithm)
     if active is None:
         draft.succeed(wanted, now=now, schedule=schedule, spare=spare, early="emergency" if keys else "first")
