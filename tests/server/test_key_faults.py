@@ -497,10 +497,18 @@ async def test_a_server_whose_keys_do_not_open_says_so_and_works_again_when_they
     assert (await api.refresh(tokens["refresh_token"])).status_code == 200
 
 
-async def test_a_master_key_command_that_hangs_does_not_hold_up_revocations(
-    start: Callable[..., Any], tmp_path: Path
-) -> None:
-    """The command is run again to open a key that another process has sealed under a newer master key."""
+@dataclass
+class Hanging:
+    """A server whose command for the master key hangs, run again to open a key sealed under a newer one."""
+
+    api: Api
+    asked: Path
+    at_start: int
+    hang: Path
+
+
+@pytest.fixture
+async def hanging(start: Callable[..., Any], tmp_path: Path) -> AsyncIterator[Hanging]:
     asked, hang = tmp_path / "asked", tmp_path / "hang"
     script = tmp_path / "master.py"
     script.write_text(
@@ -520,17 +528,65 @@ async def test_a_master_key_command_that_hangs_does_not_hold_up_revocations(
         newer = msgspec.structs.replace(row, kid="newer", thumbprint="newer", sealed=sealed, activated_at=None)
         await asyncio.to_thread(deps.store.change_keys, lambda _: KeyChange((newer,)), now=NOW, until_s=3_720)
         await until(lambda: len(asked.read_text()) > at_start)
-        other = SqliteStore(api.settings.sqlite_path)
-        other.open()
-        try:
-            await other.revoke(Target("token", "stolen"), clock=lambda: NOW, until_s=3_720)
-        finally:
-            other.close_now()
-        await until(lambda: any("stolen" in each.ids for each in deps.live.entries()))
-        assert (await api.http.get("/revocations")).status_code == 200
-        assert len(asked.read_text()) == at_start + 1
+        yield Hanging(api, asked, at_start, hang)
     finally:
-        hang.unlink()
+        hang.unlink(missing_ok=True)
+
+
+async def test_a_master_key_command_that_hangs_does_not_hold_up_revocations(hanging: Hanging) -> None:
+    api, deps = hanging.api, hanging.api.app.start()
+    other = SqliteStore(api.settings.sqlite_path)
+    other.open()
+    try:
+        await other.revoke(Target("token", "stolen"), clock=lambda: NOW, until_s=3_720)
+    finally:
+        other.close_now()
+    await until(lambda: any("stolen" in each.ids for each in deps.live.entries()))
+    assert (await api.http.get("/revocations")).status_code == 200
+    assert len(hanging.asked.read_text()) == hanging.at_start + 1
+
+
+async def test_a_master_key_command_that_hangs_keeps_no_revoked_key_in_use(hanging: Hanging) -> None:
+    api, deps = hanging.api, hanging.api.app.start()
+    revoked = deps.keys.now.signing
+    assert revoked is not None
+    # Not by this process: it makes no successor while a key does not open.
+    now = api.clock.now
+    [row] = [row for row in deps.keys.rows() if row.kid == revoked.kid]
+    heir = next(row for row in deps.keys.rows() if row.purpose == "access" and standing(row) is Standing.NEXT)
+    change = KeyChange(
+        (
+            msgspec.structs.replace(row, revoked_at=now, sealed=b""),
+            msgspec.structs.replace(heir, activated_at=now),
+        )
+    )
+    await asyncio.to_thread(deps.store.change_keys, lambda _: change, now=now, until_s=3_720)
+    await until(lambda: deps.keys.now.signing not in (None, revoked))
+    assert revoked.kid not in [key["kid"] for key in (await api.http.get(JWKS)).json()["keys"]]
+    assert len(hanging.asked.read_text()) == hanging.at_start + 1
+
+
+async def test_a_server_stops_while_a_master_key_command_hangs(hanging: Hanging) -> None:
+    await asyncio.wait_for(asyncio.to_thread(hanging.api.app.close), WITHIN_S)
+    assert len(hanging.asked.read_text()) == hanging.at_start + 1
+
+
+async def test_a_key_under_a_newer_master_key_is_used_once_the_command_gives_it(
+    hanging: Hanging, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "jotgate")
+    deps = hanging.api.app.start()
+    hanging.hang.unlink()  # the one that runs gives the key of before once more
+    await until(lambda: any(each["event"] == "key_unusable" for each in events(caplog)))
+    assert deps.keys.waits_for_command
+    [closed] = [row for row in deps.keys.rows() if row.kid == "newer"]
+    raw = generate_key("ES256").to_pem().encode()
+    sealed = MasterKey(b"n" * 32).seal(raw, purpose="feed", kid="newer")
+    newer = msgspec.structs.replace(closed, sealed=sealed)
+    await asyncio.to_thread(deps.store.change_keys, lambda _: KeyChange((newer,)), now=NOW, until_s=3_720)
+    hanging.hang.with_name("master.py").write_text(f"print({encode_segment(b'n' * 32)!r})\n")
+    await until(lambda: "newer" in [key.kid for key in deps.keys.now.feed_published])
+    assert [each["event"] for each in events(caplog)].count("key_unusable") == 1
 
 
 async def test_an_unforeseen_error_in_reading_keys_is_told_once_and_revocations_go_on(

@@ -112,6 +112,9 @@ class KeyRing:
         self._rows: list[SealedKey] = []
         self._opened: dict[_Name, bytes | Key] = {}
         self._closed: dict[_Name, JotgateError | ValueError] = {}
+        self._told: set[_Name] = set()  # what the log says of those
+        self._asked: set[_Name] = set()  # those that the command for the master key was run for
+        self._command_fault = ""
         self._revoked: set[str] = set()  # grows by what people revoke, one command a key
         self._now: ServerKeys | None = None
         self._listeners: list[Callable[[ServerKeys], None]] = []
@@ -182,7 +185,7 @@ class KeyRing:
 
         One that cannot is left out, and the log says why: what was revoked is not believed any more, whatever else is
         wrong. A key that was revoked once, and is in use again in a database that was restored from a copy, is revoked
-        again.
+        again. No command is run for the master key, which may hang while a key is revoked: see `waits_for_command`.
 
         Raises:
             StoreError: they could not be read, or revoked again; those that are known stay.
@@ -213,6 +216,21 @@ class KeyRing:
         for listener in self._listeners:
             listener(now)
         return back
+
+    @property
+    def waits_for_command(self) -> bool:
+        """Whether a key might open if the operator's command for the master key were run again."""
+        return self._master.from_command and any(isinstance(error, SettingsError) for error in self._closed.values())
+
+    def run_command(self) -> None:
+        """Run the operator's command for the master key, for the next `reload`. Blocks for as long as that takes."""
+        closed = set(self._closed)
+        try:
+            self._master.read_again()
+            self._command_fault = ""
+        except SettingsError as error:
+            self._command_fault = f"; {error}"
+        self._asked = closed
 
     def check_usable(self) -> None:
         """Raises `Busy` unless this process can sign whatever it has to sign."""
@@ -404,15 +422,19 @@ class KeyRing:
             known = self._opened.get(name)
             try:
                 # The first that does not open has the master key's file or command asked anew, for all of them.
-                opened[name] = known if known is not None else self._unseal(row, ask_again=not closed)
+                ask_again = not closed and (strict or not self._master.from_command)
+                opened[name] = known if known is not None else self._unseal(row, ask_again=ask_again)
             except (JotgateError, ValueError) as error:
                 if strict:
                     raise error if isinstance(error, SettingsError) else _unusable(row, error) from None
                 closed[name] = error
-                if name not in self._closed:
+                waits = isinstance(error, SettingsError) and self._master.from_command and name not in self._asked
+                if name not in self._told and not waits:
                     told = {"kid": row.kid, "purpose": row.purpose, "algorithm": row.algorithm}
-                    self._log.error("key_unusable", **told, reason=str(error))
+                    self._log.error("key_unusable", **told, reason=f"{error}{self._command_fault}")
+                    self._told.add(name)
         self._opened, self._closed = opened, closed
+        self._told &= closed.keys()
 
     def _unseal(self, row: SealedKey, *, ask_again: bool) -> bytes | Key:
         raw = self._master.unseal(row.sealed, purpose=row.purpose, kid=row.kid, ask_again=ask_again)

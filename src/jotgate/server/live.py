@@ -155,9 +155,11 @@ class Follower:
         live.tell_with(self.wakeups.tell)
         feed.begin(head.log_id, 0)
         self._task = self._loop.create_task(self._follow())
-        self._chores = [
+        self._chores: list[asyncio.Future[None]] = [
             self._loop.create_task(chore) for chore in (self._sweep(), self._read_keys(), self._turn_keys())
         ]
+        self._trying_again: asyncio.Future[None] = self._loop.create_future()  # to read keys
+        self._trying_again.cancel()
         self._thread = threading.Thread(target=self._run, name="jotgate-revocations", daemon=True)
         self._thread.start()
 
@@ -182,13 +184,17 @@ class Follower:
         with contextlib.suppress(asyncio.CancelledError):
             self._loop.run_until_complete(self._task)
         for chore in self._chores:
-            chore.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                self._loop.run_until_complete(chore)
+            self._end(chore)
+        self._end(self._trying_again)  # last: a chore begins it
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         # A store's connections that belong to this loop are closed with its asynchronous generators.
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
+
+    def _end(self, chore: asyncio.Future[None]) -> None:
+        chore.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(chore)
 
     async def _follow(self) -> None:
         """Keep catching up until cancelled. What goes wrong is told once, and tried again."""
@@ -251,11 +257,18 @@ class Follower:
                 failed = True
             if complete:
                 pause_s = POLL_S
-                continue
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._keys_changed.wait(), pause_s)
+                self._trying_again.cancel()
+            elif self._trying_again.done():
+                self._trying_again = self._loop.create_task(self._try_keys_again(pause_s))
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _try_keys_again(self, pause_s: float) -> None:
+        """Have the keys read again, by and by: beside the reading, which a change of them does not wait with."""
+        if self._keys.waits_for_command:
+            await _beside(self._keys.run_command)
             self._keys_changed.set()
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        await asyncio.sleep(pause_s)
+        self._keys_changed.set()
 
     async def _turn_keys(self) -> None:
         failed = False
@@ -336,6 +349,21 @@ class Follower:
                 if not failed and not self._silent:
                     get_log().error("sweep_failed", error=type(error).__name__, at=where(error))
                 failed = True
+
+
+async def _beside(job: Callable[[], None]) -> None:
+    """Do it on a thread that nobody waits for at the end: a command may take half a minute."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def run() -> None:
+        try:
+            job()
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=run, name="jotgate-master-key-again", daemon=True).start()
+    await done.wait()
 
 
 def _grouped(entries: Sequence[LogEntry]) -> list[Revocation]:

@@ -87,13 +87,23 @@ class MasterKey:
         raw = _open(self._ciphers, sealed, purpose, kid)
         if raw is None and ask_again and self._reread is not None:
             try:
-                self._ciphers = _ciphers(self._reread())
+                self.read_again()
             except SettingsError as error:
                 raise SettingsError((fault, *error.faults)) from None
             raw = _open(self._ciphers, sealed, purpose, kid)
         if raw is None:
             raise SettingsError((fault,))
         return raw
+
+    @property
+    def from_command(self) -> bool:
+        """Whether to read the key again may take as long as the operator's command."""
+        return self._reread is not None and not self._reread_to_seal
+
+    def read_again(self) -> None:
+        """Take what the file or the command gives now. Blocks. Raises `SettingsError`, as `MasterKeySource.load`."""
+        if self._reread is not None:
+            self._ciphers = _ciphers(self._reread())
 
     def __repr__(self) -> str:
         return "MasterKey(…)"
