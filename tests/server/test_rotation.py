@@ -79,7 +79,9 @@ def kid_of(token: str) -> str:
 
 
 async def turned(api: Api, before: Key) -> None:
-    await until(lambda: signing(api).kid != before.kid)
+    ring = api.app.start().keys
+    # In a database that was put back there is none for a moment: the one that signs in the copy is revoked again first.
+    await until(lambda: ring.now.signing is not None and ring.now.signing.kid != before.kid)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
