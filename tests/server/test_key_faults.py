@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jotgate import SettingsError, generate_key
+from jotgate import KeyRefused, SettingsError, generate_key
 from jotgate.core.encoding import decode_segment, encode_segment
 from jotgate.core.jwk import Key
 from jotgate.core.revocations import Revocation
@@ -285,6 +285,12 @@ def test_an_imported_key_outlives_the_start_of_a_server_with_another_algorithm_o
     with pytest.raises(KeyInUse):
         back.keys.bring(brought)
     assert back.row("theirs") == again
+
+
+@pytest.mark.parametrize("kid", ["a\0b", "a\nb", "\x1b[2J"])
+def test_a_key_that_no_command_line_could_name_is_not_taken_in(ring: Ring, kid: str) -> None:
+    with pytest.raises(KeyRefused, match="cannot be printed"):
+        ring.keys.bring(generate_key("ES256", kid=kid))
 
 
 def test_an_imported_key_may_come_again_under_another_name(ring: Ring) -> None:

@@ -322,10 +322,12 @@ class KeyRing:
         Raises:
             AlgorithmNotUsed: it is of another algorithm than the one that access tokens are to be signed with.
             KeyInUse: its material, or its kid, is a key here already.
-            KeyRefused: it has no private half.
+            KeyRefused: it has no private half, or a kid that nobody can type.
         """
         if key.symmetric or not key.can_sign:
             raise KeyRefused("A private key is needed: one that may sign.")
+        if not key.kid.isprintable():  # one with a NUL could not be revoked: a command line cannot name it
+            raise KeyRefused("The key's kid has characters that cannot be printed: give it another one.")
         row = self._seal(key, "access")
 
         def decide(rows: Sequence[SealedKey]) -> KeyChange:
