@@ -87,6 +87,12 @@ def test_revoking_a_key_can_log_out_everybody(jotgate: Jotgate, server: RunningS
         assert (refused.status, refused.err) == (1, "error: This logs out everybody. Say --yes to do it.\n")
         assert jotgate("keys", "revoke", active, "--end-sessions", "--yes", *folder).status == 0
         until(lambda: client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]}).status_code == 401)
+        # Said once more, or of a key that there is not, it logs out nobody.
+        tokens = log_in(client, EMAIL)
+        for kid in (active, "nobody's"):
+            again = jotgate("keys", "revoke", kid, "--end-sessions", "--yes", *folder)
+            assert (again.status, again.err) == (1, f"error: There is no key {kid} that is in use.\n")
+        assert client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]}).status_code == 200
 
 
 def test_several_keys_are_revoked_together(jotgate: Jotgate, server: RunningServer) -> None:

@@ -10,8 +10,8 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -88,12 +88,12 @@ class AuthApp:
             SettingsError: the data folder, the database or the master key cannot be used.
             StoreError: the database does not answer.
         """
+        running = self._running
+        if running is not None and running.pid == os.getpid():
+            return running.deps
         return self._start(time.monotonic()).deps
 
     def _start(self, asked_at: float) -> _Running:
-        running = self._running
-        if running is not None and running.pid == os.getpid():
-            return running
         with self._starting:
             if self._running is not None and self._running.pid == os.getpid():
                 return self._running
@@ -262,13 +262,9 @@ class AuthApp:
         return _Running(os.getpid(), deps, Api(deps), follower)
 
 
-@contextmanager
-def _told_as_outage() -> Iterator[None]:
+def _as_outage(error: SettingsError | StoreError) -> KeySourceError:
     """Say as verifiers do (HTTP 503) that there is nothing to judge by."""
-    try:
-        yield
-    except (SettingsError, StoreError) as error:
-        raise KeySourceError(f"The auth server of this process could not start: {error}") from error
+    return KeySourceError(f"The auth server of this process could not start: {error}")
 
 
 class _LiveSource:
@@ -278,16 +274,20 @@ class _LiveSource:
         self._app = app
 
     def snapshot(self) -> Snapshot:
-        with _told_as_outage():
+        try:
             return self._app.live_snapshot()
+        except (SettingsError, StoreError) as error:
+            raise _as_outage(error) from error
 
     @property
     def is_started(self) -> bool:
         return self._app.is_started
 
     async def when_started(self) -> None:
-        with _told_as_outage():
+        try:
             await self._app.start_off_loop()
+        except (SettingsError, StoreError) as error:
+            raise _as_outage(error) from error
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         return self._app.start().live.subscribe(listener)

@@ -310,11 +310,11 @@ class KeyRing:
         )
 
     def purpose_of(self, kid: str) -> Purpose:
-        """What a key is for. Raises NoSuchKey."""
+        """What a key that is in use is for. Raises NoSuchKey."""
         for purpose in PURPOSES:
-            if any(row.kid == kid for row in self._of(purpose)):
+            if any(row.kid == kid and is_published(row) for row in self._of(purpose)):
                 return purpose
-        raise NoSuchKey(f"There is no key {kid}.")
+        raise NoSuchKey(f"There is no key {kid} that is in use.")
 
     def bring(self, key: Key) -> KeyChange:
         """Take a key pair that was made elsewhere as the next one for access tokens. Blocks.

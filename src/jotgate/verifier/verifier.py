@@ -267,7 +267,7 @@ class Verifier:
         """Do the same as `verify` without ever blocking the event loop: where keys are fetched, other tasks go on."""
         if self._remote is not None:
             await self._remote.refresh_inline()
-        elif self._starting is not None:
+        elif self._starting is not None and not self._starting.is_started:
             await self._starting.when_started()
         seen: Snapshot | None = None
         try:
