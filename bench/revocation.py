@@ -34,6 +34,7 @@ MANY = 100_000
 MANY_COST_US, MANY_MIB, MANY_WIRE_BYTES, READY_S = 0.3, 20.0, 3_000_000, 1.0
 PASSWORD = "four plain words in a row"
 _ANSWER_WITHIN_S = 90.0
+_PROCESSES_COMPARED = 6  # of each kind: one may lie in memory better than another
 
 
 class Session(NamedTuple):
@@ -166,10 +167,13 @@ def percentile(samples: Sequence[float], rank: int) -> float:
 def measure_many(report: Report, deployment: Deployment, people: People) -> None:
     """What 100,000 recent revocations cost a verifier: time for each verification, memory, the way over the wire."""
     session = people.log_in()
-    with verifier_processes(deployment, 1, 1) as [before]:
-        before.ask({"measure": session.access_token})
-        without = before.read()
-        few_kib = before.started["resident_kib"][1]
+    without: list[float] = []
+    few_kib = 0
+    for _ in range(_PROCESSES_COMPARED):
+        with verifier_processes(deployment, 1, 1) as [before]:
+            before.ask({"measure": session.access_token})
+            without.append(before.read()["verify_us"])
+            few_kib = before.started["resident_kib"][1]
     deployment.log_revocations(MANY)
     deadline = time.monotonic() + _ANSWER_WITHIN_S
     while len(snapshot := people.http.get("/revocations").content) < 20 * MANY:
@@ -179,12 +183,12 @@ def measure_many(report: Report, deployment: Deployment, people: People) -> None
     ready: list[float] = []
     costs: list[float] = []
     kib: list[float] = []
-    for _ in range(6):
+    for _ in range(_PROCESSES_COMPARED):
         with verifier_processes(deployment, 1, 1) as [many]:
             ready += many.started["ready"]
             kib.append(many.started["resident_kib"][1] - few_kib)
             many.ask({"measure": session.access_token})
-            costs.append(many.read()["verify_us"] - without["verify_us"])
+            costs.append(many.read()["verify_us"] - statistics.median(without))
     report.rows.append(Row.of("100,000 revocations: a verification more than with none", costs, "µs"))
     report.rows.append(
         Row.of("100,000 revocations: memory of a new verifier's process more", [k / 1024 for k in kib], "MiB")
