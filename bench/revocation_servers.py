@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from bench.report import usable_cores
 from bench.sessions_processes import ROOT, free_port, make_database, postgresql, postgresql_programs, running
@@ -36,6 +37,12 @@ for line in sys.stdin:
     print("\\ndone", status, flush=True)
 """
 _READY_WITHIN_S = 60.0
+
+
+UNLIMITED: Final = {
+    f"JOTGATE_LIMIT_{kind}": "1000000/second" for kind in ("LOGINS", "SIGNUPS", "REFRESHES", "FEED", "REQUESTS")
+}
+"""All who ask come from one address here."""
 
 
 def _clean() -> dict[str, str]:
@@ -143,7 +150,8 @@ def on_sqlite(
     """One server on the embedded database, with its own certificate; `serve` is what Python runs for it."""
     folder.mkdir()
     port = free_port()
-    own = {"JOTGATE_AUDIENCE": AUDIENCE, "JOTGATE_ISSUER": f"https://localhost:{port}", **(settings or {})}
+    issuer = f"https://localhost:{port}"
+    own = {**UNLIMITED, "JOTGATE_AUDIENCE": AUDIENCE, "JOTGATE_ISSUER": issuer, **(settings or {})}
     environment = _clean() | own
     command = [sys.executable, *serve, "--data", str(folder / "data"), "--port", str(port)]
     with subprocess.Popen(
@@ -171,6 +179,7 @@ def on_postgresql(folder: Path, settings: Mapping[str, str] | None = None) -> It
         nginx_port, ports = free_port(), (free_port(), free_port())
         issuer = f"https://localhost:{nginx_port}"
         environment = _clean() | {
+            **UNLIMITED,
             "JOTGATE_AUDIENCE": AUDIENCE,
             "JOTGATE_ISSUER": issuer,
             "JOTGATE_DATABASE_URL": f"postgresql://bench@127.0.0.1:{database_port}/jotgate",

@@ -25,6 +25,7 @@ from urllib.parse import urlencode
 import msgspec
 from argon2 import PasswordHasher
 
+from bench.revocation_servers import UNLIMITED
 from bench.sessions_api import OPEN_PATHS, PROTECTED_PATH
 from bench.sessions_install import better_auth_modules, peers_python
 from bench.sessions_load import Work, WrongAnswer
@@ -223,11 +224,11 @@ def jotgate(setting: Setting, database: str) -> Iterator[list[Side]]:
     """`jotgate serve --http`, as it comes."""
     folder, port, accounts = setting.folder_for(f"jotgate {database}"), free_port(), setting.accounts
     settings = Settings(issuer=f"https://localhost:{port}", data_dir=folder / "data", http=True)
-    variables: dict[str, str] = {}
+    variables = dict(UNLIMITED)
     if database == POSTGRESQL:
         url, master_key = f"postgresql://{setting.database_for('jotgate')}", encode_segment(os.urandom(32))
         settings = msgspec.structs.replace(settings, database_url=Secret(url), master_key=Secret(master_key))
-        variables = {"JOTGATE_DATABASE_URL": url, "JOTGATE_MASTER_KEY": master_key}
+        variables |= {"JOTGATE_DATABASE_URL": url, "JOTGATE_MASTER_KEY": master_key}
     seed_jotgate(settings, accounts)
     command = (sys.executable, "-c", _SERVE, "serve", "--data", str(settings.data_dir), "--issuer", settings.issuer)
     options = ("--http", "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning")

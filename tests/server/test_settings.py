@@ -51,6 +51,11 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "JOTGATE_HTTP": "true",
         "JOTGATE_HASH_WORKERS": "3",
         "JOTGATE_FEED_CONNECTIONS": "50",
+        "JOTGATE_LIMIT_LOGINS": "5 per minute",
+        "JOTGATE_LIMIT_SIGNUPS": "20/10s; burst=5",
+        "JOTGATE_LIMIT_REFRESHES": "100/minute",
+        "JOTGATE_LIMIT_FEED": "100/second",
+        "JOTGATE_LIMIT_REQUESTS": "1000/hour",
         "JOTGATE_CLAIMS_FOR": "package.module:function",
     }
     other_sources = {"master_key_file", "master_key_command"}  # one of them instead: tested below
@@ -79,6 +84,11 @@ def test_every_setting_can_come_from_the_environment() -> None:
         http=True,
         hash_workers=3,
         feed_connections=50,
+        limit_logins="5 per minute",
+        limit_signups="20/10s; burst=5",
+        limit_refreshes="100/minute",
+        limit_feed="100/second",
+        limit_requests="1000/hour",
         claims_for="package.module:function",
     )
     assert Settings.from_env({"JOTGATE_TRUSTED_PROXIES": "2"}).trusted_proxies == 2

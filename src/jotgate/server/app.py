@@ -26,6 +26,7 @@ from jotgate.server.http.documents import METADATA_PATH
 from jotgate.server.http.exchange import Receive, Scope, Send, StreamResponse, read_head, send_response, send_stream
 from jotgate.server.http.problems import problem
 from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing
+from jotgate.server.limits import Limits
 from jotgate.server.live import Follower, Listener, LiveState
 from jotgate.server.log import get_log
 from jotgate.server.passwords import Passwords
@@ -123,7 +124,7 @@ class AuthApp:
         try:
             yield
         finally:
-            await asyncio.to_thread(self.close)
+            await self._close_off_loop()
 
     def well_known_routes(self) -> list[StarletteRoute]:
         """Return the routes that belong at the root of a host app that mounts this one under a prefix.
@@ -172,7 +173,7 @@ class AuthApp:
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await asyncio.to_thread(self.close)
+        await self._close_off_loop()
         await send({"type": "lifespan.shutdown.complete"})
 
     @property
@@ -180,6 +181,12 @@ class AuthApp:
         """Whether the parts are there, in this process."""
         running = self._running
         return running is not None and running.pid == os.getpid()
+
+    async def _close_off_loop(self) -> None:
+        running = self._running
+        if running is not None and running.pid == os.getpid():
+            await running.deps.limits.aclose()
+        await asyncio.to_thread(self.close)
 
     async def start_off_loop(self) -> None:
         """Do what ``start`` does without blocking the event loop."""
@@ -254,6 +261,7 @@ class AuthApp:
             verifier=self.verifier(),
             live=live,
             feed=feed,
+            limits=Limits(settings, monotonic=self._monotonic, log=self._log),
             clock=self._clock,
             random=self._random,
             claims_for=self._claims_for,

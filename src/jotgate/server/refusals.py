@@ -4,6 +4,8 @@
 """
 
 from jotgate.core.errors import RequestRefused
+from jotgate.throttle.decisions import Decision
+from jotgate.throttle.fields import CODE, problem
 
 
 class BodyTooLarge(RequestRefused):
@@ -177,6 +179,17 @@ class Busy(RequestRefused):
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class TooManyRequests(RequestRefused):
+    """More than a limit allows; what the answer says of it is made from the decision."""
+
+    code = CODE
+    status = 429
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(problem(decision)["detail"])
+        self.decision = decision
 
 
 class GrantRefused(RequestRefused):

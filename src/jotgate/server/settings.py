@@ -22,6 +22,7 @@ from jotgate.server.places import database_faults, is_sqlite, name_of, redis_fau
 from jotgate.server.rules.accounts import is_scope_token
 from jotgate.server.sealing import MasterKey, MasterKeySource, command_faults
 from jotgate.server.secret import Secret
+from jotgate.throttle import InvalidLimit, parse_limit
 
 MAX_ACCESS_TOKEN_TTL_S: Final = 3600
 MAX_SESSION_IDLE_S: Final = 31_536_000
@@ -91,6 +92,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Threads that check passwords, so that the event loop never does."""
     feed_connections: int = 1000
     """How many verifiers may listen to one process's stream of revocations at once; others poll."""
+    limit_logins: str = "30/minute"
+    """Failed logins and changes of password from one address (IPv6: one /64), as ``20/10s; burst=5`` and the like."""
+    limit_signups: str = "60/hour; burst=20"
+    """Sign-ups from one address."""
+    limit_refreshes: str = "1200/minute"
+    """Refreshes from one address."""
+    limit_feed: str = "3000/minute"
+    """Questions for revocations from one address: a verifier without a stream asks 75 times a minute."""
+    limit_requests: str = "1200/minute"
+    """Everything else that asks the database, from one address."""
     claims_for: str | None = None
     """``module:function`` that returns an account's own claims for its access tokens."""
 
@@ -209,6 +220,7 @@ def _read_url(text: str) -> Secret:
     return Secret(text.strip())
 
 
+_LIMITS: Final = ("limit_logins", "limit_signups", "limit_refreshes", "limit_feed", "limit_requests")
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "issuer": str.strip,
     "audience": str.strip,
@@ -232,6 +244,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "http": _read_bool,
     "hash_workers": _read_int,
     "feed_connections": _read_int,
+    **dict.fromkeys(_LIMITS, str.strip),
     "claims_for": str.strip,
 }
 _RANGES: Final = {
@@ -273,6 +286,11 @@ def _faults(settings: Settings) -> Iterator[str]:
         TrustedProxies.parse(settings.trusted_proxies)
     except ValueError as error:
         yield f"trusted_proxies: {error}"
+    for name in _LIMITS:
+        try:
+            parse_limit(getattr(settings, name))
+        except InvalidLimit as fault:
+            yield f"{name}: {fault}"
     for origin in settings.allowed_origins:
         yield from _origin_faults(settings, origin)
     if settings.claims_for is not None and not re.fullmatch(r"[\w.]+:\w+", settings.claims_for):
@@ -302,6 +320,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "http": (bool,),
     "hash_workers": (int,),
     "feed_connections": (int,),
+    **dict.fromkeys(_LIMITS, (str,)),
     "claims_for": (str, type(None)),
 }
 

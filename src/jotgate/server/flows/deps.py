@@ -10,6 +10,7 @@ from msgspec import Struct
 from jotgate.issuer import Issuer
 from jotgate.server.feed import Feed
 from jotgate.server.keys import KeyRing
+from jotgate.server.limits import Limits
 from jotgate.server.live import LiveState
 from jotgate.server.passwords import Passwords
 from jotgate.server.records import Account
@@ -44,6 +45,7 @@ class Deps:
     verifier: Verifier
     live: LiveState
     feed: Feed
+    limits: Limits
     clock: Callable[[], int]
     random: Callable[[int], bytes]
     claims_for: ClaimsFor | None

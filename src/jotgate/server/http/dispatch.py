@@ -16,7 +16,7 @@ from jotgate.server.http.documents import (
     openapi,
 )
 from jotgate.server.http.exchange import Headers, Receive, Request, Response, StreamResponse, read_body
-from jotgate.server.http.problems import oauth_error, problem
+from jotgate.server.http.problems import limit_headers, oauth_error, problem
 from jotgate.server.http.routes import ROUTES, Route
 from jotgate.server.keys import ServerKeys
 from jotgate.server.refusals import ClearTextRefused, MethodNotAllowed, NotFound
@@ -75,17 +75,22 @@ class Api:
         render = oauth_error if any(route.form for route in routes.values()) else problem
         is_open = request.path in self._documents or any(route.public for route in routes.values())
         cors: Headers = _ANY_ORIGIN if is_open else cors_headers(request, self._settings)
+        fields: list[tuple[bytes, bytes]] = []
         try:
-            response: Response | StreamResponse = await self._dispatch(request, routes, receive)
+            response: Response | StreamResponse = await self._dispatch(request, routes, receive, fields)
         except Exception as error:  # noqa: BLE001 - the mapper turns every error into an answer
             response = render(error, self._deps.log)
-        return response.with_headers(*self._headers(request, cors))
+        return response.with_headers(*self._headers(request, cors), *fields)
 
     def _headers(self, request: Request, cors: Headers) -> Headers:
         return (*(self._secure_headers if request.sender.secure else _COMMON), *cors)
 
     async def _dispatch(
-        self, request: Request, routes: Mapping[str, Route], receive: Receive
+        self,
+        request: Request,
+        routes: Mapping[str, Route],
+        receive: Receive,
+        fields: list[tuple[bytes, bytes]],
     ) -> Response | StreamResponse:
         document = self._documents.get(request.path)
         if document is None and not routes:
@@ -105,6 +110,12 @@ class Api:
                 f"Passwords and tokens do not travel unencrypted: use {self._settings.issuer}. "
                 "(Operators: name the proxy that speaks TLS in trusted_proxies.)"
             )
+        limits, address = self._deps.limits, request.sender.address
+        if route.limit is not None:
+            fields += limit_headers(await limits.admit(route.limit, address))
         if route.method != "GET":
             request = await read_body(request, receive)
-        return await route.handler(self._deps, request)
+        response = await route.handler(self._deps, request)
+        if route.limit is not None and route.counts_failures:
+            await limits.give_back(route.limit, address)
+        return response

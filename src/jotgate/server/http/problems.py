@@ -20,8 +20,11 @@ from jotgate.server.refusals import (
     MethodNotAllowed,
     RefreshReused,
     SessionEnded,
+    TooManyRequests,
 )
 from jotgate.server.store import StoreError
+from jotgate.throttle import Decision, header_fields
+from jotgate.throttle import problem as quota_problem
 
 _PROBLEM: Final = (b"content-type", b"application/problem+json")
 _JSON: Final = (b"content-type", b"application/json")
@@ -35,6 +38,9 @@ _PHRASES: Final = {413: "Content Too Large", 422: "Unprocessable Content"}
 def problem(error: Exception, log: structlog.stdlib.BoundLogger) -> Response:
     """Render an error as ``application/problem+json``."""
     status, code, detail = _describe(error, log)
+    if isinstance(error, TooManyRequests):
+        body = msgspec.json.encode(quota_problem(error.decision))
+        return Response(status, body, (_PROBLEM, _NO_STORE, *_extra_headers(error, status)))
     body = msgspec.json.encode(
         {"type": "about:blank", "title": _title(status), "status": status, "code": code, "detail": detail}
     )
@@ -46,6 +52,8 @@ def oauth_error(error: Exception, log: structlog.stdlib.BoundLogger) -> Response
     status, code, detail = _describe(error, log)
     if isinstance(error, InvalidRefreshToken | SessionEnded | RefreshReused):
         status, code = 400, "invalid_grant"
+    elif isinstance(error, TooManyRequests):
+        code = "temporarily_unavailable"
     elif status >= 500:
         code = "temporarily_unavailable" if status == 503 else "server_error"
     elif not isinstance(error, GrantRefused):
@@ -79,11 +87,18 @@ def _extra_headers(error: Exception, status: int) -> list[tuple[bytes, bytes]]:
     if status == 503:
         wait_s = error.retry_after_s if isinstance(error, Busy) else _RETRY_AFTER_S
         headers.append((b"retry-after", str(wait_s).encode()))
+    if isinstance(error, TooManyRequests):
+        headers += limit_headers(error.decision)
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allowed).encode()))
     if status == 401 or isinstance(error, InsufficientScope):
         headers.append((b"www-authenticate", _challenge(error).encode("ascii", "replace")))
     return headers
+
+
+def limit_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
+    """Say how the sender stands with a limit: `RateLimit`, `RateLimit-Policy`, and `Retry-After` in a refusal."""
+    return [(name.lower().encode(), value.encode()) for name, value in header_fields(decision).items()]
 
 
 def _challenge(error: Exception) -> str:

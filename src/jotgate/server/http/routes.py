@@ -8,6 +8,7 @@ from msgspec import Struct
 from jotgate.server.flows.deps import Deps
 from jotgate.server.http import bodies, endpoints
 from jotgate.server.http.exchange import Request, Response, StreamResponse
+from jotgate.server.limits import Kind
 
 Handler = Callable[[Deps, Request], Awaitable[Response | StreamResponse]]
 Credential = Literal["none", "session", "session or bearer"]
@@ -28,7 +29,7 @@ _BODY: Final = (
     "missing_member",
     "wrong_type",
 )
-_EVERYWHERE: Final = ("clear_text_refused", "invalid_header", "busy", "unavailable", "internal_error")
+_EVERYWHERE: Final = ("clear_text_refused", "invalid_header", "quota_exceeded", "busy", "unavailable", "internal_error")
 _SESSION: Final = (
     "missing_credential",
     "invalid_refresh_token",
@@ -69,6 +70,10 @@ class Route(Struct, frozen=True, kw_only=True):
     """What the answer is, where it is not JSON."""
     parameters: Mapping[str, str] = {}
     """What may stand in the query, and what it means."""
+    limit: Kind | None = "requests"
+    """What an address may not ask for too often; None where an answer costs nothing."""
+    counts_failures: bool = False
+    """What succeeds does not count."""
     public: bool = False
     """Nothing secret passes: any origin may read it, over clear text too."""
 
@@ -81,6 +86,7 @@ ROUTES: Final = (
     Route(
         method="POST",
         path="/v1/signup",
+        limit="signups",
         handler=endpoints.post_signup,
         summary="Make an account",
         success=201,
@@ -99,6 +105,8 @@ ROUTES: Final = (
     Route(
         method="POST",
         path="/v1/login",
+        limit="logins",
+        counts_failures=True,
         handler=endpoints.post_login,
         summary="Log in; browsers get the refresh token as a cookie, others ask for it in the body",
         input=bodies.LoginInput,
@@ -116,6 +124,7 @@ ROUTES: Final = (
     Route(
         method="POST",
         path="/v1/refresh",
+        limit="refreshes",
         handler=endpoints.post_refresh,
         summary="Get the next access token of the session",
         input=bodies.SessionInput,
@@ -165,6 +174,8 @@ ROUTES: Final = (
     Route(
         method="POST",
         path="/v1/password",
+        limit="logins",
+        counts_failures=True,
         handler=endpoints.post_password,
         summary="Change the password, which ends all sessions and begins a new one",
         input=bodies.PasswordInput,
@@ -192,6 +203,7 @@ ROUTES: Final = (
     Route(
         method="POST",
         path="/oauth/token",
+        limit="refreshes",
         handler=endpoints.post_token,
         summary="The token endpoint: grant_type=refresh_token (RFC 6749 section 6)",
         input=bodies.TokenForm,
@@ -202,6 +214,7 @@ ROUTES: Final = (
     Route(
         method="GET",
         path=REVOCATIONS_PATH,
+        limit="feed",
         handler=endpoints.get_revocations,
         summary="All that is revoked, signed; with `after`, the signed events since, as the stream would send them",
         media_type="application/revocations+jwt",
@@ -212,6 +225,7 @@ ROUTES: Final = (
     Route(
         method="GET",
         path=REVOCATIONS_STREAM_PATH,
+        limit="feed",
         handler=endpoints.get_revocations_stream,
         summary="Revocations as they happen: server-sent events, each signed, and a signed heartbeat every 5 s",
         media_type="text/event-stream",
@@ -222,6 +236,7 @@ ROUTES: Final = (
     Route(
         method="GET",
         path="/healthz",
+        limit=None,
         handler=endpoints.get_health,
         summary="The process answers",
         output=bodies.HealthAnswer,
