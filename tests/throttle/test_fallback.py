@@ -198,6 +198,32 @@ def test_it_comes_back_in_another_event_loop_than_it_was_lost_in(own_redis: Redi
     assert told.events == ["local", "shared"]
 
 
+def test_it_comes_back_though_the_event_loop_it_was_lost_in_was_closed_with_a_task_in_it(
+    own_redis: RedisServer, told: Told
+) -> None:
+    store = FallbackStore(RedisStore(own_redis.url, timeout_s=5), on_change=told, ask_again_s=0.05)
+    own_redis.stop()
+
+    async def lose() -> None:
+        await store.take([ADA])
+        await asyncio.sleep(0)  # let the asking begin
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(lose())
+    finally:
+        loop.close()  # which cancels nothing, other than `asyncio.run`
+    own_redis.start()
+
+    async def come_back() -> None:
+        await store.take([ADA])
+        await wait_until(lambda: store.counting == "shared")
+        await store.aclose()
+
+    asyncio.run(come_back())
+    assert told.events == ["local", "shared"]
+
+
 async def test_closing_ends_the_asking(told: Told) -> None:
     store = FallbackStore(RedisStore("redis://127.0.0.1:1/0", timeout_s=5), on_change=told, ask_again_s=3_600)
     before = asyncio.all_tasks()

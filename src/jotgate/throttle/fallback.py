@@ -97,7 +97,7 @@ class FallbackStore:
         await self._shared.aclose()
 
     def _is_shared(self) -> bool:
-        if self._counting == "local" and (self._asking is None or self._asking.done()):
+        if self._counting == "local" and not _goes_on(self._asking):
             # The event loop in which it was asked has ended, or the store was closed: whoever comes takes that over.
             self._asking = asyncio.get_running_loop().create_task(self._ask_until_back())
         return self._counting == "shared"
@@ -122,3 +122,7 @@ class FallbackStore:
             self._counting = "shared"
             self._on_change("shared", None)
             return
+
+
+def _goes_on(task: asyncio.Task[None] | None) -> bool:
+    return task is not None and not task.done() and not task.get_loop().is_closed()
