@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import gc
+import os
+import signal
 import struct
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 from secrets import token_hex
@@ -13,9 +17,11 @@ from secrets import token_hex
 import pytest
 from redis.asyncio import Redis
 
+from jotgate.server.tls import ensure_local_certificate
 from jotgate.throttle import Charge, StoreUnavailable, parse_limit
 from jotgate.throttle.redis_store import RedisStore
-from tests.services import PASSWORD, RedisServer
+from tests.conftest import Need
+from tests.services import PASSWORD, RedisServer, run_redis
 from tests.throttle.conftest import MakeRedisStore
 from tests.throttle.counting import EVERYBODY, HUNDRED
 
@@ -237,6 +243,67 @@ def test_each_event_loop_has_connections_of_its_own(redis_server: RedisServer) -
         return decision.standings[0].remaining
 
     assert [asyncio.run(use()) for _ in range(3)] == [4, 3, 2]
+
+
+def test_event_loops_that_have_ended_leave_no_connections(own_redis: RedisServer) -> None:
+    """A program that runs each of its tasks in an event loop of its own, and closes nothing."""
+    store = RedisStore(own_redis.url, timeout_s=30)
+
+    async def connections() -> int:
+        async with Redis.from_url(own_redis.url) as redis:
+            return len([client for client in await redis.client_list() if client["name"] == "jotgate-limits"])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the driver's, because it was not closed
+        for _ in range(5):
+            asyncio.run(store.take([ADA]))
+        gc.collect()
+        deadline = time.monotonic() + 30
+        while asyncio.run(connections()) > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        del store
+        gc.collect()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"+OK\r\n", b":abc\r\n", b":1\r\n", b"$zz\r\n", b"*2\r\n:1\r\n+short\r\n", b"*1\r\n:1\r\n", b"220\r\n"],
+)
+async def test_what_answers_but_is_no_redis_is_a_store_that_is_unavailable(answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while await reader.read(65_536):
+                writer.write(answer * 4)
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        store = RedisStore(f"redis://127.0.0.1:{port}/0", timeout_s=5)
+        for work in (store.take([ADA]), store.refund([ADA]), store.ping()):
+            with pytest.raises(StoreUnavailable):
+                await work
+        await store.aclose()
+
+
+async def test_closing_does_not_fail_for_a_redis_that_is_silent(
+    need: Need, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS takes leave of the other side, which does not answer."""
+    local = ensure_local_certificate(tmp_path, int(time.time()))
+    monkeypatch.setenv("SSL_CERT_FILE", str(local.ca))
+    with run_redis(need("redis-server"), certificate=local.cert, key=local.key) as server:
+        store = RedisStore(server.url, timeout_s=1)
+        for _ in range(50):  # on a busy machine the first connection may take longer than that
+            with contextlib.suppress(StoreUnavailable):
+                await store.ping()
+                break
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            await store.aclose()
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
 
 
 async def test_what_it_says_of_itself_has_no_password(redis_server: RedisServer) -> None:

@@ -6,10 +6,11 @@ Redis learns neither addresses nor names. Everything expires when it has drained
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b, sha1
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from redis.asyncio import Redis
@@ -107,9 +108,9 @@ class RedisStore:
             return Decision(True, ())
         taken, before = await self._run(b"take", charges)
         return Decision(
-            taken == 1,
+            taken,
             tuple(
-                standing(charge, units, ahead_us / 1e6, taken=taken == 1)
+                standing(charge, units, ahead_us / 1e6, taken=taken)
                 for charge, (units, ahead_us) in zip(charges, _TWO_NUMBERS.iter_unpack(before), strict=True)
             ),
         )
@@ -132,9 +133,10 @@ class RedisStore:
         """See `Store.aclose`; closes the connections of the running event loop."""
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
-            await client.redis.aclose()
+            with contextlib.suppress(RedisError, OSError):  # one that is silent does not say goodbye, over TLS
+                await client.redis.aclose()
 
-    async def _run(self, what: bytes, charges: Sequence[Charge]) -> list[Any]:
+    async def _run(self, what: bytes, charges: Sequence[Charge]) -> tuple[bool, bytes]:
         keys: list[bytes] = []
         arguments: list[bytes | int] = [what]
         for charge in charges:
@@ -153,25 +155,32 @@ class RedisStore:
                 raise asyncio.CancelledError  # the driver may have finished what it had begun, and forgotten this
 
     async def _ask(
-        self, how: Callable[..., Any], script: str, keys: Sequence[bytes], arguments: Sequence[bytes | int]
-    ) -> list[Any]:
+        self,
+        how: Callable[..., Awaitable[object]],
+        script: str,
+        keys: Sequence[bytes],
+        arguments: Sequence[bytes | int],
+    ) -> tuple[bool, bytes]:
         client = self._client()
         try:
             async with asyncio.timeout(self._timeout_s), client.turns:
-                answer: list[Any] = await how(client.redis, script, len(keys), *keys, *arguments)
-                return answer
+                return _read_answer(await how(client.redis, script, len(keys), *keys, *arguments), len(keys))
         except NoScriptError:
             raise
-        except (RedisError, OSError, TimeoutError) as fault:
+        except (RedisError, OSError, TimeoutError, ValueError) as fault:  # the last: it is not Redis that answers
             if isinstance(fault, RedisConnectionError):
                 # Redis has gone: connections that lie ready have ended with it, which would be noticed one by one.
-                await client.redis.connection_pool.disconnect(inuse_connections=False)
+                with contextlib.suppress(RedisError, OSError):
+                    await client.redis.connection_pool.disconnect(inuse_connections=False)
             raise StoreUnavailable("Redis did not answer as it should.") from fault
 
     def _client(self) -> _Client:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
+            # Connections know their loop, so that none would ever be collected: each `asyncio.run` would leave some.
+            for ended in [each for each in self._clients if each.is_closed()]:
+                self._clients.pop(ended, None)
             redis = Redis.from_url(
                 self._url,
                 socket_connect_timeout=self._timeout_s,
@@ -181,3 +190,15 @@ class RedisStore:
             )
             client = self._clients[loop] = _Client(redis, asyncio.Semaphore(self._max_connections))
         return client
+
+
+def _read_answer(answer: object, count: int) -> tuple[bool, bytes]:
+    """Return whether the charges were taken, and what was used before.
+
+    Raises:
+        ValueError: it is not what the script answers with.
+    """
+    match answer:
+        case [(0 | 1) as taken, bytes(before)] if len(before) == count * _TWO_NUMBERS.size:
+            return taken == 1, before
+    raise ValueError("This is no answer of the script's.")
