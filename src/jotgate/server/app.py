@@ -21,6 +21,7 @@ from jotgate.core.encoding import encode_segment
 from jotgate.core.errors import JotgateError, KeySourceError, SettingsError
 from jotgate.server.feed import Feed
 from jotgate.server.flows.deps import ClaimsFor, Deps
+from jotgate.server.flows.readiness import Readiness
 from jotgate.server.http.dispatch import Api
 from jotgate.server.http.documents import METADATA_PATH
 from jotgate.server.http.exchange import Receive, Scope, Send, StreamResponse, read_head, send_response, send_stream
@@ -262,6 +263,7 @@ class AuthApp:
             live=live,
             feed=feed,
             limits=Limits(settings, monotonic=self._monotonic, log=self._log),
+            readiness=Readiness(store.ping),
             clock=self._clock,
             random=self._random,
             claims_for=self._claims_for,

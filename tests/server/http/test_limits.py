@@ -138,7 +138,6 @@ async def test_behind_a_proxy_its_clients_are_limited_each(start: Start) -> None
         ("requests", "POST", "/v1/logout"),
         ("requests", "POST", "/v1/logout/everywhere"),
         ("requests", "DELETE", "/v1/sessions/a"),
-        ("requests", "GET", "/readyz"),
     ],
 )
 async def test_everything_that_costs_work_has_a_limit(start: Start, name: str, method: str, path: str) -> None:
@@ -155,6 +154,17 @@ async def test_the_token_endpoint_refuses_in_oauths_form(start: Start) -> None:
     answer = await api.http.post("/oauth/token", data=form)
     assert (answer.status_code, answer.json()["error"]) == (429, "temporarily_unavailable")
     assert int(answer.headers["retry-after"]) == 60
+
+
+async def test_who_uses_up_an_address_does_not_make_a_balancer_behind_it_believe_that_the_server_is_ill(
+    start: Start,
+) -> None:
+    api = await start(limit_requests="1/minute")
+    assert (await api.http.get("/v1/account")).status_code == 401
+    refused(await api.http.get("/v1/account"), "requests")
+    for _ in range(3):
+        answer = await api.http.get("/readyz")
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
 async def test_what_costs_nothing_has_no_limit(start: Start) -> None:

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from jotgate.issuer import Issuer
 from jotgate.server.feed import Feed
+from jotgate.server.flows.readiness import Readiness
 from jotgate.server.keys import KeyRing
 from jotgate.server.limits import Limits
 from jotgate.server.live import LiveState
@@ -46,6 +47,7 @@ class Deps:
     live: LiveState
     feed: Feed
     limits: Limits
+    readiness: Readiness
     clock: Callable[[], int]
     random: Callable[[int], bytes]
     claims_for: ClaimsFor | None

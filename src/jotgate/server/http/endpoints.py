@@ -181,7 +181,7 @@ async def get_health(deps: Deps, request: Request) -> Response:
 async def get_ready(deps: Deps, request: Request) -> Response:
     """``GET /readyz``: the process can do its work: the database takes reads and writes, and the keys can be used."""
     deps.keys.check_usable()
-    await deps.store.ping()
+    await deps.readiness.check()
     return _json(200, HealthAnswer(status="ok"))
 
 

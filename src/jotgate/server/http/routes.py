@@ -71,7 +71,7 @@ class Route(Struct, frozen=True, kw_only=True):
     parameters: Mapping[str, str] = {}
     """What may stand in the query, and what it means."""
     limit: Kind | None = "requests"
-    """What an address may not ask for too often; None where an answer costs nothing."""
+    """What an address may not ask for too often; None where many questions cost no more than one."""
     counts_failures: bool = False
     """What succeeds does not count."""
     public: bool = False
@@ -245,6 +245,7 @@ ROUTES: Final = (
     Route(
         method="GET",
         path="/readyz",
+        limit=None,
         handler=endpoints.get_ready,
         summary="The process can work: the database takes reads and writes",
         output=bodies.HealthAnswer,
