@@ -14,6 +14,7 @@ import pytest
 
 from jotgate import SettingsError
 from jotgate.server import Settings, create_app
+from jotgate.server.http.routes import ROUTES
 from jotgate.server.secret import Secret
 from tests.server.http.support import EMAIL, PASSWORD, Api, Clock, client_of, code
 from tests.services import RedisServer
@@ -145,6 +146,11 @@ async def test_everything_that_costs_work_has_a_limit(start: Start, name: str, m
     first = "/revocations" if path == "/revocations/stream" else path  # a stream has no end
     assert (await api.http.request(method, first)).status_code != 429
     refused(await api.http.request(method, path), name)
+
+
+def test_what_has_a_limit_is_described_with_it() -> None:
+    limited = [route for route in ROUTES if route.limit is not None and not route.form]
+    assert [route.path for route in limited if "quota_exceeded" not in route.problems] == []
 
 
 async def test_the_token_endpoint_refuses_in_oauths_form(start: Start) -> None:

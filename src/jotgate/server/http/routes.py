@@ -220,7 +220,7 @@ ROUTES: Final = (
         media_type="application/revocations+jwt",
         parameters=_AFTER,
         public=True,
-        problems=("invalid_parameter", "internal_error"),
+        problems=("invalid_parameter", "quota_exceeded", "internal_error"),
     ),
     Route(
         method="GET",
@@ -231,7 +231,7 @@ ROUTES: Final = (
         media_type="text/event-stream",
         parameters=_AFTER,
         public=True,
-        problems=("invalid_parameter", "invalid_header", "busy", "internal_error"),
+        problems=("invalid_parameter", "invalid_header", "busy", "quota_exceeded", "internal_error"),
     ),
     Route(
         method="GET",
