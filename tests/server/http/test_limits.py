@@ -173,6 +173,15 @@ async def test_who_uses_up_an_address_does_not_make_a_balancer_behind_it_believe
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
+async def test_who_is_told_to_come_again_soon_is_told_no_later_time_beside_it(start: Start) -> None:
+    """The draft's section 6: `Retry-After` is not before `t`. That is of the limit, and this of the database."""
+    api = await start()
+    api.app.start().store.close_now()
+    answer = await api.post("/v1/login", WRONG)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "ratelimit" not in answer.headers
+
+
 async def test_what_costs_nothing_has_no_limit(start: Start) -> None:
     api = await start(**dict.fromkeys(("limit_requests", "limit_feed"), "1/minute"))
     for path in ("/healthz", "/.well-known/jwks.json", "/.well-known/openid-configuration", "/openapi.json"):

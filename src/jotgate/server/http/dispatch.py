@@ -80,6 +80,8 @@ class Api:
             response: Response | StreamResponse = await self._dispatch(request, routes, receive, fields)
         except Exception as error:  # noqa: BLE001 - the mapper turns every error into an answer
             response = render(error, self._deps.log)
+            if any(name == b"retry-after" for name, _ in response.headers):
+                fields = []  # what is left of the limit would promise a later time than this
         return response.with_headers(*self._headers(request, cors), *fields)
 
     def _headers(self, request: Request, cors: Headers) -> Headers:
