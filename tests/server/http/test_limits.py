@@ -117,6 +117,33 @@ async def test_a_forged_header_makes_nobody_another_address(start: Start) -> Non
     refused(await api.post("/v1/login", WRONG, headers={"x-forwarded-for": "203.0.113.9"}), "logins")
 
 
+@pytest.mark.parametrize(
+    ("name", "method", "path"),
+    [
+        ("logins", "POST", "/v1/login"),
+        ("signups", "POST", "/v1/signup"),
+        ("refreshes", "POST", "/v1/refresh"),
+        ("refreshes", "POST", "/oauth/token"),
+        ("requests", "POST", "/v1/logout"),
+        ("requests", "GET", "/v1/account"),
+    ],
+)
+async def test_another_sites_page_does_not_use_up_its_visitors_allowance(
+    start: Start, name: str, method: str, path: str
+) -> None:
+    api = await start(**{f"limit_{name}": "1/minute"})
+    for marks in ({"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}):
+        for _ in range(2):
+            answer = await api.http.request(method, path, content=b"{}" if method == "POST" else None, headers=marks)
+            assert answer.status_code == 403
+            assert "ratelimit" not in answer.headers
+    assert (await api.http.request(method, path)).status_code not in {403, 429}
+    # A program that says it is such a page, with a header that such a page cannot send, is counted.
+    claimed = {"origin": "https://evil.example", "authorization": "Bearer x"}
+    refused_anyway = await api.http.request(method, path, headers=claimed)
+    assert refused_anyway.status_code == 429
+
+
 async def test_behind_a_proxy_its_clients_are_limited_each(start: Start) -> None:
     api = await start(trusted_proxies=("127.0.0.1",))
     for n in range(10):

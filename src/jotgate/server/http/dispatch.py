@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from jotgate.server.flows.deps import Deps
-from jotgate.server.http.browser import cors_headers, preflight_headers
+from jotgate.server.http.browser import check_not_cross_site, cors_headers, preflight_headers
 from jotgate.server.http.documents import (
     FEED_KEYS_PATH,
     JWKS_PATH,
@@ -112,6 +112,9 @@ class Api:
                 f"Passwords and tokens do not travel unencrypted: use {self._settings.issuer}. "
                 "(Operators: name the proxy that speaks TLS in trusted_proxies.)"
             )
+        if not route.public and not request.all(b"authorization"):  # which no other site's page can send
+            # Before anything is counted: such a page must not use up what its visitor's address may ask.
+            check_not_cross_site(request, self._settings)
         limits, address = self._deps.limits, request.sender.address
         if route.limit is not None:
             fields += limit_headers(await limits.admit(route.limit, address))
