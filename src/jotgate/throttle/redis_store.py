@@ -7,7 +7,7 @@ Redis learns neither addresses nor names. Everything expires when it has drained
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from hashlib import blake2b, sha1
 from struct import Struct
 from typing import Final, NamedTuple
@@ -79,6 +79,7 @@ class _Client(NamedTuple):
 
     redis: Redis
     turns: asyncio.Semaphore
+    end: AsyncGenerator[None]
 
 
 class RedisStore:
@@ -133,8 +134,7 @@ class RedisStore:
         """See `Store.aclose`; closes the connections of the running event loop."""
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
-            with contextlib.suppress(RedisError, OSError):  # one that is silent does not say goodbye, over TLS
-                await client.redis.aclose()
+            await client.end.aclose()
 
     async def _run(self, what: bytes, charges: Sequence[Charge]) -> tuple[bool, bytes]:
         keys: list[bytes] = []
@@ -161,7 +161,7 @@ class RedisStore:
         keys: Sequence[bytes],
         arguments: Sequence[bytes | int],
     ) -> tuple[bool, bytes]:
-        client = self._client()
+        client = await self._client()
         try:
             async with asyncio.timeout(self._timeout_s), client.turns:
                 return _read_answer(await how(client.redis, script, len(keys), *keys, *arguments), len(keys))
@@ -174,7 +174,7 @@ class RedisStore:
                     await client.redis.connection_pool.disconnect(inuse_connections=False)
             raise StoreUnavailable("Redis did not answer as it should.") from fault
 
-    def _client(self) -> _Client:
+    async def _client(self) -> _Client:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
@@ -188,8 +188,18 @@ class RedisStore:
                 client_name="jotgate-limits",
                 retry=Retry(NoBackoff(), 0),
             )
-            client = self._clients[loop] = _Client(redis, asyncio.Semaphore(self._max_connections))
+            client = self._clients[loop] = _Client(redis, asyncio.Semaphore(self._max_connections), _ending(redis))
+            await anext(client.end)  # it has begun, so that the loop finishes it before it closes
         return client
+
+
+async def _ending(redis: Redis) -> AsyncGenerator[None]:
+    """Close the connections when it is closed, or at the end of its event loop."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(RedisError, OSError):  # one that is silent does not say goodbye, over TLS
+            await redis.aclose()
 
 
 def _read_answer(answer: object, count: int) -> tuple[bool, bytes]:
