@@ -106,6 +106,7 @@ class AuthApp:
                 self._running = self._wire()
             except JotgateError as error:
                 self._failure = time.monotonic(), error
+                self._log.error("not_started", code=error.code, reason=str(error))
                 raise
             return self._running
 
@@ -162,8 +163,11 @@ class AuthApp:
     async def serve_metadata(self, scope: Scope, send: Send) -> None:
         """Answer with the metadata, whatever the path."""
         request = read_head(scope, issuer_path=self._issuer_path, proxies=self._proxies)
-        running = await self._start_off_loop()
-        await send_response(running.api.metadata(request), send, with_body=request.method != "HEAD")
+        try:
+            response = (await self._start_off_loop()).api.metadata(request)
+        except JotgateError as error:
+            response = problem(_as_outage(error), self._log)
+        await send_response(response, send, with_body=request.method != "HEAD")
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -185,9 +189,11 @@ class AuthApp:
 
     async def _close_off_loop(self) -> None:
         running = self._running
-        if running is not None and running.pid == os.getpid():
-            await running.deps.limits.aclose()
-        await asyncio.to_thread(self.close)
+        try:
+            if running is not None and running.pid == os.getpid():
+                await running.deps.limits.aclose()
+        finally:
+            await asyncio.to_thread(self.close)
 
     async def start_off_loop(self) -> None:
         """Do what ``start`` does without blocking the event loop."""
@@ -205,8 +211,8 @@ class AuthApp:
         try:
             running = await self._start_off_loop()
             response = await running.api.answer(request, receive)
-        except JotgateError as error:  # the app could not start
-            response = problem(error, self._log)
+        except JotgateError as error:  # the app could not start; its log says why, and it tries again
+            response = problem(_as_outage(error), self._log)
         if isinstance(response, StreamResponse):
             await send_stream(response, receive, send, with_body=request.method != "HEAD")
             return
@@ -272,7 +278,7 @@ class AuthApp:
         return _Running(os.getpid(), deps, Api(deps), follower)
 
 
-def _as_outage(error: SettingsError | StoreError) -> KeySourceError:
+def _as_outage(error: JotgateError) -> KeySourceError:
     """Say as verifiers do (HTTP 503) that there is nothing to judge by."""
     return KeySourceError(f"The auth server of this process could not start: {error}")
 
@@ -286,7 +292,7 @@ class _LiveSource:
     def snapshot(self) -> Snapshot:
         try:
             return self._app.live_snapshot()
-        except (SettingsError, StoreError) as error:
+        except JotgateError as error:
             raise _as_outage(error) from error
 
     @property
@@ -296,7 +302,7 @@ class _LiveSource:
     async def when_started(self) -> None:
         try:
             await self._app.start_off_loop()
-        except (SettingsError, StoreError) as error:
+        except JotgateError as error:
             raise _as_outage(error) from error
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:

@@ -266,9 +266,8 @@ class RemoteFeed:
                     self._failed(fault, f"no stream of revocations ({fault}), so they are asked for again and again")
                     continue
                 self._failed(fault)
-                heard_before = (
-                    self._heard_at
-                )  # a stream that begins well and leads nowhere is still one that is refused
+                # A stream that begins well and leads nowhere is still one that is refused.
+                heard_before = self._heard_at
             except (FetchError, FeedRefused, FeedFull) as fault:
                 if self._thread is not me:
                     return

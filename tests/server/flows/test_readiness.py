@@ -1,6 +1,7 @@
 """Probes are answered however many ask, and the database is asked once at a time."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -69,3 +70,20 @@ def test_another_event_loop_asks_for_itself() -> None:
     for asked in (1, 2):
         asyncio.run(ask())
         assert database.asked == asked
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_leaves_no_trace(caplog: pytest.LogCaptureFixture) -> None:
+    database = Database()
+    database.fault = StoreError("away")
+    readiness = Readiness(database.ping)
+    only = asyncio.create_task(readiness.check())
+    await asyncio.sleep(0)
+    only.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await only
+    database.answers.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    del readiness, only
+    gc.collect()
+    assert caplog.text == ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 
+from jotgate.integrations.asgi import ASGIApp
 from jotgate.server import AuthApp, Settings
 
 ORIGIN = "https://localhost:8443"
@@ -69,7 +70,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 
 
-def client_of(app: AuthApp, base_url: str = ORIGIN, peer: str = "127.0.0.1") -> httpx2.AsyncClient:
+def client_of(app: ASGIApp, base_url: str = ORIGIN, peer: str = "127.0.0.1") -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app, client=(peer, 50_000)), base_url=base_url)
 
 

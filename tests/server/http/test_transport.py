@@ -104,8 +104,20 @@ async def test_a_body_that_breaks_off_is_refused_with_a_code(api: Api) -> None:
     assert b"body_incomplete" in sent[1]["body"]
 
 
-async def test_an_app_that_cannot_start_says_so_without_a_stack_trace(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    app = create_app(Settings(data_dir=tmp_path / "file"))
-    async with client_of(app) as http:
-        assert code(await http.get("/healthz")) == (500, "settings_refused")
+async def test_an_app_that_cannot_start_is_not_there_yet_and_its_log_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("not a folder")
+    app = create_app(Settings(data_dir=path))
+    [well_known] = app.well_known_routes()
+    async with client_of(app) as http, client_of(well_known.app) as root:
+        for answer in (await http.get("/healthz"), await root.get("/.well-known/oauth-authorization-server")):
+            assert code(answer) == (503, "unavailable")
+            assert "retry-after" in answer.headers
+            assert str(path) not in answer.text
+        assert "not_started" in caplog.text
+        assert str(path) in caplog.text
+        path.unlink()
+        assert (await http.get("/healthz")).status_code == 200
+    await asyncio.to_thread(app.close)

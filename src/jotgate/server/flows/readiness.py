@@ -25,5 +25,12 @@ class Readiness:
         asking = self._asking
         if asking is None or asking.done() or asking.get_loop() is not loop:
             asking = self._asking = loop.create_task(self._ping())
+            asking.add_done_callback(_heard)
         await asyncio.wait([asking])  # one who goes away does not take the answer from the others
         asking.result()
+
+
+def _heard(asking: asyncio.Task[None]) -> None:
+    """Take note of how it ended: if everybody has gone meanwhile, asyncio would print a trace."""
+    if not asking.cancelled():
+        asking.exception()
