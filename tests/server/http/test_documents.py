@@ -47,7 +47,7 @@ async def test_metadata_stands_where_clients_look_whatever_the_host_header_says(
     auth = create_app(Settings(issuer=issuer, data_dir=tmp_path / "data"), clock=Clock())
     path = auth.settings.issuer_path
     host = Starlette(routes=[*auth.well_known_routes(), Mount(path, auth)])
-    async with auth.lifespan(), client_of(host) as http:  # type: ignore[arg-type] # any ASGI app
+    async with auth.lifespan(), client_of(host) as http:
         for place in (
             f"/.well-known/oauth-authorization-server{path}",
             f"{path}/.well-known/openid-configuration",
