@@ -24,7 +24,16 @@ from jotgate.server.flows.deps import ClaimsFor, Deps
 from jotgate.server.flows.readiness import Readiness
 from jotgate.server.http.dispatch import Api
 from jotgate.server.http.documents import METADATA_PATH
-from jotgate.server.http.exchange import Receive, Scope, Send, StreamResponse, read_head, send_response, send_stream
+from jotgate.server.http.exchange import (
+    Receive,
+    Response,
+    Scope,
+    Send,
+    StreamResponse,
+    read_head,
+    send_response,
+    send_stream,
+)
 from jotgate.server.http.problems import problem
 from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing
 from jotgate.server.limits import Limits
@@ -106,7 +115,6 @@ class AuthApp:
                 self._running = self._wire()
             except JotgateError as error:
                 self._failure = time.monotonic(), error
-                self._log.error("not_started", code=error.code, reason=str(error))
                 raise
             return self._running
 
@@ -166,7 +174,7 @@ class AuthApp:
         try:
             response = (await self._start_off_loop()).api.metadata(request)
         except JotgateError as error:
-            response = problem(_as_outage(error), self._log)
+            response = self._not_started(error)
         await send_response(response, send, with_body=request.method != "HEAD")
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
@@ -212,11 +220,16 @@ class AuthApp:
             running = await self._start_off_loop()
             response = await running.api.answer(request, receive)
         except JotgateError as error:  # the app could not start; its log says why, and it tries again
-            response = problem(_as_outage(error), self._log)
+            response = self._not_started(error)
         if isinstance(response, StreamResponse):
             await send_stream(response, receive, send, with_body=request.method != "HEAD")
             return
         await send_response(response, send, with_body=request.method != "HEAD")
+
+    def _not_started(self, error: JotgateError) -> Response:
+        """Tell the log why; whoever asks has nothing to mend there."""
+        self._log.error("not_started", code=error.code, reason=str(error))
+        return problem(_as_outage(error), self._log)
 
     def _wire(self) -> _Running:
         store = make_store(self.settings)
