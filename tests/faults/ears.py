@@ -26,8 +26,10 @@ class ToReplica(HttpsTransport):
         super().__init__(ca_file)
         self._port = port
 
-    def get(self, url: str, timeout_s: float, *, max_bytes: int = MAX_BODY_BYTES) -> Answer:
-        return super().get(self._there(url), timeout_s, max_bytes=max_bytes)
+    def get(
+        self, url: str, timeout_s: float, *, max_bytes: int = MAX_BODY_BYTES, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        return super().get(self._there(url), timeout_s, max_bytes=max_bytes, headers=headers or {})
 
     def open(self, url: str, timeout_s: float, *, headers: Mapping[str, str], max_frame_bytes: int) -> EventStream:
         return super().open(self._there(url), timeout_s, headers=headers, max_frame_bytes=max_frame_bytes)

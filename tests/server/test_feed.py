@@ -31,6 +31,7 @@ class Log:
     ticks: float = 0.0
     known: RevocationList = field(default_factory=RevocationList)
     connections: int = 10
+    connections_per_address: int = 10
 
     def __post_init__(self) -> None:
         self.feed = Feed(
@@ -39,6 +40,7 @@ class Log:
             entries=lambda: tuple(self.known),
             keep_s=3_720,
             connections=self.connections,
+            connections_per_address=self.connections_per_address,
             clock=lambda: self.now,
             monotonic=lambda: self.ticks,
         )
@@ -163,7 +165,7 @@ async def test_who_cannot_read_the_log_says_nothing_that_sounds_as_if_nothing_wa
     with pytest.raises(Busy):
         log.feed.since(None)
     with pytest.raises(Busy):
-        await log.feed.open_stream(None)
+        await log.feed.open_stream(None, address="192.0.2.1")
     # What is known is given to whoever starts anew, with the time as of which it is known.
     message = parse_snapshot(log.feed.snapshot()[1], KEYS, ISSUER)
     assert (message.sent_at, sids(message.revocations)) == (1_000, ["a"])
@@ -220,7 +222,7 @@ async def take(stream: AsyncIterator[bytes], count: int) -> list[tuple[str, str,
 async def test_a_stream_goes_on_from_a_position_as_things_happen_and_ends_with_the_feed() -> None:
     log = Log()
     log.revoke("a")
-    stream = await log.feed.open_stream(Position("log", 0))
+    stream = await log.feed.open_stream(Position("log", 0), address="192.0.2.1")
     told = await take(stream, 2)
     assert [(event, sids(message.revocations)) for _, event, message in told] == [
         ("revocations", ["a"]),
@@ -240,7 +242,7 @@ async def test_a_stream_goes_on_from_a_position_as_things_happen_and_ends_with_t
 async def test_a_reader_that_fell_behind_is_told_to_resync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_RING_FRAMES", 2)
     log = Log()
-    stream = await log.feed.open_stream(None)
+    stream = await log.feed.open_stream(None, address="192.0.2.1")
     await take(stream, 1)
     for sid in "abc":
         log.revoke(sid)
@@ -254,7 +256,7 @@ async def test_a_reader_that_fell_behind_is_told_to_resync(monkeypatch: pytest.M
 
 async def test_a_new_log_sends_every_reader_to_the_snapshot() -> None:
     log = Log()
-    stream = await log.feed.open_stream(None)
+    stream = await log.feed.open_stream(None, address="192.0.2.1")
     await take(stream, 1)
     log.feed.begin("new", 5)
     log.feed.beat()
@@ -266,15 +268,37 @@ async def test_a_new_log_sends_every_reader_to_the_snapshot() -> None:
 
 async def test_only_so_many_streams_are_served_at_once_though_none_has_been_read_from() -> None:
     log = Log(connections=2)
-    streams = [await log.feed.open_stream(None) for _ in range(2)]
+    streams = [await log.feed.open_stream(None, address="192.0.2.1") for _ in range(2)]
     for _ in range(2):
         with pytest.raises(Busy):
-            await log.feed.open_stream(None)
+            await log.feed.open_stream(None, address="192.0.2.1")
     assert log.feed.open_streams == 2
     await streams[0].aclose()
-    streams.append(await log.feed.open_stream(None))
+    streams.append(await log.feed.open_stream(None, address="192.0.2.1"))
     await take(streams[2], 1)
     for stream in streams:
+        await stream.aclose()
+    assert log.feed.open_streams == 0
+
+
+async def test_one_address_takes_only_its_share_of_the_places_and_known_verifiers_have_their_own() -> None:
+    log = Log(connections=3, connections_per_address=2)
+    here = [await log.feed.open_stream(None, address="192.0.2.1") for _ in range(2)]
+    with pytest.raises(Busy):
+        await log.feed.open_stream(None, address="192.0.2.1")
+    there = await log.feed.open_stream(None, address="192.0.2.2")
+    with pytest.raises(Busy):  # all are taken
+        await log.feed.open_stream(None, address="192.0.2.3")
+    known = [await log.feed.open_stream(None, address=None) for _ in range(3)]
+    with pytest.raises(Busy):
+        await log.feed.open_stream(None, address=None)
+    assert log.feed.open_streams == 6
+    await known.pop().aclose()
+    with pytest.raises(Busy):  # their places are nobody else's
+        await log.feed.open_stream(None, address="192.0.2.3")
+    await here.pop().aclose()
+    here.append(await log.feed.open_stream(None, address="192.0.2.1"))
+    for stream in (*here, there, *known):
         await stream.aclose()
     assert log.feed.open_streams == 0
 

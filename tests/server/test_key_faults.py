@@ -400,7 +400,15 @@ def test_erased_keys_are_in_no_file_of_the_database(ring: Ring, tmp_path: Path) 
 
 
 def feed(key: Key) -> Feed:
-    return Feed(key, issuer="https://a.example", entries=tuple, keep_s=60, connections=2, clock=lambda: NOW)
+    return Feed(
+        key,
+        issuer="https://a.example",
+        entries=tuple,
+        keep_s=60,
+        connections=2,
+        connections_per_address=2,
+        clock=lambda: NOW,
+    )
 
 
 async def test_a_feed_without_a_key_says_nothing_and_then_that_something_was_missed() -> None:
@@ -413,7 +421,7 @@ async def test_a_feed_without_a_key_says_nothing_and_then_that_something_was_mis
         with pytest.raises(Busy):
             ask()
     with pytest.raises(Busy):
-        await told.open_stream(None)
+        await told.open_stream(None, address="192.0.2.1")
     assert told.open_streams == 0
     told.append(2, [Revocation("token", ("b",))])
     assert told.head == Position("log", 2)
@@ -425,7 +433,7 @@ async def test_a_feed_without_a_key_says_nothing_and_then_that_something_was_mis
 async def test_a_stream_ends_when_there_is_no_key_to_sign_with() -> None:
     told = feed(generate_key("ES256"))
     told.begin("log", 0)
-    stream = await told.open_stream(None)
+    stream = await told.open_stream(None, address="192.0.2.1")
     await anext(stream)
     told.use_key(None)
     with pytest.raises(StopAsyncIteration):
@@ -444,7 +452,9 @@ def test_a_message_that_was_signed_with_a_key_revoked_meanwhile_is_signed_anew()
             told.use_key(two)
         return NOW
 
-    told = Feed(one, issuer="https://a.example", entries=tuple, keep_s=60, connections=2, clock=clock)
+    told = Feed(
+        one, issuer="https://a.example", entries=tuple, keep_s=60, connections=2, connections_per_address=2, clock=clock
+    )
     told.append(1, [Revocation("token", ("a",))])
     [message, _, _] = told.since(Position("", 0)).decode().split("\n\n")
     assert kid_of(message.rpartition("data: ")[2].encode()) == two.kid

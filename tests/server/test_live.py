@@ -71,6 +71,7 @@ class Process:
             entries=self.live.entries,
             keep_s=REVOCATION_LIFE_S,
             connections=10,
+            connections_per_address=10,
             clock=lambda: self.now,
             monotonic=lambda: self.ticks,
         )

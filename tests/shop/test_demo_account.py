@@ -8,6 +8,7 @@ import pytest
 from examples.shop.demo_account import EMAIL, FILE_NAME, DemoAccount, seed
 from jotgate.server.app import create_app
 from jotgate.server.flows.login import Origin, login
+from jotgate.server.limits import Asker
 from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings
 
@@ -21,8 +22,9 @@ async def can_log_in(settings: Settings, account: DemoAccount) -> bool:
     auth = create_app(settings)
     async with auth.lifespan():
         deps = auth.start()
-        pair = await login(deps, account.email, Secret(account.password), deps.clock(), Origin())
-    return bool(pair.access_token)
+        now, password = deps.clock(), Secret(account.password)
+        done = await login(deps, account.email, password, now, Origin(), asker=Asker())
+    return bool(done.tokens.access_token)
 
 
 def test_each_start_tells_the_same_account(settings: Settings) -> None:

@@ -39,6 +39,7 @@ _FOR: Final = {
     "access": "signs access tokens",
     "feed": "signs the revocation feed",
     "refresh": "authenticates refresh tokens",
+    "device": "authenticates device tokens",
 }
 _SAID: Final[dict[EventName, str]] = {
     "key_made": "published, and next to sign",

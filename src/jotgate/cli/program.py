@@ -59,6 +59,7 @@ class Purpose(StrEnum):
     access = "access"
     feed = "feed"
     refresh = "refresh"
+    device = "device"
 
 
 Data = Annotated[
@@ -316,7 +317,7 @@ def list_keys(
 @keys.command("rotate", epilog=_EXIT_CODES)
 def rotate_key(
     purpose: Annotated[
-        Purpose, typer.Option(metavar="PURPOSE", help="access, feed or refresh: what the key is for.")
+        Purpose, typer.Option(metavar="PURPOSE", help="access, feed, refresh or device: what the key is for.")
     ] = Purpose.access,
     issuer: KeyIssuer = None,
     data: Data = None,

@@ -261,6 +261,7 @@ class AuthApp:
             entries=live.entries,
             keep_s=REVOCATION_LIFE_S,
             connections=settings.feed_connections,
+            connections_per_address=settings.feed_connections_per_address,
             clock=self._clock,
         )
         keys.on_change(lambda now: live.use_keys(now.trusted))

@@ -118,7 +118,8 @@ class Feed:
         key: signs the feed and nothing else.
         entries: gives what is revoked, at once and complete as of the last `append`.
         keep_s: how long an entry matters.
-        connections: how many streams this process serves at once.
+        connections: how many streams this process serves at once, and how many more to known verifiers.
+        connections_per_address: how many of them to one address.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class Feed:
         entries: Callable[[], tuple[Revocation, ...]],
         keep_s: int,
         connections: int,
+        connections_per_address: int,
         clock: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -137,6 +139,7 @@ class Feed:
         self._entries = entries
         self._keep_s = keep_s
         self._connections = connections
+        self._connections_per_address = connections_per_address
         self._clock = clock
         self._monotonic = monotonic
         self._bell = Bell()
@@ -148,6 +151,8 @@ class Feed:
         self._signing = threading.Lock()
         self._snapshot: _Snapshot | None = None
         self._open = 0
+        self._open_to_known = 0
+        self._open_by_address: dict[str, int] = {}  # without those that have none
         self._closed = False
         self._confirmed_at = float("-inf")
         self._confirmed_when = 0
@@ -160,7 +165,7 @@ class Feed:
     @property
     def open_streams(self) -> int:
         """How many readers are connected."""
-        return self._open
+        return self._open + self._open_to_known
 
     def begin(self, log_id: str, seq: int) -> None:
         """Start, or start again in another log: whoever reads is told to fetch the snapshot."""
@@ -266,23 +271,46 @@ class Feed:
             raise Busy("The revocations cannot be signed at the moment: try again shortly.", retry_after_s=1)
         return key
 
-    async def open_stream(self, position: Position | None) -> AsyncGenerator[bytes]:
+    async def open_stream(self, position: Position | None, *, address: str | None) -> AsyncGenerator[bytes]:
         """Give the frames after a position as they come, until the feed closes; without a position, from now on.
 
         The stream has its place from here on, until it is closed (`aclose`) or ends.
 
+        Args:
+            address: whose places it takes one of; None for a verifier that is known, with places nobody else takes.
+
         Raises Busy when this process serves as many streams as it may, or cannot read the log.
         """
         self._check_current()
-        stream = self._stream(position)
+        stream = self._stream(position, address)
         await anext(stream)
         return stream
 
-    async def _stream(self, position: Position | None) -> AsyncGenerator[bytes]:
+    def _take_place(self, address: str | None) -> None:
         with self._lock:
-            if self._open >= self._connections:
-                raise Busy("Too many verifiers listen here: poll instead, or try again shortly.", retry_after_s=5)
+            if address is None:
+                if self._open_to_known >= self._connections:
+                    raise Busy(_TOO_MANY, retry_after_s=5)
+                self._open_to_known += 1
+                return
+            here = self._open_by_address.get(address, 0)
+            if self._open >= self._connections or here >= self._connections_per_address:
+                raise Busy(_TOO_MANY, retry_after_s=5)
             self._open += 1
+            self._open_by_address[address] = here + 1
+
+    def _leave_place(self, address: str | None) -> None:
+        with self._lock:
+            if address is None:
+                self._open_to_known -= 1
+                return
+            self._open -= 1
+            self._open_by_address[address] -= 1
+            if not self._open_by_address[address]:
+                del self._open_by_address[address]
+
+    async def _stream(self, position: Position | None, address: str | None) -> AsyncGenerator[bytes]:
+        self._take_place(address)
         try:
             yield b""  # to have begun, so that closing it gives the place back whatever happens meanwhile
             rung = self._bell.rung
@@ -301,8 +329,7 @@ class Feed:
         except Busy:  # there is no key to sign with any more: the stream ends
             return
         finally:
-            with self._lock:
-                self._open -= 1
+            self._leave_place(address)
 
     def _push(self, seq: int, kind: bytes, revocations: Iterable[Revocation] = ()) -> None:
         self.confirm()
@@ -363,6 +390,9 @@ class Feed:
         if number < self._number:
             return RESYNC, end
         return _joined([frame.text for frame in islice(self._ring, number - self._number, None)]), end
+
+
+_TOO_MANY: Final = "Too many verifiers listen here: poll instead, or try again shortly."
 
 
 def _joined(frames: list[bytes]) -> bytes:

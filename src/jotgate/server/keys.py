@@ -19,6 +19,7 @@ from jotgate.core.errors import JotgateError, KeyRefused, RequestRefused, Settin
 from jotgate.core.jwk import Key, KeySet
 from jotgate.issuer import Issuer
 from jotgate.keygen import generate_key
+from jotgate.server.device_tokens import DEVICE_LIFE_S, DeviceTokens
 from jotgate.server.records import SealedKey
 from jotgate.server.refresh_tokens import MAC_KEY_BYTES, RefreshTokens, new_mac_kid
 from jotgate.server.refusals import Busy
@@ -42,9 +43,10 @@ from jotgate.server.sealing import MasterKey
 from jotgate.server.settings import MAX_ACCESS_TOKEN_TTL_S, MAX_SESSION_IDLE_S, Settings
 from jotgate.server.store import Store
 
-Purpose = Literal["access", "feed", "refresh"]
-PURPOSES: Final[tuple[Purpose, ...]] = ("access", "feed", "refresh")
-"""Access tokens are signed by one key, the revocation feed by another; refresh tokens have a MAC under a third."""
+Purpose = Literal["access", "feed", "refresh", "device"]
+PURPOSES: Final[tuple[Purpose, ...]] = ("access", "feed", "refresh", "device")
+"""Access tokens are signed by one key, the revocation feed by another; refresh tokens have a MAC under a third, and
+device tokens under a fourth."""
 
 # The longest life that a setting allows, the most leeway that a policy allows, and a minute for requests under way:
 # whatever this server, or one with another setting, signs for a session that ends now has expired by then.
@@ -54,6 +56,9 @@ PUBLISHED_AHEAD: Final = 3
 server says of five."""
 _FEED_ALGORITHM: Final = "ES256"
 _MAC_ALGORITHM: Final = "HS256"
+_MACS: Final[frozenset[str]] = frozenset({"refresh", "device"})
+_NEEDED: Final[tuple[Purpose, ...]] = ("access", "feed", "refresh")
+"""Without one of these a server does nothing. Without a device key, every device is a stranger."""
 
 _Decide = Callable[[Sequence[SealedKey]], KeyChange]
 _DecideWith = Callable[[Sequence[SealedKey], int, Spare], KeyChange]
@@ -75,6 +80,7 @@ class ServerKeys:
     """Signs the revocation feed and nothing else."""
     feed_published: KeySet
     refresh_tokens: RefreshTokens | None
+    device_tokens: DeviceTokens | None
 
 
 class KeyRing:
@@ -175,7 +181,7 @@ class KeyRing:
         """
         with self._changing:
             self._read(strict=True, besides=besides)
-            for purpose in PURPOSES:
+            for purpose in _NEEDED:
                 if _active(self._of(purpose)) is None:
                     fault = f"the database has no {purpose} key of {self._settings.issuer}"
                     raise SettingsError((f"{fault}: `jotgate serve` makes it when it starts",))
@@ -343,14 +349,14 @@ class KeyRing:
             rotate_every_s=self._settings.key_rotation_s,
             publish_ahead_s=PUBLISHED_AHEAD * self._settings.jwks_max_age_s,
             # A refresh token lies unused for as long as any setting allows, and its key must still be there.
-            keep_s=MAX_SESSION_IDLE_S if purpose == "refresh" else REVOCATION_LIFE_S,
+            keep_s=_KEPT_FOR_S.get(purpose, REVOCATION_LIFE_S),
         )
 
     # Changing
 
     def _turn(self, purpose: Purpose) -> _DecideWith:
-        algorithm = {"access": self._settings.signing_algorithm, "feed": _FEED_ALGORITHM, "refresh": _MAC_ALGORITHM}
-        first, schedule = algorithm[purpose], self.schedule(purpose)
+        algorithm = {"access": self._settings.signing_algorithm, "feed": _FEED_ALGORITHM}
+        first, schedule = algorithm.get(purpose, _MAC_ALGORITHM), self.schedule(purpose)
         correcting = self._watch.has_lasted(self._monotonic())
         return lambda rows, now, spare: turn(
             rows, algorithm=first, now=now, schedule=schedule, spare=spare, correcting=correcting
@@ -377,7 +383,7 @@ class KeyRing:
 
     def _make(self, purpose: Purpose, algorithm: str) -> SealedKey:
         while True:
-            if purpose == "refresh":
+            if purpose in _MACS:
                 raw = self._random(MAC_KEY_BYTES)
                 key, sealed = Key.from_secret(raw, algorithm, kid=new_mac_kid(self._random)), raw
             else:
@@ -440,7 +446,7 @@ class KeyRing:
 
     def _unseal(self, row: SealedKey, *, ask_again: bool) -> bytes | Key:
         raw = self._master.unseal(row.sealed, purpose=row.purpose, kid=row.kid, ask_again=ask_again)
-        if row.purpose == "refresh":
+        if row.purpose in _MACS:
             return raw
         if row.algorithm not in ALGORITHMS:
             raise KeyRefused(f"This version knows no algorithm {row.algorithm}.")
@@ -451,12 +457,8 @@ class KeyRing:
     def _picture(self, rows: Sequence[SealedKey]) -> ServerKeys:
         signing, trusted = self._pairs(rows, "access")
         feed, feed_trusted = self._pairs(rows, "feed")
-        macs: Mapping[str, bytes] = {
-            row.kid: opened
-            for row in self._only(rows, "refresh")
-            if isinstance(opened := self._opened.get((row.kid, row.thumbprint)), bytes)
-        }
-        active_mac = _active(self._only(rows, "refresh"))
+        refresh, active_refresh = self._macs(rows, "refresh")
+        device, active_device = self._macs(rows, "device")
         issuer = None
         if signing is not None:
             ttl_s = self._settings.access_token_ttl_s
@@ -471,8 +473,17 @@ class KeyRing:
             published=_same(None if before is None else before.published, published),
             feed=feed,
             feed_published=_same(None if before is None else before.feed_published, feed_trusted),
-            refresh_tokens=RefreshTokens(macs, active=active_mac) if active_mac and active_mac in macs else None,
+            refresh_tokens=RefreshTokens(refresh, active=active_refresh) if active_refresh in refresh else None,
+            device_tokens=DeviceTokens(device, active=active_device) if active_device in device else None,
         )
+
+    def _macs(self, rows: Sequence[SealedKey], purpose: Purpose) -> tuple[Mapping[str, bytes], str]:
+        """The secrets of a purpose by their `kid`, and which of them is used for what is new; "" for none."""
+        rows = self._only(rows, purpose)
+        macs = {
+            row.kid: opened for row in rows if isinstance(opened := self._opened.get((row.kid, row.thumbprint)), bytes)
+        }
+        return macs, _active(rows) or ""
 
     def _pairs(self, rows: Sequence[SealedKey], purpose: Purpose) -> tuple[Key | None, KeySet]:
         """The key that signs, and all that are believed, in an order that stays: the next ones last."""
@@ -489,6 +500,7 @@ class KeyRing:
         )
 
 
+_KEPT_FOR_S: Final[Mapping[Purpose, int]] = {"refresh": MAX_SESSION_IDLE_S, "device": DEVICE_LIFE_S}
 _Name = tuple[str, str]
 """A key's `kid` and thumbprint: one that was brought in anew may have the `kid` of another that went."""
 _JUMPED: Final = "keys are made, rotated and removed again once the clock has gone on from there for an hour"

@@ -1,26 +1,78 @@
-"""What one address may ask of the server in a time. Counted before a request's body is read, or a password hashed.
+"""What may be asked of the server in a time: by one address, about one account, by one client, by everybody.
 
-Knows the settings and the stores of `jotgate.throttle`; knows no HTTP. With Redis all servers count together, and each
-for itself while Redis is away.
+Addresses count before a request's body is read, accounts before a password is hashed. Knows the settings and the stores
+of `jotgate.throttle`; knows no HTTP. With Redis all servers count together, and each for itself while Redis is away.
 """
 
 import hashlib
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Literal, get_args
 
 import structlog
+from msgspec import Struct
 
+from jotgate.server.device_tokens import DeviceToken
 from jotgate.server.refusals import TooManyRequests
 from jotgate.server.settings import Settings
-from jotgate.throttle import Charge, Decision, FallbackStore, MemoryStore, RedisStore, Store, address_key, parse_limit
+from jotgate.throttle import (
+    Charge,
+    Decision,
+    FallbackStore,
+    Limit,
+    MemoryStore,
+    RedisStore,
+    Standing,
+    Store,
+    address_key,
+    parse_limit,
+)
 
 Kind = Literal["logins", "signups", "refreshes", "feed", "requests"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+_OF_A_CLIENT: Final[Collection[Kind]] = ("logins", "refreshes")
 
 _REDIS_WITHIN_S: Final = 0.25  # a login waits so long for a Redis that has gone, once
+# At an account under attack, every step of the back-off has an entry of its own.
+_MAX_ENTRIES: Final = 131_072
+_EVERYBODY: Final = "everybody"
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address | None
+
+
+class Asker(Struct, frozen=True):
+    """Who asks, as far as it counts: an address, a browser that has logged in before, a verifier that is known."""
+
+    address: Address = None
+    devices: tuple[DeviceToken, ...] = ()
+    """Those that it showed before its body was read."""
+    known: bool = False
+    """It is a verifier with a token of the server's."""
+
+    @property
+    def key(self) -> str:
+        """Whose allowance a request uses: an address's, of IPv6 its /64's."""
+        return address_key(None if self.address is None else str(self.address))
+
+    @property
+    def login_key(self) -> str:
+        """The same for a login: a known device is told from others that share its address, whoever they are."""
+        return f"device {self.devices[0].id}" if self.devices else self.key
+
+
+class Ticket:
+    """What a request was charged, to be given back where it turns out not to count."""
+
+    __slots__ = ("_charges", "_store", "decision")
+
+    def __init__(self, store: Store, charges: Sequence[Charge], decision: Decision) -> None:
+        self._store = store
+        self._charges = charges
+        self.decision = decision
+
+    async def give_back(self) -> None:
+        """Count it not, after all: a login that succeeded is no guess."""
+        await self._store.refund(self._charges)
 
 
 class Limits:
@@ -35,7 +87,13 @@ class Limits:
     ) -> None:
         self._log = log
         self._limits = {kind: parse_limit(getattr(settings, f"limit_{kind}"), name=kind) for kind in KINDS}
-        memory = MemoryStore(clock=monotonic)
+        self._device = parse_limit(settings.limit_device, name="device")
+        self._client = parse_limit(settings.limit_client, name="client")
+        self._strangers = parse_limit(settings.limit_strangers, name="strangers")
+        self._global = parse_limit(settings.limit_global, name="global")
+        self._sessions = parse_limit(settings.limit_sessions, name="sessions")
+        self._backoff = Backoff(settings.guesses_before_backoff, settings.backoff_max_s)
+        memory = MemoryStore(max_entries=_MAX_ENTRIES, clock=monotonic)
         self._store: Store = memory
         if settings.redis_url is not None:
             # Servers of another issuer may use the same Redis.
@@ -44,30 +102,120 @@ class Limits:
             shared = RedisStore(settings.redis_url.reveal(), timeout_s=_REDIS_WITHIN_S, prefix=prefix)
             self._store = FallbackStore(shared, memory, on_change=self._tell)
 
-    async def admit(self, kind: Kind, address: Address) -> Decision:
-        """Count one request of an address, an IPv6 one together with its /64.
+    async def admit(self, kind: Kind, asker: Asker, client_id: str) -> Ticket:
+        """Count one request of an address, of a client where it has to do with tokens, and of everybody.
+
+        The decision tells of the address alone: how busy others keep the server is none of a sender's business.
 
         Raises:
-            TooManyRequests: it is beyond the limit, and does not count.
+            TooManyRequests: it is beyond a limit, and does not count.
         """
-        decision = await self._store.take([self._charge(kind, address)])
-        if not decision.allowed:
-            raise TooManyRequests(decision)
-        return decision
+        key = asker.login_key if kind == "logins" else asker.key
+        charges = [Charge(self._limits[kind], key), Charge(self._global, _EVERYBODY)]
+        if kind in _OF_A_CLIENT:
+            charges.append(Charge(self._client, client_id))
+        if kind == "signups":
+            charges.append(Charge(self._strangers, _EVERYBODY))
+        ticket = await self._take(charges)
+        own = ticket.decision.standings[0]
+        return Ticket(self._store, charges[:1], Decision(True, (own,)))
 
-    async def give_back(self, kind: Kind, address: Address) -> None:
-        """Count it not, after all: a login that succeeded is no guess."""
-        await self._store.refund([self._charge(kind, address)])
+    async def guess(self, identity: str, asker: Asker, devices: Sequence[DeviceToken]) -> Ticket:
+        """Count a guess at the password of an account, whether there is such an account or not.
+
+        A device that has logged in to it before has an allowance of its own, so that nobody else's guesses make its
+        owner wait. All others wait longer and longer, the more guesses there were.
+
+        Args:
+            identity: what writings of one address have in common (`rules.accounts.email_identity`).
+            devices: all that the asker has shown.
+
+        Raises:
+            TooManyRequests: it has to wait. Nothing was counted.
+        """
+        for device in devices:
+            if device.is_for(identity):
+                own = [Charge(self._device, device.id)]
+                decision = await self._store.take(own)
+                if decision.allowed:
+                    return Ticket(self._store, own, decision)
+        charges = [*self._backoff.charges(_digest(identity)), Charge(self._strangers, _EVERYBODY)]
+        if asker.devices:  # it was admitted as a device of some account, but is none of this one
+            charges.append(Charge(self._limits["logins"], asker.key))
+        try:
+            return await self._take(charges)
+        except TooManyRequests as refused:
+            raise TooManyRequests(self._backoff.told(refused.decision)) from None
+
+    async def guess_in_session(self, sid: str) -> Ticket:
+        """Count a guess at the password by whoever holds a session of the account: they have an allowance of their own.
+
+        Raises:
+            TooManyRequests: it is used up.
+        """
+        return await self._take([Charge(self._device, f"session {sid}")])
+
+    async def begin_session(self, account_id: str) -> None:
+        """Count a session that an account begins: each stays in the database for as long as it lives.
+
+        Raises:
+            TooManyRequests: that are too many.
+        """
+        await self._take([Charge(self._sessions, account_id)])
 
     async def aclose(self) -> None:
         """Let go of this event loop's connections."""
         await self._store.aclose()
 
-    def _charge(self, kind: Kind, address: Address) -> Charge:
-        return Charge(self._limits[kind], address_key(None if address is None else str(address)))
+    async def _take(self, charges: Sequence[Charge]) -> Ticket:
+        decision = await self._store.take(charges)
+        if not decision.allowed:
+            raise TooManyRequests(decision)
+        return Ticket(self._store, charges, decision)
 
     def _tell(self, counting: Literal["shared", "local"], fault: BaseException | None) -> None:
         if counting == "local":
             self._log.warning("limits_local", error=type(fault).__name__, reason="Redis is away: each process counts")
         else:
             self._log.info("limits_shared")
+
+
+class Backoff:
+    """Waits that double: some guesses at once, and the next ones 1, 2, 4, … seconds after the first, up to a cap.
+
+    It is made of ordinary limits, so that it is decided in one step, by many servers together, and given back, as they
+    are: one unit a second with a burst of five, one in two seconds with a burst of six, one in four with seven … all of
+    which have to agree. Without guesses all of it is forgotten in a few times the cap.
+
+    Args:
+        free: so many guesses may come at once.
+        cap_s: the longest wait between two, in seconds; what is not a power of two counts as the next smaller one.
+    """
+
+    NAME: Final = "account"
+
+    def __init__(self, free: int, cap_s: int) -> None:
+        steps = cap_s.bit_length()
+        self._steps = tuple(
+            Limit(quota=1, window_s=2**step, burst=free + step, name=f"{self.NAME} {step}") for step in range(steps)
+        )
+        self._names = frozenset(each.name for each in self._steps)
+        self._shown = Limit(quota=1, window_s=2 ** (steps - 1), burst=free, name=self.NAME)
+
+    def charges(self, key: str) -> list[Charge]:
+        """Return what one guess costs."""
+        return [Charge(limit, key) for limit in self._steps]
+
+    def told(self, refused: Decision) -> Decision:
+        """Return a refusal as it is told: the steps are one limit for whoever has to wait."""
+        steps = [each for each in refused.standings if each.limit.name in self._names]
+        others = [each for each in refused.standings if each.limit.name not in self._names and not each.allowed]
+        if all(each.allowed for each in steps):
+            return Decision(False, tuple(others))
+        wait_s = max(each.retry_after_s for each in steps)
+        return Decision(False, (Standing(self._shown, False, 0, wait_s, wait_s), *others))
+
+
+def _digest(identity: str) -> str:
+    """Return a short text for an identity of any length: the key of many limits at once."""
+    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]

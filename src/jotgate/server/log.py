@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import structlog
 
-# A refresh token, a compact JWS, a bearer header: nothing of ours that a log has a use for.
-_SECRETS: Final = re.compile(r"jgr_[\w-]{8,}|eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?|\$argon2\w*\$\S+|(?i:bearer)\s+\S+")
+# A refresh or device token, a compact JWS, a bearer header: nothing of ours that a log has a use for.
+_SECRETS: Final = re.compile(r"jg[rd]_[\w-]{8,}|eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?|\$argon2\w*\$\S+|(?i:bearer)\s+\S+")
 _MASK: Final = "[hidden]"
 
 

@@ -120,6 +120,12 @@ class InvalidCredentials(Unauthenticated):
     code = "invalid_credentials"
 
 
+class UnknownVerifier(Unauthenticated):
+    """The verifier token is none of those that the server was given."""
+
+    code = "unknown_verifier"
+
+
 class InvalidRefreshToken(Unauthenticated):
     """The refresh token was not made by this server."""
 

@@ -91,9 +91,29 @@ class Settings(Struct, frozen=True, kw_only=True):
     hash_workers: int = field(default_factory=lambda: max(1, _usable_cores() - 1))
     """Threads that check passwords, so that the event loop never does."""
     feed_connections: int = 1000
-    """How many verifiers may listen to one process's stream of revocations at once; others poll."""
+    """How many verifiers may listen to one process's stream of revocations at once; others poll. Those with a verifier
+    token have as many places of their own."""
+    feed_connections_per_address: int = 100
+    """How many of them from one address (IPv6: one /64), of those without a verifier token."""
+    verifier_tokens: tuple[Secret, ...] = ()
+    """Texts of 32 characters and more, by which this server knows its verifiers (``Verifier(verifier_token=…)``): no
+    limit of the feed's counts for them. Several while one is being changed."""
     limit_logins: str = "30/minute"
     """Failed logins and changes of password from one address (IPv6: one /64), as ``20/10s; burst=5`` and the like."""
+    guesses_before_backoff: int = 5
+    """So many failed logins to one account may come at once; the next ones 1, 2, 4, … seconds after the first."""
+    backoff_max_s: int = 256
+    """The longest wait between two logins to an account under attack: a power of two, in seconds."""
+    limit_device: str = "10/hour"
+    """Failed logins to an account from a browser that has logged in to it before; the back-off is not its own."""
+    limit_strangers: str = "3000/minute; burst=500"
+    """Sign-ups and failed logins of everybody together, known devices apart."""
+    limit_sessions: str = "120/hour; burst=60"
+    """Sessions that one account begins."""
+    limit_client: str = "90000/minute; burst=15000"
+    """Logins and refreshes of one client, from everywhere."""
+    limit_global: str = "120000/minute; burst=20000"
+    """Everything that has a limit, of everybody together."""
     limit_signups: str = "60/hour; burst=20"
     """Sign-ups from one address."""
     limit_refreshes: str = "1200/minute"
@@ -220,7 +240,23 @@ def _read_url(text: str) -> Secret:
     return Secret(text.strip())
 
 
-_LIMITS: Final = ("limit_logins", "limit_signups", "limit_refreshes", "limit_feed", "limit_requests")
+def _read_tokens(text: str) -> tuple[Secret, ...]:
+    return tuple(map(Secret, _read_list(text)))
+
+
+_LIMITS: Final = (
+    "limit_logins",
+    "limit_device",
+    "limit_strangers",
+    "limit_sessions",
+    "limit_client",
+    "limit_global",
+    "limit_signups",
+    "limit_refreshes",
+    "limit_feed",
+    "limit_requests",
+)
+_SHORTEST_VERIFIER_TOKEN: Final = 32
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "issuer": str.strip,
     "audience": str.strip,
@@ -244,6 +280,10 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "http": _read_bool,
     "hash_workers": _read_int,
     "feed_connections": _read_int,
+    "feed_connections_per_address": _read_int,
+    "verifier_tokens": _read_tokens,
+    "guesses_before_backoff": _read_int,
+    "backoff_max_s": _read_int,
     **dict.fromkeys(_LIMITS, str.strip),
     "claims_for": str.strip,
 }
@@ -256,6 +296,9 @@ _RANGES: Final = {
     "password_min_length": (8, 128),
     "hash_workers": (1, 64),
     "feed_connections": (1, 100_000),
+    "feed_connections_per_address": (1, 100_000),
+    "guesses_before_backoff": (1, 100),
+    "backoff_max_s": (1, 4096),
 }
 
 
@@ -293,6 +336,7 @@ def _faults(settings: Settings) -> Iterator[str]:
             yield f"{name}: {fault}"
     for origin in settings.allowed_origins:
         yield from _origin_faults(settings, origin)
+    yield from _verifier_token_faults(settings)
     if settings.claims_for is not None and not re.fullmatch(r"[\w.]+:\w+", settings.claims_for):
         yield "claims_for must look like 'module:function'"
 
@@ -320,9 +364,16 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "http": (bool,),
     "hash_workers": (int,),
     "feed_connections": (int,),
+    "feed_connections_per_address": (int,),
+    "verifier_tokens": (tuple,),
+    "guesses_before_backoff": (int,),
+    "backoff_max_s": (int,),
     **dict.fromkeys(_LIMITS, (str,)),
     "claims_for": (str, type(None)),
 }
+
+
+_ITEMS: Final[dict[str, type]] = {"verifier_tokens": Secret}
 
 
 def _type_faults(settings: Settings) -> Iterator[str]:
@@ -330,8 +381,8 @@ def _type_faults(settings: Settings) -> Iterator[str]:
         value, allowed = getattr(settings, each.name), _TYPES[each.name]
         if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
             yield f"{each.name} must be {' or '.join(kind.__name__ for kind in allowed)}, not {type(value).__name__}"
-        elif isinstance(value, tuple) and not all(isinstance(item, str) for item in value):
-            yield f"{each.name} must hold strings only"
+        elif isinstance(value, tuple) and not all(isinstance(item, _ITEMS.get(each.name, str)) for item in value):
+            yield f"{each.name} must hold {_ITEMS.get(each.name, str).__name__} values only"
 
 
 _MASTER_KEY_SOURCES: Final = ("master_key", "master_key_file", "master_key_command")
@@ -388,6 +439,16 @@ def _signing_faults(settings: Settings) -> Iterator[str]:
         )
     if settings.key_rotation_s < 3 * settings.jwks_max_age_s:
         yield "key_rotation_s must be at least three times jwks_max_age_s: a key is published that long before it signs"
+
+
+def _verifier_token_faults(settings: Settings) -> Iterator[str]:
+    for token in settings.verifier_tokens:
+        if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token.reveal()) or len(token.reveal()) < _SHORTEST_VERIFIER_TOKEN:
+            yield (
+                f"verifier_tokens: each has {_SHORTEST_VERIFIER_TOKEN} characters or more, of letters, digits and "
+                "- . _ ~ + /: make one with `openssl rand -hex 32`"
+            )
+            return
 
 
 def _site(host: str) -> str:

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal, Protocol
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -96,6 +97,7 @@ class RemoteFeed:
         max_key_age_offline_s: how long the feed's keys are used after the last successful fetch of them.
         max_staleness_s: after so long without hearing anything the verifier does what `on_silence` says.
         inline: no thread: whoever verifies asks by `poll_if_due`.
+        verifier_token: by which the issuer knows this verifier; told to the issuer's own host and to nobody else.
         jitter: a random number from 0 up to 1.
     """
 
@@ -109,11 +111,13 @@ class RemoteFeed:
         max_staleness_s: float,
         on_silence: OnSilence,
         inline: bool,
+        verifier_token: str | None,
         clock: Callable[[], int],
         monotonic: Callable[[], float],
         jitter: Callable[[], float],
     ) -> None:
         self._issuer = issuer
+        self._verifier_token = verifier_token
         self._transport = transport
         self._timeout_s = timeout_s
         self._max_key_age_offline_s = max_key_age_offline_s
@@ -309,8 +313,8 @@ class RemoteFeed:
         self._have_keys()
         if self._following.position is None:
             self._fetch_snapshot()
-        headers = {"Last-Event-ID": self._following.position or ""}
         stream_uri = addresses.stream_uri
+        headers = {"Last-Event-ID": self._following.position or "", **self._credentials(stream_uri)}
         try:
             stream = transport.open(stream_uri, self._timeout_s, headers=headers, max_frame_bytes=_FRAME_BYTES)
         except NoStream:
@@ -477,7 +481,8 @@ class RemoteFeed:
         transport = self._transport
         try:
             if max_bytes is not None and isinstance(transport, HttpsTransport):
-                answer = transport.get(uri, self._timeout_s, max_bytes=max_bytes)
+                headers = self._credentials(uri)
+                answer = transport.get(uri, self._timeout_s, max_bytes=max_bytes, headers=headers)
             else:
                 answer = transport(uri, self._timeout_s)
         except FetchError as fault:
@@ -485,6 +490,12 @@ class RemoteFeed:
         if answer.status != 200:
             raise FetchError(f"{uri}: status {answer.status}")
         return answer.body
+
+    def _credentials(self, uri: str) -> dict[str, str]:
+        """Give the header by which the issuer knows this verifier. The metadata may name other hosts: not for them."""
+        if self._verifier_token is None or urlsplit(uri).netloc != urlsplit(self._issuer).netloc:
+            return {}
+        return {"Authorization": f"Bearer {self._verifier_token}"}
 
     def _took(self, taken: Taken) -> None:
         """Let what came count, and then tell whoever wants to know."""

@@ -28,6 +28,7 @@ def remote_keys(
     max_staleness_s: float,
     on_silence: OnSilence,
     inline: bool,
+    verifier_token: str | None,
 ) -> RemoteKeys:
     """Return the keys of a policy's issuer, to be fetched when first asked for (arguments as in `Verifier`)."""
     transport = transport or HttpsTransport(ca_file)
@@ -49,6 +50,7 @@ def remote_keys(
         max_staleness_s=max_staleness_s,
         on_silence=on_silence,
         inline=inline,
+        verifier_token=verifier_token,
         clock=clock,
         monotonic=monotonic,
         jitter=jitter,

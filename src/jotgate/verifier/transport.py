@@ -23,6 +23,7 @@ MAX_BODY_BYTES = 256 * 1024
 # Whatever comes before the body (status lines, headers, chunk sizes) has to fit into this, however it is cut up.
 _MAX_OVERHEAD_BYTES = 64 * 1024
 _HEADERS = {"User-Agent": "jotgate", "Connection": "close"}
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 class FetchError(Exception):
@@ -71,13 +72,15 @@ class HttpsTransport:
         """Fetch `url` (see `Transport`)."""
         return self.get(url, timeout_s)
 
-    def get(self, url: str, timeout_s: float, *, max_bytes: int = MAX_BODY_BYTES) -> Answer:
-        """Fetch `url` as `Transport` says, with another bound on the body."""
+    def get(
+        self, url: str, timeout_s: float, *, max_bytes: int = MAX_BODY_BYTES, headers: Mapping[str, str] = _NO_HEADERS
+    ) -> Answer:
+        """Fetch `url` as `Transport` says, with another bound on the body and further headers."""
         connection, target = self._connection(url, timeout_s, max_bytes)
         with _told("no complete answer within the time allowed"):  # one sentence for each cause: it is logged once
             try:
                 # http.client itself asks for the identity encoding.
-                connection.request("GET", target, headers=_HEADERS | {"Accept": "application/json"})
+                connection.request("GET", target, headers={**_HEADERS, "Accept": "application/json", **headers})
                 with connection.getresponse() as response:
                     return _read(response, max_bytes)
             finally:

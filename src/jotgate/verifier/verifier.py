@@ -4,6 +4,7 @@ The usual way reads memory only: no lock, no request, no thread switch.
 """
 
 import os
+import re
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from jotgate.verifier.transport import Transport
 
 Mode = Literal["fixed", "in_process", "network"]
+
+
+_BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750 section 2.1
 
 
 def wall_clock() -> int:
@@ -99,6 +103,8 @@ class Verifier:
             `refuse` them with KeySourceError (HTTP 503).
         freshness: `background` keeps keys and revocations fresh by threads; `inline` has none, and fetches what is due
             in `verify` and `averify` themselves, for functions-as-a-service.
+        verifier_token: a text by which the issuer knows its verifiers (its `JOTGATE_VERIFIER_TOKENS`), so that no limit
+            of the feed's counts for this one. It goes to the issuer's own host with each question for revocations.
         cache_entries: how many verified tokens are remembered at most, so that their signatures are not checked at
             each use; 0 for none. Time and revocations are checked at each use all the same.
         cache_bytes: how much memory they take at most, by an estimate that is rather too high.
@@ -131,6 +137,7 @@ class Verifier:
         max_staleness_s: float = 30,
         on_silence: Literal["accept", "refuse"] = "accept",
         freshness: Literal["background", "inline"] = "background",
+        verifier_token: str | None = None,
         cache_entries: int = 4096,
         cache_bytes: int = 8 * 1024 * 1024,
         clock: Callable[[], int] = wall_clock,
@@ -157,6 +164,8 @@ class Verifier:
             for name, value in (("cache_entries", cache_entries), ("cache_bytes", cache_bytes))
             if type(value) is not int or value < 0
         ]
+        if verifier_token is not None and not _BEARER.fullmatch(verifier_token):
+            faults.append("verifier_token must be letters, digits and - . _ ~ + / only.")
         if on_silence not in ("accept", "refuse"):
             faults.append("on_silence is 'accept' or 'refuse'.")
         if freshness not in ("background", "inline"):
@@ -217,6 +226,7 @@ class Verifier:
             max_staleness_s=max_staleness_s,
             on_silence=on_silence,
             inline=freshness == "inline",
+            verifier_token=verifier_token,
         )
         # Its thread keeps the remote part alive, so a verifier that nobody holds any more has to end it.
         weakref.finalize(self, self._remote.close).atexit = False

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from jotgate.server import Settings, create_app
+from jotgate.server.device_tokens import DEVICE_LIFE_S
 from tests.server.http.support import BROWSER, EMAIL, ORIGIN, PASSWORD, Api, Clock, client_of, code
 
 LOGIN = {"email": EMAIL, "password": PASSWORD}
@@ -17,11 +18,14 @@ async def test_the_cookie_has_every_protection_a_browser_offers(api: Api) -> Non
     await api.signup()
     answer = await api.browser_login()
     assert "refresh_token" not in answer.json()
-    name, _, rest = answer.headers["set-cookie"].partition("=")
-    value, *attributes = rest.split("; ")
-    assert name == NAME
-    assert value.startswith("jgr_")
-    assert attributes == [f"Max-Age={api.settings.session_idle_s}", "Path=/", "Secure", "HttpOnly", "SameSite=Strict"]
+    lives = {NAME: ("jgr_", api.settings.session_idle_s), f"{NAME}-device": ("jgd_", DEVICE_LIFE_S)}
+    for cookie in answer.headers.get_list("set-cookie"):
+        name, _, rest = cookie.partition("=")
+        value, *attributes = rest.split("; ")
+        prefix, life_s = lives.pop(name)
+        assert value.startswith(prefix)
+        assert attributes == [f"Max-Age={life_s}", "Path=/", "Secure", "HttpOnly", "SameSite=Strict"]
+    assert lives == {}
 
 
 async def test_a_page_of_our_own_refreshes_reads_and_logs_out(api: Api) -> None:

@@ -30,7 +30,10 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def one(peer: str = "127.0.0.1", **changes: object) -> Api:
-            settings = Settings(data_dir=tmp_path / "data", hash_workers=1, limit_logins="3/minute")
+            # Guesses at one account, from wherever: tests/server/http/test_devices.py.
+            settings = Settings(
+                data_dir=tmp_path / "data", hash_workers=1, limit_logins="3/minute", guesses_before_backoff=100
+            )
             settings = msgspec.structs.replace(settings, **changes)
             clock = Clock()
             app = create_app(settings, clock=clock)
@@ -178,6 +181,43 @@ async def test_everything_that_costs_work_has_a_limit(start: Start, name: str, m
 def test_what_has_a_limit_is_described_with_it() -> None:
     limited = [route for route in ROUTES if route.limit is not None and not route.form]
     assert [route.path for route in limited if "quota_exceeded" not in route.problems] == []
+
+
+VERIFIER = {"authorization": f"Bearer {'v' * 32}"}
+
+
+async def test_a_verifier_that_the_server_knows_has_no_limit(start: Start) -> None:
+    api = await start(limit_feed="1/minute", verifier_tokens=(Secret("v" * 32), Secret("w" * 32)))
+    for token in "vwvwv":
+        answer = await api.http.get("/revocations", headers={"authorization": f"bearer {token * 32}"})
+        assert answer.status_code == 200
+        assert "ratelimit" not in answer.headers
+    assert (await api.http.get("/revocations")).status_code == 200
+    refused(await api.http.get("/revocations"), "feed")
+    assert (await api.http.get("/revocations", headers=VERIFIER)).status_code == 200
+
+
+@pytest.mark.parametrize("token", ["x" * 32, "v" * 31, "v" * 33, "V" * 32, "not a token"])
+async def test_a_verifier_that_only_says_so_is_refused_and_counts(start: Start, token: str) -> None:
+    api = await start(limit_feed="2/minute", verifier_tokens=(Secret("v" * 32),))
+    for _ in range(2):
+        status, kind = code(await api.http.get("/revocations", headers={"authorization": f"Bearer {token}"}))
+        assert (status, kind) == (401, "malformed_token" if " " in token else "unknown_verifier")
+    refused(await api.http.get("/revocations", headers={"authorization": f"Bearer {token}"}), "feed")
+
+
+async def test_a_verifier_token_over_clear_text_is_refused_so_that_somebody_notices(start: Start) -> None:
+    api = await start(peer="192.0.2.1", http=True, verifier_tokens=(Secret("v" * 32),))
+    async with client_of(api.app, "http://auth.example.com", peer="192.0.2.1") as http:
+        assert code(await http.get("/revocations", headers=VERIFIER)) == (403, "clear_text_refused")
+        assert (await http.get("/revocations")).status_code == 200
+
+
+@pytest.mark.parametrize("token", ["v" * 31, "v" * 40 + "!", "v" * 20 + "é" * 20])
+def test_a_verifier_token_that_could_be_guessed_or_not_be_sent_is_a_fault(token: str) -> None:
+    with pytest.raises(SettingsError, match="verifier_tokens: each has 32 characters or more") as caught:
+        Settings(verifier_tokens=(Secret(token),))
+    assert token not in str(caught.value)
 
 
 async def test_the_token_endpoint_refuses_in_oauths_form(start: Start) -> None:

@@ -1,16 +1,21 @@
 """A password becomes a session."""
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 from jotgate.core.encoding import encode_segment
+from jotgate.server.device_tokens import DeviceToken
 from jotgate.server.flows.deps import CLIENT_ID, Deps
 from jotgate.server.flows.tokens import TokenPair, make_pair
+from jotgate.server.limits import Asker
 from jotgate.server.records import Account, Family
-from jotgate.server.refusals import InvalidCredentials
-from jotgate.server.rules.accounts import normalise_email, normalise_password
+from jotgate.server.refusals import Busy, InvalidCredentials
+from jotgate.server.rules.accounts import email_identity, normalise_email, normalise_password
 from jotgate.server.rules.devices import UNKNOWN
 from jotgate.server.rules.refresh import idle_end
 from jotgate.server.secret import Secret
+from jotgate.server.store import StoreError
 
 
 class Origin(Struct, frozen=True):
@@ -22,29 +27,59 @@ class Origin(Struct, frozen=True):
     """As ``rules.devices.describe_device`` names it."""
 
 
-async def login(deps: Deps, email: str, password: Secret, now: int, origin: Origin) -> TokenPair:
+class LoggedIn(Struct, frozen=True):
+    """What a login gives."""
+
+    tokens: TokenPair
+    identity: str
+    """The account's address, as ``rules.accounts.email_identity`` makes one of all its writings."""
+
+
+async def login(
+    deps: Deps,
+    email: str,
+    password: Secret,
+    now: int,
+    origin: Origin,
+    *,
+    asker: Asker,
+    devices: Sequence[DeviceToken] = (),
+) -> LoggedIn:
     """Begin a session: always a new one, with an id of its own (OWASP ASVS 7.2.4).
 
-    An address without an account costs the same time and gets the same answer as a wrong password.
+    An address without an account costs the same time and gets the same answer as a wrong password, and has its limits.
+
+    Args:
+        asker: whose guess it is, if it is one.
+        devices: all that the asker has shown.
 
     Raises:
         InvalidEmail, PasswordTooLong: what was given cannot be anybody's.
         InvalidCredentials: unknown account or wrong password.
+        TooManyRequests: there were too many guesses, or sessions, of late.
         Busy, StoreError: not now.
     """
     address = normalise_email(email)
+    identity = email_identity(address)
     text = normalise_password(password.reveal())
-    account = await deps.store.account_by_email(address)
-    fits = await deps.passwords.verify(account.password_hash if account else None, text)
+    guess = await deps.limits.guess(identity, asker, devices)
+    try:
+        account = await deps.store.account_by_email(address)
+        fits = await deps.passwords.verify(account.password_hash if account else None, text)
+    except (Busy, StoreError):
+        await guess.give_back()
+        raise
     if account is None or not fits:
         deps.log.info("login_refused", account=account.id if account else None)
         raise InvalidCredentials("The e-mail address or the password is wrong.")
+    await guess.give_back()
+    await deps.limits.begin_session(account.id)
     pair = await begin_session(deps, account, now, origin)
     if pair is None:
         # The password was changed while the old one was being checked, and that ends what the old one began.
         deps.log.info("login_refused", account=account.id)
         raise InvalidCredentials("The e-mail address or the password is wrong.")
-    return pair
+    return LoggedIn(pair, identity)
 
 
 async def begin_session(deps: Deps, account: Account, now: int, origin: Origin) -> TokenPair | None:

@@ -7,7 +7,7 @@ from jotgate.server.flows.login import Origin, begin_session
 from jotgate.server.flows.tokens import TokenPair
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.records import Account, Family
-from jotgate.server.refusals import InvalidCredentials, PasswordUnchanged
+from jotgate.server.refusals import Busy, InvalidCredentials, PasswordUnchanged
 from jotgate.server.rules.accounts import check_new_password, normalise_password
 from jotgate.server.secret import Secret
 
@@ -22,13 +22,21 @@ async def change_password(
     Raises:
         InvalidCredentials: the current password is wrong, or was changed by somebody else meanwhile.
         PasswordTooShort, PasswordTooLong, PasswordUnchanged: the new one cannot be used.
+        TooManyRequests: there were too many guesses at the current one by this session.
         Busy, StoreError: not now.
     """
     known = normalise_password(current.reveal())
     text = check_new_password(new.reveal(), min_length=deps.settings.password_min_length)
-    if not await deps.passwords.verify(account.password_hash, known):
+    guess = await deps.limits.guess_in_session(family.sid)
+    try:
+        fits = await deps.passwords.verify(account.password_hash, known)
+    except Busy:
+        await guess.give_back()
+        raise
+    if not fits:
         deps.log.info("password_change_refused", account=account.id)
         raise InvalidCredentials(_WRONG)
+    await guess.give_back()
     if text == known:
         raise PasswordUnchanged("The new password is the current one: choose another.")
     password_hash = await deps.passwords.hash(text)

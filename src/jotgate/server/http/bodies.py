@@ -15,11 +15,15 @@ class SignupInput(Struct, frozen=True):
 
 
 class LoginInput(Struct, frozen=True):
-    """Address and password; ``delivery`` says where the refresh token goes. Browsers leave it at ``cookie``."""
+    """Address and password; ``delivery`` says where the refresh token goes. Browsers leave it at ``cookie``.
+
+    ``device_token`` is that of an earlier login, of clients without cookies.
+    """
 
     email: str
     password: Secret
     delivery: Literal["cookie", "body"] = "cookie"
+    device_token: Secret | None = None
 
 
 class SessionInput(Struct, frozen=True):
@@ -37,13 +41,17 @@ class PasswordInput(Struct, frozen=True):
 
 
 class TokenAnswer(Struct, frozen=True):
-    """An access token (RFC 6749 section 5.1); the refresh token only for clients that asked for it in the body."""
+    """An access token (RFC 6749 section 5.1); the refresh token only for clients that asked for it in the body.
+
+    These get, with a login, a device token, too: shown at the next one, it keeps others' guesses from delaying that.
+    """
 
     access_token: str
     token_type: Literal["Bearer"]
     expires_in: int
     scope: str
     refresh_token: str | UnsetType = UNSET
+    device_token: str | UnsetType = UNSET
 
 
 class AccountAnswer(Struct, frozen=True):

@@ -36,7 +36,12 @@ def clear_cookie(issuer: str) -> tuple[bytes, bytes]:
 
 
 def _cookie(issuer: str, value: str, max_age_s: int) -> tuple[bytes, bytes]:
-    text = f"{cookie_name(issuer)}={value}; Max-Age={max_age_s}; Path=/; Secure; HttpOnly; SameSite=Strict"
+    return cookie(cookie_name(issuer), value, max_age_s)
+
+
+def cookie(name: str, value: str, max_age_s: int) -> tuple[bytes, bytes]:
+    """Return the header that sets a cookie which no script and no other site has any use of."""
+    text = f"{name}={value}; Max-Age={max_age_s}; Path=/; Secure; HttpOnly; SameSite=Strict"
     return b"set-cookie", text.encode("ascii")
 
 
@@ -46,13 +51,17 @@ def read_cookie(request: Request, issuer: str) -> Secret | None:
     Raises:
         HeaderRefused: there are two of that name, which no honest browser sends.
     """
-    name = cookie_name(issuer)
-    # HTTP/2 may split the header into several lines (RFC 9113 section 8.2.3).
-    pairs = (part.strip().partition("=") for line in request.all(b"cookie") for part in line.split(";"))
-    values = [value for key, _, value in pairs if key == name]
+    values = cookie_values(request, cookie_name(issuer))
     if len(values) > 1:
         raise HeaderRefused("The session cookie must not be sent twice.")
     return Secret(values[0]) if values and values[0] else None
+
+
+def cookie_values(request: Request, name: str) -> list[str]:
+    """Return the values of all cookies of a name."""
+    # HTTP/2 may split the header into several lines (RFC 9113 section 8.2.3).
+    pairs = (part.strip().partition("=") for line in request.all(b"cookie") for part in line.split(";"))
+    return [value for key, _, value in pairs if key == name]
 
 
 def check_not_cross_site(request: Request, settings: Settings) -> None:

@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from typing import Final
 
-from jotgate.server.flows.deps import Deps
+from msgspec import structs
+
+from jotgate.core.errors import KeySourceError, MalformedToken, RequestRefused
+from jotgate.server.flows.deps import CLIENT_ID, Deps
+from jotgate.server.http.askers import is_known_verifier, shown_devices
 from jotgate.server.http.browser import check_not_cross_site, cors_headers, preflight_headers
 from jotgate.server.http.documents import (
     FEED_KEYS_PATH,
@@ -19,7 +23,8 @@ from jotgate.server.http.exchange import Headers, Receive, Request, Response, St
 from jotgate.server.http.problems import limit_headers, oauth_error, problem
 from jotgate.server.http.routes import ROUTES, Route
 from jotgate.server.keys import ServerKeys
-from jotgate.server.refusals import ClearTextRefused, MethodNotAllowed, NotFound
+from jotgate.server.refusals import Busy, ClearTextRefused, MethodNotAllowed, NotFound
+from jotgate.server.store import StoreError
 
 _ANY_ORIGIN: Final = ((b"access-control-allow-origin", b"*"),)
 _COMMON: Final = (
@@ -115,12 +120,40 @@ class Api:
         if not route.public and not request.all(b"authorization"):  # which no other site's page can send
             # Before anything is counted: such a page must not use up what its visitor's address may ask.
             check_not_cross_site(request, self._settings)
-        limits, address = self._deps.limits, request.sender.address
-        if route.limit is not None:
-            fields += limit_headers(await limits.admit(route.limit, address))
-        if route.method != "GET":
-            request = await read_body(request, receive)
-        response = await route.handler(self._deps, request)
-        if route.limit is not None and route.counts_failures:
-            await limits.give_back(route.limit, address)
+        if route.limit is None:
+            return await route.handler(self._deps, request)
+        if route.limit == "feed":
+            return await self._feed(request, route, fields)
+        if route.counts_failures:
+            devices = shown_devices(
+                request, self._deps.keys.now.device_tokens, self._settings.issuer, now=self._deps.clock()
+            )
+            request = structs.replace(request, asker=structs.replace(request.asker, devices=devices))
+        ticket = await self._deps.limits.admit(route.limit, request.asker, CLIENT_ID)
+        fields += limit_headers(ticket.decision)
+        try:
+            if route.method != "GET":
+                request = await read_body(request, receive)
+            response = await route.handler(self._deps, request)
+        except (Busy, KeySourceError, StoreError):
+            if route.counts_failures:  # who was not answered has not guessed
+                await ticket.give_back()
+            raise
+        if route.counts_failures:
+            await ticket.give_back()
         return response
+
+    async def _feed(
+        self, request: Request, route: Route, fields: list[tuple[bytes, bytes]]
+    ) -> Response | StreamResponse:
+        """Answer a verifier; one that the server knows has no limit, and one that only says so has the address's."""
+        try:
+            known = is_known_verifier(request, self._settings)
+        except (RequestRefused, MalformedToken):
+            await self._deps.limits.admit("feed", request.asker, CLIENT_ID)
+            raise
+        if not known:
+            fields += limit_headers((await self._deps.limits.admit("feed", request.asker, CLIENT_ID)).decision)
+        return await route.handler(
+            self._deps, structs.replace(request, asker=structs.replace(request.asker, known=known))
+        )

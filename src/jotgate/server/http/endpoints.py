@@ -15,6 +15,7 @@ from jotgate.server.flows.revoking import revoke_account, revoke_session, sessio
 from jotgate.server.flows.sessions import logout, refresh, session_of
 from jotgate.server.flows.signup import signup
 from jotgate.server.flows.tokens import TokenPair
+from jotgate.server.http.askers import device_cookie
 from jotgate.server.http.bodies import (
     AccountAnswer,
     HealthAnswer,
@@ -69,10 +70,19 @@ async def post_login(deps: Deps, request: Request) -> Response:
         check_own_page(request, deps.settings)
     replaced = read_cookie(request, deps.settings.issuer)
     now = deps.clock()
-    pair = await login(deps, form.email, form.password, now, _origin(request))
+    tokens = deps.keys.now.device_tokens
+    shown = None if form.device_token is None or tokens is None else tokens.read(form.device_token.reveal(), now=now)
+    devices = (*request.asker.devices, *([] if shown is None else [shown]))
+    done = await login(deps, form.email, form.password, now, _origin(request), asker=request.asker, devices=devices)
     if replaced is not None:
         await _end_replaced(deps, replaced, now)
-    return _token_response(deps, pair, in_body=in_body)
+    if tokens is None:
+        return _token_response(deps, done.tokens, in_body=in_body)
+    made = Secret(tokens.make(done.identity, now=now, random=deps.random))
+    if in_body:
+        return _token_response(deps, done.tokens, in_body=True, device_token=made)
+    remember = device_cookie(request, tokens, deps.settings.issuer, made=made, identity=done.identity, now=now)
+    return _token_response(deps, done.tokens, in_body=False).with_headers(remember)
 
 
 async def post_refresh(deps: Deps, request: Request) -> Response:
@@ -203,7 +213,8 @@ async def get_revocations_stream(deps: Deps, request: Request) -> StreamResponse
     """``GET /revocations/stream``: server-sent events from ``Last-Event-ID`` or ``?after=``, else from now on."""
     after = request.one(b"last-event-id") or request.parameter("after")
     position = None if after is None else _position(after)
-    return StreamResponse(await deps.feed.open_stream(position), _EVENT_STREAM)
+    address = None if request.asker.known else request.asker.key
+    return StreamResponse(await deps.feed.open_stream(position, address=address), _EVENT_STREAM)
 
 
 def _position(text: str) -> Position:
@@ -254,7 +265,7 @@ def _account_answer(account: Account) -> AccountAnswer:
     return AccountAnswer(id=shown.id, email=shown.email, scopes=shown.scopes, created_at=shown.created_at)
 
 
-def _token_response(deps: Deps, pair: TokenPair, *, in_body: bool) -> Response:
+def _token_response(deps: Deps, pair: TokenPair, *, in_body: bool, device_token: Secret | None = None) -> Response:
     answer = TokenAnswer(
         access_token=pair.access_token.reveal(),
         token_type="Bearer",  # noqa: S106 - the name of a scheme
@@ -263,6 +274,8 @@ def _token_response(deps: Deps, pair: TokenPair, *, in_body: bool) -> Response:
     )
     if in_body:
         answer = msgspec.structs.replace(answer, refresh_token=pair.refresh_token.reveal())
+        if device_token is not None:
+            answer = msgspec.structs.replace(answer, device_token=device_token.reveal())
         return _json(200, answer).with_headers((b"pragma", b"no-cache"))
     cookie = set_cookie(deps.settings.issuer, pair.refresh_token, pair.refresh_expires_in_s)
     return _json(200, answer).with_headers((b"pragma", b"no-cache"), cookie)

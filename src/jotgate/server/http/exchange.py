@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 from msgspec import Struct, structs
 
 from jotgate.core.forwarded import Sender, TrustedProxies, resolve_sender
+from jotgate.server.limits import Asker
 from jotgate.server.refusals import BodyIncomplete, BodyTimeout, BodyTooLarge, HeaderRefused, ParameterRefused
 
 MAX_BODY_BYTES: Final = 65_536
@@ -33,6 +34,7 @@ class Request(Struct, frozen=True):
     sender: Sender
     body: bytes = b""
     query: bytes = b""
+    asker: Asker = Asker()
 
     def all(self, name: bytes) -> list[str]:
         """Return every value of a header, in order; the name in lower case."""
@@ -128,7 +130,9 @@ def read_head(scope: Scope, *, issuer_path: str, proxies: TrustedProxies) -> Req
         forwarded_proto=head.all(b"x-forwarded-proto"),
         proxies=proxies,
     )
-    return Request(head.method, head.path, headers, sender, query=scope.get("query_string", b""))
+    return Request(
+        head.method, head.path, headers, sender, query=scope.get("query_string", b""), asker=Asker(sender.address)
+    )
 
 
 async def read_body(head: Request, receive: Receive) -> Request:
