@@ -40,7 +40,8 @@ _READY_WITHIN_S = 60.0
 
 
 UNLIMITED: Final = {
-    f"JOTGATE_LIMIT_{kind}": "1000000/second" for kind in ("LOGINS", "SIGNUPS", "REFRESHES", "FEED", "REQUESTS")
+    f"JOTGATE_LIMIT_{kind}": "1000000/second"
+    for kind in ("LOGINS", "SIGNUPS", "REFRESHES", "FEED", "REQUESTS", "SESSIONS", "STRANGERS", "CLIENT", "GLOBAL")
 }
 """All who ask come from one address here."""
 

@@ -129,7 +129,10 @@ def run_replicas(postgres: PostgresServer, redis: RedisServer, folder: Path) -> 
         "JOTGATE_DATABASE_URL": url,
         "JOTGATE_REDIS_URL": redis.url,
         "JOTGATE_MASTER_KEY": secrets.token_urlsafe(32),
-        **dict.fromkeys(("JOTGATE_LIMIT_REFRESHES", "JOTGATE_LIMIT_REQUESTS", "JOTGATE_LIMIT_FEED"), "1000000/second"),
+        **{
+            f"JOTGATE_LIMIT_{kind}": "1000000/second"
+            for kind in ("REFRESHES", "REQUESTS", "FEED", "SESSIONS", "CLIENT", "GLOBAL")
+        },
         "JOTGATE_ACCESS_TOKEN_TTL_S": str(TOKEN_LIFE_S),  # no token ends by itself while a test still looks at it
     }
     emails = tuple(f"person{number}@faults.test" for number in range(3))
