@@ -173,6 +173,17 @@ async def test_a_device_of_one_account_is_a_stranger_to_another(start: Start) ->
     assert answers == [401, 401, 401, 429]
 
 
+async def test_device_tokens_of_ones_own_account_free_nobody_from_the_limit_of_their_address(start: Start) -> None:
+    api = await start(limit_logins="3/minute", guesses_before_backoff=100)
+    await api.signup(OTHER)
+    answers = []
+    for own in [(await api.login(OTHER))["device_token"] for _ in range(4)]:
+        headers = BROWSER | {"cookie": f"{device_cookie_name(api.settings.issuer)}={own}"}
+        guess = {"email": EMAIL, "password": "not the right password"}
+        answers.append((await api.post("/v1/login", guess, headers=headers)).status_code)
+    assert answers == [401, 401, 401, 429]
+
+
 async def test_people_who_share_a_browser_are_all_known_to_it(start: Start) -> None:
     api = await start(backoff_max_s=4)
     people = [f"person{n}@example.com" for n in range(5)]
