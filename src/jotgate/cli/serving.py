@@ -4,7 +4,10 @@ import ipaddress
 import os
 import shlex
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from jotgate.cli.process import App, Listening, TlsFiles, check_can_listen, reso
 from jotgate.cli.text import version
 from jotgate.core.algorithms import ALGORITHMS
 from jotgate.core.errors import SettingsError
+from jotgate.server.metrics import FOLDER_VARIABLE
 from jotgate.server.settings import Settings
 from jotgate.server.tls import check_certificate, ensure_local_certificate
 
@@ -73,9 +77,25 @@ def serve(options: ServeOptions) -> int:
     listening = Listening(host, options.port, tls, options.workers, options.log_level)
     introduce(listening, settings, own_certificate=options.tls_cert is not None)
     on_ready = partial(say, f"\nready: {settings.issuer}  (Ctrl-C stops it)")
-    return run(
-        partial(_load, settings), listening, f"{settings.issuer_path}/readyz", on_ready, partial(_check, tls, settings)
-    )
+    with _counted_together(options.workers, settings):
+        return run(
+            partial(_load, settings),
+            listening,
+            f"{settings.issuer_path}/readyz",
+            on_ready,
+            partial(_check, tls, settings),
+        )
+
+
+@contextmanager
+def _counted_together(workers: int, settings: Settings) -> Iterator[None]:
+    """Give the metrics of several workers a folder to add up in, for as long as they run."""
+    if workers == 1 or settings.metrics_token is None:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="jotgate-metrics-") as folder:
+        os.environ[FOLDER_VARIABLE] = folder
+        yield
 
 
 def _check(tls: TlsFiles | None, settings: Settings) -> None:

@@ -39,6 +39,7 @@ from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing
 from jotgate.server.limits import Limits
 from jotgate.server.live import Follower, Listener, LiveState
 from jotgate.server.log import get_log
+from jotgate.server.metrics import Counted, Levels, Uncounted
 from jotgate.server.passwords import Passwords
 from jotgate.server.settings import Settings
 from jotgate.server.store import Store, StoreError
@@ -274,22 +275,29 @@ class AuthApp:
         except StoreError:
             follower.stop()
             raise
+        passwords = Passwords(settings.hash_workers, salt=self._random)
+        limits = Limits(settings, monotonic=self._monotonic, log=self._log)
+
+        def levels() -> Levels:
+            return Levels(feed.open_streams, len(live), passwords.busy_with, limits.shared, keys.is_usable)
+
         deps = Deps(
             settings=settings,
             store=store,
-            passwords=Passwords(settings.hash_workers, salt=self._random),
+            passwords=passwords,
             keys=keys,
             verifier=self.verifier(),
             live=live,
             feed=feed,
-            limits=Limits(settings, monotonic=self._monotonic, log=self._log),
+            limits=limits,
+            metrics=Uncounted() if settings.metrics_token is None else Counted(levels),
             readiness=Readiness(store.ping),
             clock=self._clock,
             random=self._random,
             claims_for=self._claims_for,
             log=self._log,
         )
-        return _Running(os.getpid(), deps, Api(deps), follower)
+        return _Running(os.getpid(), deps, Api(deps, monotonic=time.monotonic), follower)
 
 
 def _as_outage(error: JotgateError) -> KeySourceError:

@@ -238,10 +238,15 @@ class KeyRing:
             self._command_fault = f"; {error}"
         self._asked = closed
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether this process can sign whatever it has to sign."""
+        now = self.now
+        return now.issuer is not None and now.feed is not None and now.refresh_tokens is not None
+
     def check_usable(self) -> None:
         """Raises `Busy` unless this process can sign whatever it has to sign."""
-        now = self.now
-        if now.issuer is None or now.feed is None or now.refresh_tokens is None:
+        if not self.is_usable:
             raise Busy(_UNUSABLE, retry_after_s=_UNUSABLE_FOR_S)
 
     @property

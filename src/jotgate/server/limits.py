@@ -163,6 +163,11 @@ class Limits:
         """
         await self._take([Charge(self._sessions, account_id)])
 
+    @property
+    def shared(self) -> bool:
+        """Whether servers count together just now."""
+        return isinstance(self._store, FallbackStore) and self._store.counting == "shared"
+
     async def aclose(self) -> None:
         """Let go of this event loop's connections."""
         await self._store.aclose()

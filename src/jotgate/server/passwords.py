@@ -9,9 +9,9 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -44,6 +44,7 @@ class Passwords:
         self._salt = salt
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="jotgate-argon2", initializer=_yield_to_requests)
         self._places = threading.BoundedSemaphore(workers * (1 + _QUEUED_PER_WORKER))
+        self._under_way: set[Future[Any]] = set()
         # Made at start, not at the first unknown account: that one would be slower than the rest.
         self._decoy = self._hash(salt(32).hex())
 
@@ -64,6 +65,11 @@ class Passwords:
         fits = await self._run(partial(self._verify, password_hash or self._decoy, password))
         return fits and password_hash is not None
 
+    @property
+    def busy_with(self) -> int:
+        """How many passwords are being checked, or wait for that."""
+        return len(self._under_way)
+
     def close(self) -> None:
         """Take nothing more on; what is queued is dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -77,6 +83,10 @@ class Passwords:
         except (VerificationError, InvalidHashError):
             return False
 
+    def _free(self, future: Future[Any]) -> None:
+        self._under_way.discard(future)
+        self._places.release()
+
     async def _run(self, work: Callable[[], _T]) -> _T:
         if not self._places.acquire(blocking=False):
             raise Busy("The server is checking as many passwords as it can. Try again in a moment.")
@@ -86,7 +96,8 @@ class Passwords:
             self._places.release()
             raise Busy("The server is stopping. Try again in a moment.") from None
         # Freed when the work ends, not when the asker goes away: a cancelled request still occupies its thread.
-        future.add_done_callback(lambda _: self._places.release())
+        self._under_way.add(future)
+        future.add_done_callback(self._free)
         return await asyncio.wrap_future(future)
 
 

@@ -63,6 +63,9 @@ class HeaderRefused(RequestRefused):
     status = 400
 
 
+NOTHING_HERE = "There is nothing at this path."
+
+
 class NotFound(RequestRefused):
     """No such path."""
 
@@ -118,6 +121,12 @@ class InvalidCredentials(Unauthenticated):
     """Unknown account or wrong password: which of the two is not told."""
 
     code = "invalid_credentials"
+
+
+class MetricsRefused(Unauthenticated):
+    """Metrics are for whoever has the metrics token."""
+
+    code = "metrics_refused"
 
 
 class UnknownVerifier(Unauthenticated):

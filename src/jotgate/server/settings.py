@@ -6,7 +6,7 @@ found before anything is opened, and all of them are told at once.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -98,6 +98,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     verifier_tokens: tuple[Secret, ...] = ()
     """Texts of 32 characters and more, by which this server knows its verifiers (``Verifier(verifier_token=…)``): no
     limit of the feed's counts for them. Several while one is being changed."""
+    metrics_token: Secret | None = None
+    """Text of 32 characters and more by which Prometheus may read ``/metrics``; without it there is no such page."""
     limit_logins: str = "30/minute"
     """Failed logins and changes of password from one address (IPv6: one /64), as ``20/10s; burst=5`` and the like."""
     guesses_before_backoff: int = 5
@@ -256,7 +258,7 @@ _LIMITS: Final = (
     "limit_feed",
     "limit_requests",
 )
-_SHORTEST_VERIFIER_TOKEN: Final = 32
+_SHORTEST_TOKEN: Final = 32
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "issuer": str.strip,
     "audience": str.strip,
@@ -282,6 +284,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "feed_connections": _read_int,
     "feed_connections_per_address": _read_int,
     "verifier_tokens": _read_tokens,
+    "metrics_token": Secret,
     "guesses_before_backoff": _read_int,
     "backoff_max_s": _read_int,
     **dict.fromkeys(_LIMITS, str.strip),
@@ -336,7 +339,8 @@ def _faults(settings: Settings) -> Iterator[str]:
             yield f"{name}: {fault}"
     for origin in settings.allowed_origins:
         yield from _origin_faults(settings, origin)
-    yield from _verifier_token_faults(settings)
+    yield from _token_faults("verifier_tokens", settings.verifier_tokens)
+    yield from _token_faults("metrics_token", () if settings.metrics_token is None else (settings.metrics_token,))
     if settings.claims_for is not None and not re.fullmatch(r"[\w.]+:\w+", settings.claims_for):
         yield "claims_for must look like 'module:function'"
 
@@ -366,6 +370,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "feed_connections": (int,),
     "feed_connections_per_address": (int,),
     "verifier_tokens": (tuple,),
+    "metrics_token": (Secret, type(None)),
     "guesses_before_backoff": (int,),
     "backoff_max_s": (int,),
     **dict.fromkeys(_LIMITS, (str,)),
@@ -441,12 +446,12 @@ def _signing_faults(settings: Settings) -> Iterator[str]:
         yield "key_rotation_s must be at least three times jwks_max_age_s: a key is published that long before it signs"
 
 
-def _verifier_token_faults(settings: Settings) -> Iterator[str]:
-    for token in settings.verifier_tokens:
-        if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token.reveal()) or len(token.reveal()) < _SHORTEST_VERIFIER_TOKEN:
+def _token_faults(name: str, tokens: Sequence[Secret]) -> Iterator[str]:
+    for token in tokens:
+        if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token.reveal()) or len(token.reveal()) < _SHORTEST_TOKEN:
             yield (
-                f"verifier_tokens: each has {_SHORTEST_VERIFIER_TOKEN} characters or more, of letters, digits and "
-                "- . _ ~ + /: make one with `openssl rand -hex 32`"
+                f"{name}: a token has {_SHORTEST_TOKEN} characters or more, of letters, digits and - . _ ~ + /: "
+                "make one with `openssl rand -hex 32`"
             )
             return
 

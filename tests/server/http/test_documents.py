@@ -119,6 +119,26 @@ async def test_hsts_is_sent_for_a_real_host_and_not_for_localhost(api: Api, tmp_
         assert answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
 
 
+async def test_every_answer_has_the_headers_that_a_browser_expects(api: Api) -> None:
+    for method, path in (
+        *((route.method, route.path) for route in ROUTES if not route.path.endswith("/stream")),
+        ("GET", "/nothing/here"),
+        ("PUT", "/v1/login"),
+        ("OPTIONS", "/v1/login"),
+        ("GET", "/.well-known/jwks.json"),
+        ("GET", "/openapi.json"),
+    ):
+        headers = (await api.http.request(method, path)).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cross-origin-opener-policy"] == "same-origin"
+        assert headers["permissions-policy"].startswith("camera=(), ")
+        # Only what any origin may read may be embedded by any.
+        public = headers.get("access-control-allow-origin") == "*"
+        assert headers["cross-origin-resource-policy"] == ("cross-origin" if public else "same-origin")
+
+
 async def test_readiness_fails_when_the_database_does(api: Api) -> None:
     await api.app.start().store.close()
     assert code(await api.http.get("/readyz")) == (503, "unavailable")

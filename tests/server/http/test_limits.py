@@ -215,7 +215,7 @@ async def test_a_verifier_token_over_clear_text_is_refused_so_that_somebody_noti
 
 @pytest.mark.parametrize("token", ["v" * 31, "v" * 40 + "!", "v" * 20 + "é" * 20])
 def test_a_verifier_token_that_could_be_guessed_or_not_be_sent_is_a_fault(token: str) -> None:
-    with pytest.raises(SettingsError, match="verifier_tokens: each has 32 characters or more") as caught:
+    with pytest.raises(SettingsError, match="verifier_tokens: a token has 32 characters or more") as caught:
         Settings(verifier_tokens=(Secret(token),))
     assert token not in str(caught.value)
 

@@ -13,6 +13,7 @@ from jotgate.server.flows.readiness import Readiness
 from jotgate.server.keys import KeyRing
 from jotgate.server.limits import Limits
 from jotgate.server.live import LiveState
+from jotgate.server.metrics import Metrics
 from jotgate.server.passwords import Passwords
 from jotgate.server.records import Account
 from jotgate.server.refresh_tokens import RefreshTokens
@@ -47,6 +48,7 @@ class Deps:
     live: LiveState
     feed: Feed
     limits: Limits
+    metrics: Metrics
     readiness: Readiness
     clock: Callable[[], int]
     random: Callable[[int], bytes]

@@ -4,13 +4,14 @@ It knows no endpoint, and decides nothing about the request itself: none of thes
 """
 
 import hmac
+from collections.abc import Sequence
 from typing import Final
 
 from jotgate.core.bearer import parse_authorization
 from jotgate.server.device_tokens import DEVICE_LIFE_S, DeviceToken, DeviceTokens
 from jotgate.server.http.browser import cookie, cookie_name, cookie_values
 from jotgate.server.http.exchange import Request
-from jotgate.server.refusals import ClearTextRefused, UnknownVerifier
+from jotgate.server.refusals import ClearTextRefused, MetricsRefused, UnknownVerifier
 from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings
 
@@ -62,10 +63,24 @@ def is_known_verifier(request: Request, settings: Settings) -> bool:
         return False
     if not request.sender.confidential:
         raise ClearTextRefused(f"Verifier tokens do not travel unencrypted: use {settings.issuer}.")
-    given = token.encode()
-    # Each is compared, whichever fits, in a time that says nothing of how much of it was right.
-    if not sum(hmac.compare_digest(given, known.reveal().encode()) for known in settings.verifier_tokens):
+    if not _is_one_of(token, settings.verifier_tokens):
         raise UnknownVerifier(
             "This server knows no such verifier token: give it in JOTGATE_VERIFIER_TOKENS, or leave it out here."
         )
     return True
+
+
+def check_scraper(request: Request, token: Secret) -> None:
+    """Refuse who does not carry the metrics token.
+
+    Raises:
+        MalformedToken, MetricsRefused: it carries another one, or none.
+    """
+    given = parse_authorization(request.one(b"authorization"))
+    if given is None or not _is_one_of(given, (token,)):
+        raise MetricsRefused("Metrics are for whoever has the token in JOTGATE_METRICS_TOKEN.")
+
+
+def _is_one_of(given: str, known: Sequence[Secret]) -> bool:
+    """Compare with each, whichever fits, in a time that says nothing of how much of it was right."""
+    return sum(hmac.compare_digest(given.encode(), each.reveal().encode()) for each in known) > 0

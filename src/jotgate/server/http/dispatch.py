@@ -1,11 +1,11 @@
 """From a request to its endpoint, and whatever comes of that to a response: found by an exact-path dictionary."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from msgspec import structs
 
-from jotgate.core.errors import KeySourceError, MalformedToken, RequestRefused
+from jotgate.core.errors import JotgateError, KeySourceError, MalformedToken, RequestRefused
 from jotgate.server.flows.deps import CLIENT_ID, Deps
 from jotgate.server.http.askers import is_known_verifier, shown_devices
 from jotgate.server.http.browser import check_not_cross_site, cors_headers, preflight_headers
@@ -23,7 +23,8 @@ from jotgate.server.http.exchange import Headers, Receive, Request, Response, St
 from jotgate.server.http.problems import limit_headers, oauth_error, problem
 from jotgate.server.http.routes import ROUTES, Route
 from jotgate.server.keys import ServerKeys
-from jotgate.server.refusals import Busy, ClearTextRefused, MethodNotAllowed, NotFound
+from jotgate.server.metrics import OTHER
+from jotgate.server.refusals import NOTHING_HERE, Busy, ClearTextRefused, MethodNotAllowed, NotFound, TooManyRequests
 from jotgate.server.store import StoreError
 
 _ANY_ORIGIN: Final = ((b"access-control-allow-origin", b"*"),)
@@ -31,7 +32,12 @@ _COMMON: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
 )
+# Whether pages of other sites may embed an answer, without CORS and so without reading it (Fetch standard).
+_OPEN: Final = (b"cross-origin-resource-policy", b"cross-origin")
+_OWN: Final = (b"cross-origin-resource-policy", b"same-origin")
 _HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
 _ROUTES: Final[Mapping[str, Mapping[str, Route]]] = {
     path: {route.method: route for route in ROUTES if route.path == path} for path in {route.path for route in ROUTES}
@@ -47,8 +53,9 @@ def _template(path: str) -> str:
 class Api:
     """The endpoints and documents of one server, over the parts that they work with."""
 
-    def __init__(self, deps: Deps) -> None:
+    def __init__(self, deps: Deps, *, monotonic: Callable[[], float]) -> None:
         self._deps = deps
+        self._monotonic = monotonic
         self._settings = deps.settings
         meta = Document(metadata(self._settings))
         self._documents: dict[str, Document] = {
@@ -76,7 +83,9 @@ class Api:
 
     async def answer(self, request: Request, receive: Receive) -> Response | StreamResponse:
         """Return the response to a request whose body has not been read yet. Every error is an answer."""
-        routes = _ROUTES.get(request.path) or _ROUTES.get(_template(request.path), {})
+        began = self._monotonic()
+        path = request.path if request.path in _ROUTES else _template(request.path)
+        routes = _ROUTES.get(path, {})
         render = oauth_error if any(route.form for route in routes.values()) else problem
         is_open = request.path in self._documents or any(route.public for route in routes.values())
         cors: Headers = _ANY_ORIGIN if is_open else cors_headers(request, self._settings)
@@ -85,12 +94,24 @@ class Api:
             response: Response | StreamResponse = await self._dispatch(request, routes, receive, fields)
         except Exception as error:  # noqa: BLE001 - the mapper turns every error into an answer
             response = render(error, self._deps.log)
+            self._count_refusal(error)
             if any(name == b"retry-after" for name, _ in response.headers):
                 fields = []  # what is left of the limit would promise a later time than this
+        known = routes or request.path in self._documents
+        status = response.status if isinstance(response, Response) else 200
+        self._deps.metrics.answered(
+            (path if routes else request.path) if known else OTHER, request.method, status, self._monotonic() - began
+        )
         return response.with_headers(*self._headers(request, cors), *fields)
 
+    def _count_refusal(self, error: Exception) -> None:
+        self._deps.metrics.refused(error.code if isinstance(error, JotgateError) else "internal_error")
+        if isinstance(error, TooManyRequests):
+            self._deps.metrics.limited(error.decision.violated)
+
     def _headers(self, request: Request, cors: Headers) -> Headers:
-        return (*(self._secure_headers if request.sender.secure else _COMMON), *cors)
+        embedding = _OPEN if cors is _ANY_ORIGIN else _OWN
+        return (*(self._secure_headers if request.sender.secure else _COMMON), embedding, *cors)
 
     async def _dispatch(
         self,
@@ -101,7 +122,7 @@ class Api:
     ) -> Response | StreamResponse:
         document = self._documents.get(request.path)
         if document is None and not routes:
-            raise NotFound("There is nothing at this path.")
+            raise NotFound(NOTHING_HERE)
         method = "GET" if request.method == "HEAD" else request.method
         methods = tuple(sorted({*routes} | ({"GET"} if document else set())))
         allowed = (*methods, "HEAD") if "GET" in methods else methods

@@ -15,7 +15,7 @@ from jotgate.server.flows.revoking import revoke_account, revoke_session, sessio
 from jotgate.server.flows.sessions import logout, refresh, session_of
 from jotgate.server.flows.signup import signup
 from jotgate.server.flows.tokens import TokenPair
-from jotgate.server.http.askers import device_cookie
+from jotgate.server.http.askers import check_scraper, device_cookie
 from jotgate.server.http.bodies import (
     AccountAnswer,
     HealthAnswer,
@@ -39,8 +39,9 @@ from jotgate.server.http.browser import (
 )
 from jotgate.server.http.exchange import Request, Response, StreamResponse
 from jotgate.server.http.inputs import parse_form_body, parse_json_body
+from jotgate.server.metrics import Counted
 from jotgate.server.records import Account, Family
-from jotgate.server.refusals import GrantRefused, InvalidRefreshToken, ParameterRefused
+from jotgate.server.refusals import NOTHING_HERE, GrantRefused, InvalidRefreshToken, NotFound, ParameterRefused
 from jotgate.server.rules.devices import describe_device
 from jotgate.server.secret import Secret
 from jotgate.server.store import StoreError
@@ -193,6 +194,16 @@ async def get_ready(deps: Deps, request: Request) -> Response:
     deps.keys.check_usable()
     await deps.readiness.check()
     return _json(200, HealthAnswer(status="ok"))
+
+
+async def get_metrics(deps: Deps, request: Request) -> Response:
+    """``GET /metrics``: what was counted, for Prometheus; nothing where no token was set for it."""
+    token, counted = deps.settings.metrics_token, deps.metrics
+    if token is None or not isinstance(counted, Counted):
+        raise NotFound(NOTHING_HERE)
+    check_scraper(request, token)
+    media_type, text = await asyncio.to_thread(counted.text, request.one(b"accept") or "")
+    return Response(200, text, ((b"content-type", media_type.encode("ascii")), _NO_STORE))
 
 
 async def get_revocations(deps: Deps, request: Request) -> Response:

@@ -235,6 +235,14 @@ ROUTES: Final = (
     ),
     Route(
         method="GET",
+        path="/metrics",
+        handler=endpoints.get_metrics,
+        summary="What was counted, for Prometheus; only with a metrics token",
+        media_type="text/plain",
+        problems=("not_found", "malformed_token", "metrics_refused", *_EVERYWHERE),
+    ),
+    Route(
+        method="GET",
         path="/healthz",
         limit=None,
         handler=endpoints.get_health,
