@@ -98,5 +98,11 @@ def _auth_server() -> AuthApp:
     orders = json.loads(os.environ["BENCH_SERVER"])
     # Tokens that outlive a run.
     return create_app(
-        Settings(issuer=orders["issuer"], data_dir=Path(orders["data_dir"]), http=True, access_token_ttl_s=3600)
+        Settings(
+            issuer=orders["issuer"],
+            data_dir=Path(orders["data_dir"]),
+            http=True,
+            access_token_ttl_s=3600,
+            **orders.get("settings", {}),
+        )
     )

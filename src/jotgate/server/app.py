@@ -36,7 +36,7 @@ from jotgate.server.http.exchange import (
 )
 from jotgate.server.http.problems import problem
 from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing
-from jotgate.server.limits import Limits
+from jotgate.server.limits import Limits, Slowdown
 from jotgate.server.live import Follower, Listener, LiveState
 from jotgate.server.log import get_log
 from jotgate.server.metrics import Counted, Levels, Uncounted
@@ -290,6 +290,7 @@ class AuthApp:
             live=live,
             feed=feed,
             limits=limits,
+            slowdown=Slowdown(),
             metrics=Uncounted() if settings.metrics_token is None else Counted(levels),
             readiness=Readiness(store.ping),
             clock=self._clock,

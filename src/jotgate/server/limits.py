@@ -4,9 +4,11 @@ Addresses count before a request's body is read, accounts before a password is h
 of `jotgate.throttle`; knows no HTTP. With Redis all servers count together, and each for itself while Redis is away.
 """
 
+import asyncio
 import hashlib
 import ipaddress
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, Literal, get_args
 
 import structlog
@@ -183,6 +185,48 @@ class Limits:
             self._log.warning("limits_local", error=type(fault).__name__, reason="Redis is away: each process counts")
         else:
             self._log.info("limits_shared")
+
+
+class Slowdown:
+    """Makes those wait who are refused again and again, so that they do not keep the server busy with refusals.
+
+    A refusal that goes out a second later is as good as at once for whoever means well, and a flood over so many
+    connections asks only so many times a second. While few are refused, nobody waits.
+
+    Args:
+        monotonic: seconds that nobody sets.
+        sleep: waits for so many seconds.
+    """
+
+    FREE_PER_S: Final = 50
+    WAIT_S: Final = 1.0
+    MOST_WAIT: Final = 2_000
+
+    def __init__(
+        self,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._second = 0
+        self._refused = 0
+        self._waiting = 0
+
+    async def wait(self) -> None:
+        """Return at once, or after a second where many have been refused in this one."""
+        second = int(self._monotonic())
+        if second != self._second:
+            self._second, self._refused = second, 0
+        self._refused += 1
+        if self._refused <= self.FREE_PER_S or self._waiting >= self.MOST_WAIT:
+            return
+        self._waiting += 1
+        try:
+            await self._sleep(self.WAIT_S)
+        finally:
+            self._waiting -= 1
 
 
 class Backoff:

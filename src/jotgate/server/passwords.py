@@ -43,7 +43,8 @@ class Passwords:
         )
         self._salt = salt
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="jotgate-argon2", initializer=_yield_to_requests)
-        self._places = threading.BoundedSemaphore(workers * (1 + _QUEUED_PER_WORKER))
+        self._most = workers * (1 + _QUEUED_PER_WORKER)
+        self._places = threading.BoundedSemaphore(self._most)
         self._under_way: set[Future[Any]] = set()
         # Made at start, not at the first unknown account: that one would be slower than the rest.
         self._decoy = self._hash(salt(32).hex())
@@ -64,6 +65,15 @@ class Passwords:
         """
         fits = await self._run(partial(self._verify, password_hash or self._decoy, password))
         return fits and password_hash is not None
+
+    def check_room(self) -> None:
+        """Refuse before anything else is done for a password that would find the queue full.
+
+        Raises:
+            Busy: it is.
+        """
+        if len(self._under_way) >= self._most:
+            raise _busy()
 
     @property
     def busy_with(self) -> int:
@@ -89,7 +99,7 @@ class Passwords:
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         if not self._places.acquire(blocking=False):
-            raise Busy("The server is checking as many passwords as it can. Try again in a moment.")
+            raise _busy()
         try:
             future = self._pool.submit(work)
         except RuntimeError:
@@ -99,6 +109,10 @@ class Passwords:
         self._under_way.add(future)
         future.add_done_callback(self._free)
         return await asyncio.wrap_future(future)
+
+
+def _busy() -> Busy:
+    return Busy("The server is checking as many passwords as it can. Try again in a moment.")
 
 
 def _yield_to_requests() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -236,7 +237,7 @@ async def test_who_knows_the_password_uses_up_nothing(start: Start) -> None:
 
 
 async def test_who_was_not_answered_has_not_guessed(start: Start) -> None:
-    api = await start(limit_logins="3/minute")
+    api = await start()
     await api.signup()
     store = api.app.start().store
     store.close_now()
@@ -244,6 +245,19 @@ async def test_who_was_not_answered_has_not_guessed(start: Start) -> None:
         assert code(await api.post("/v1/login", WRONG)) == (503, "unavailable")
     store.open()
     await api.login()
+
+
+async def test_when_no_more_can_be_hashed_the_body_is_not_even_read(start: Start) -> None:
+    api = await start()
+    passwords = api.app.start().passwords
+    full = [asyncio.ensure_future(passwords.hash("a password that keeps it busy")) for _ in range(65)]
+    await asyncio.sleep(0)
+    for path in ("/v1/login", "/v1/signup", "/v1/password"):
+        answer = await api.http.post(path, content=b"x" * 100_000)
+        assert code(answer) == (503, "busy")
+        assert answer.headers["retry-after"] == "1"
+    passwords.close()
+    await asyncio.gather(*full, return_exceptions=True)
 
 
 async def test_strangers_together_have_a_limit_and_known_devices_are_none(start: Start) -> None:

@@ -11,7 +11,7 @@ from jotgate.issuer import Issuer
 from jotgate.server.feed import Feed
 from jotgate.server.flows.readiness import Readiness
 from jotgate.server.keys import KeyRing
-from jotgate.server.limits import Limits
+from jotgate.server.limits import Limits, Slowdown
 from jotgate.server.live import LiveState
 from jotgate.server.metrics import Metrics
 from jotgate.server.passwords import Passwords
@@ -48,6 +48,7 @@ class Deps:
     live: LiveState
     feed: Feed
     limits: Limits
+    slowdown: Slowdown
     metrics: Metrics
     readiness: Readiness
     clock: Callable[[], int]

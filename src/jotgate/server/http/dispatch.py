@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec import structs
 
-from jotgate.core.errors import JotgateError, KeySourceError, MalformedToken, RequestRefused
+from jotgate.core.errors import JotgateError, MalformedToken, RequestRefused
 from jotgate.server.flows.deps import CLIENT_ID, Deps
 from jotgate.server.http.askers import is_known_verifier, shown_devices
 from jotgate.server.http.browser import check_not_cross_site, cors_headers, preflight_headers
@@ -24,8 +24,7 @@ from jotgate.server.http.problems import limit_headers, oauth_error, problem
 from jotgate.server.http.routes import ROUTES, Route
 from jotgate.server.keys import ServerKeys
 from jotgate.server.metrics import OTHER
-from jotgate.server.refusals import NOTHING_HERE, Busy, ClearTextRefused, MethodNotAllowed, NotFound, TooManyRequests
-from jotgate.server.store import StoreError
+from jotgate.server.refusals import NOTHING_HERE, ClearTextRefused, MethodNotAllowed, NotFound, TooManyRequests
 
 _ANY_ORIGIN: Final = ((b"access-control-allow-origin", b"*"),)
 _COMMON: Final = (
@@ -95,6 +94,8 @@ class Api:
         except Exception as error:  # noqa: BLE001 - the mapper turns every error into an answer
             response = render(error, self._deps.log)
             self._count_refusal(error)
+            if isinstance(error, TooManyRequests):
+                await self._deps.slowdown.wait()
             if any(name == b"retry-after" for name, _ in response.headers):
                 fields = []  # what is left of the limit would promise a later time than this
         known = routes or request.path in self._documents
@@ -152,14 +153,11 @@ class Api:
             request = structs.replace(request, asker=structs.replace(request.asker, devices=devices))
         ticket = await self._deps.limits.admit(route.limit, request.asker, CLIENT_ID)
         fields += limit_headers(ticket.decision)
-        try:
-            if route.method != "GET":
-                request = await read_body(request, receive)
-            response = await route.handler(self._deps, request)
-        except (Busy, KeySourceError, StoreError):
-            if route.counts_failures:  # who was not answered has not guessed
-                await ticket.give_back()
-            raise
+        if route.hashes:
+            self._deps.passwords.check_room()
+        if route.method != "GET":
+            request = await read_body(request, receive)
+        response = await route.handler(self._deps, request)
         if route.counts_failures:
             await ticket.give_back()
         return response

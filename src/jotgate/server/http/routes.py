@@ -74,6 +74,8 @@ class Route(Struct, frozen=True, kw_only=True):
     """What an address may not ask for too often; None where many questions cost no more than one."""
     counts_failures: bool = False
     """What succeeds does not count."""
+    hashes: bool = False
+    """It hashes a password, and is refused at once where too many wait for that."""
     public: bool = False
     """Nothing secret passes: any origin may read it, over clear text too."""
 
@@ -86,6 +88,7 @@ ROUTES: Final = (
     Route(
         method="POST",
         path="/v1/signup",
+        hashes=True,
         limit="signups",
         handler=endpoints.post_signup,
         summary="Make an account",
@@ -105,6 +108,7 @@ ROUTES: Final = (
     Route(
         method="POST",
         path="/v1/login",
+        hashes=True,
         limit="logins",
         counts_failures=True,
         handler=endpoints.post_login,
@@ -174,6 +178,7 @@ ROUTES: Final = (
     Route(
         method="POST",
         path="/v1/password",
+        hashes=True,
         limit="logins",
         counts_failures=True,
         handler=endpoints.post_password,
