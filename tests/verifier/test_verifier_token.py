@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jotgate import SettingsError, TokenRevoked, Verifier
+from jotgate.verifier.transport import Answer
 from tests.conftest import StartServer
 from tests.verifier.feed_server import KEYS, SNAPSHOT, STREAM, FakeFeed
 from tests.verifier.hearing import BOUND_S, check_heard
@@ -77,6 +78,40 @@ def test_it_hears_of_a_logout_however_much_others_ask_from_its_address(
         assert heard.wait(30)
         with pytest.raises(TokenRevoked):
             verifier.verify(tokens["access_token"])
+
+
+def test_a_token_that_the_issuer_no_longer_has_ends_no_hearing_of_revocations_and_is_told(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server("serve", data_dir=tmp_path / "data", env={"JOTGATE_VERIFIER_TOKENS": "w" * 40})
+    account = {"email": "ada@example.com", "password": "correct horse battery staple"}
+    with (
+        server.client() as client,
+        Verifier(
+            issuer=server.url, audience="api", ca_file=server.ca_file, key_wait_s=30, verifier_token=TOKEN
+        ) as verifier,
+    ):
+        assert client.post("/v1/signup", json=account).status_code == 201
+        tokens = client.post("/v1/login", json=account | {"delivery": "body"}).json()
+        claims = verifier.verify(tokens["access_token"])
+        heard = threading.Event()
+        verifier.on_revoked(lambda revocation: heard.set() if revocation.covers(claims) else None)
+        client.post("/v1/logout", json={"refresh_token": tokens["refresh_token"]})
+        assert heard.wait(30)
+        told = verifier.status().feed
+        assert told is not None
+        assert told.token_refused
+        assert TOKEN not in str(verifier.status())
+
+
+def test_a_transport_of_ones_own_sends_what_it_likes(feed: FakeFeed) -> None:
+    with pytest.raises(SettingsError, match="verifier_token needs jotgate's own transport"):
+        Verifier(
+            issuer=feed.issuer.issuer,
+            audience="api",
+            verifier_token=TOKEN,
+            transport=lambda url, timeout_s: Answer(404, b""),
+        )
 
 
 @pytest.mark.parametrize("token", ["", "two words", "one\r\nX-Other: header", "é"])

@@ -62,11 +62,10 @@ class DeviceTokens:
         self._active = active
         self._secret = keys[active]
 
-    def make(self, identity: str, *, now: int, random: Callable[[int], bytes]) -> str:
-        """Return the token of a device with which somebody has just logged in."""
-        named = (
-            decode_segment(self._active) + random(_ID_BYTES) + now.to_bytes(_TIME_BYTES) + _tag(self._secret, identity)
-        )
+    def make(self, identity: str, *, now: int, random: Callable[[int], bytes], again: DeviceToken | None = None) -> str:
+        """Return the token of a device with which somebody has just logged in; ``again`` is what it had before."""
+        device = random(_ID_BYTES) if again is None else decode_segment(again.id)
+        named = decode_segment(self._active) + device + now.to_bytes(_TIME_BYTES) + _tag(self._secret, identity)
         return PREFIX + encode_segment(named + _mac(self._secret, named))
 
     def read(self, raw: str, *, now: int) -> DeviceToken | None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, Literal, get_args
 
+import msgspec
 import structlog
 from msgspec import Struct
 
@@ -36,8 +37,12 @@ _OF_A_CLIENT: Final[Collection[Kind]] = ("logins", "refreshes")
 
 _REDIS_WITHIN_S: Final = 0.25  # a login waits so long for a Redis that has gone, once
 # At an account under attack, every step of the back-off has an entry of its own.
-_MAX_ENTRIES: Final = 131_072
+MAX_ENTRIES: Final = 131_072
 _EVERYBODY: Final = "everybody"
+_DEVICES: Final = 3
+"""All known devices of an account together guess so many times as much as one."""
+_HERE: Final = 8
+"""At an account under attack, one address gets one turn in so many."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address | None
 
@@ -58,8 +63,8 @@ class Asker(Struct, frozen=True):
 
     @property
     def login_key(self) -> str:
-        """The same for a login: a known device is told from others that share its address, whoever they are."""
-        return f"device {self.devices[0].id}" if self.devices else self.key
+        """The same for a login: known devices at an address have one more, which strangers there cannot use up."""
+        return f"devices {self.key}" if self.devices else self.key
 
 
 class Ticket:
@@ -77,35 +82,70 @@ class Ticket:
         await self._store.refund(self._charges)
 
 
+class Guess:
+    """What a guess at a password was charged, with the session that it would begin."""
+
+    __slots__ = ("_guess", "_session", "_store")
+
+    def __init__(self, store: Store, guess: Sequence[Charge], session: Charge) -> None:
+        self._store = store
+        self._guess = guess
+        self._session = session
+
+    async def was_right(self) -> None:
+        """Count the session alone."""
+        await self._store.refund(self._guess)
+
+    async def was_wrong(self) -> None:
+        """Count the guess alone."""
+        await self._store.refund([self._session])
+
+    async def was_none(self) -> None:
+        """Count nothing: nobody could tell, or nothing came of it."""
+        await self._store.refund([*self._guess, self._session])
+
+
 class Limits:
     """The limits of one server, and where they are counted.
 
     Args:
         monotonic: seconds that nobody sets, for what is counted in this process.
+        max_entries: how many allowances are kept apart in this process; see `MemoryStore`.
     """
 
     def __init__(
-        self, settings: Settings, *, monotonic: Callable[[], float], log: structlog.stdlib.BoundLogger
+        self,
+        settings: Settings,
+        *,
+        monotonic: Callable[[], float],
+        log: structlog.stdlib.BoundLogger,
+        max_entries: int = MAX_ENTRIES,
     ) -> None:
         self._log = log
         self._limits = {kind: parse_limit(getattr(settings, f"limit_{kind}"), name=kind) for kind in KINDS}
         self._device = parse_limit(settings.limit_device, name="device")
-        self._client = parse_limit(settings.limit_client, name="client")
+        self._devices = msgspec.structs.replace(
+            self._device,
+            quota=_DEVICES * self._device.quota,
+            burst=_DEVICES * self._device.burst,
+            name="devices",
+        )
+        self._client = settings.limit_client and parse_limit(settings.limit_client, name="client")
         self._strangers = parse_limit(settings.limit_strangers, name="strangers")
-        self._global = parse_limit(settings.limit_global, name="global")
+        self._global = settings.limit_global and parse_limit(settings.limit_global, name="global")
         self._sessions = parse_limit(settings.limit_sessions, name="sessions")
         self._backoff = Backoff(settings.guesses_before_backoff, settings.backoff_max_s)
-        memory = MemoryStore(max_entries=_MAX_ENTRIES, clock=monotonic)
+        memory = MemoryStore(max_entries=max_entries, clock=monotonic)
         self._store: Store = memory
         if settings.redis_url is not None:
             # Servers of another issuer may use the same Redis.
             issuer = hashlib.sha256(settings.issuer.encode()).hexdigest()[:16]
-            prefix = f"jotgate:limit:{issuer}:"
+            prefix = f"{{jotgate:limit:{issuer}}}:"  # in a cluster, on one node: they are decided upon together
             shared = RedisStore(settings.redis_url.reveal(), timeout_s=_REDIS_WITHIN_S, prefix=prefix)
             self._store = FallbackStore(shared, memory, on_change=self._tell)
 
     async def admit(self, kind: Kind, asker: Asker, client_id: str) -> Ticket:
-        """Count one request of an address, of a client where it has to do with tokens, and of everybody.
+        """Count one request of an address; and of its client, and of everybody, where these have limits.
 
         The decision tells of the address alone: how busy others keep the server is none of a sender's business.
 
@@ -113,20 +153,29 @@ class Limits:
             TooManyRequests: it is beyond a limit, and does not count.
         """
         key = asker.login_key if kind == "logins" else asker.key
-        charges = [Charge(self._limits[kind], key), Charge(self._global, _EVERYBODY)]
-        if kind in _OF_A_CLIENT:
+        charges = [Charge(self._limits[kind], key)]
+        if self._global and kind != "feed":  # which anybody may ask at little cost, and nobody may keep others from
+            charges.append(Charge(self._global, _EVERYBODY))
+        if self._client and kind in _OF_A_CLIENT:
             charges.append(Charge(self._client, client_id))
-        if kind == "signups":
-            charges.append(Charge(self._strangers, _EVERYBODY))
         ticket = await self._take(charges)
         own = ticket.decision.standings[0]
         return Ticket(self._store, charges[:1], Decision(True, (own,)))
 
-    async def guess(self, identity: str, asker: Asker, devices: Sequence[DeviceToken]) -> Ticket:
-        """Count a guess at the password of an account, whether there is such an account or not.
+    async def sign_up(self) -> None:
+        """Count a stranger for whom a password is about to be hashed.
+
+        Raises:
+            TooManyRequests: there are too many of them.
+        """
+        await self._take([Charge(self._strangers, "signups")])
+
+    async def guess(self, identity: str, asker: Asker, devices: Sequence[DeviceToken]) -> Guess:
+        """Count a guess at the password of an account, and the session that it would begin, account or none.
 
         A device that has logged in to it before has an allowance of its own, so that nobody else's guesses make its
-        owner wait. All others wait longer and longer, the more guesses there were.
+        owner wait. All others wait longer and longer, the more guesses there were; whoever goes on from one address
+        waits longer than others then, so that there is a turn for these, too.
 
         Args:
             identity: what writings of one address have in common (`rules.accounts.email_identity`).
@@ -135,35 +184,33 @@ class Limits:
         Raises:
             TooManyRequests: it has to wait. Nothing was counted.
         """
+        account = _digest(identity)
+        session = Charge(self._sessions, account)
         for device in devices:
             if device.is_for(identity):
-                own = [Charge(self._device, device.id)]
-                decision = await self._store.take(own)
+                # And all devices together: whoever knew the password once may have made themselves many.
+                own = [Charge(self._device, device.id), Charge(self._devices, account)]
+                decision = await self._store.take([*own, session])
                 if decision.allowed:
-                    return Ticket(self._store, own, decision)
-        charges = [*self._backoff.charges(_digest(identity)), Charge(self._strangers, _EVERYBODY)]
+                    return Guess(self._store, own, session)
+        charges = [*self._backoff.charges(account, asker.key), Charge(self._strangers, "logins")]
         if asker.devices:  # it was admitted as a device of some account, but is none of this one
             charges.append(Charge(self._limits["logins"], asker.key))
         try:
-            return await self._take(charges)
+            await self._take([*charges, session])
         except TooManyRequests as refused:
             raise TooManyRequests(self._backoff.told(refused.decision)) from None
+        return Guess(self._store, charges, session)
 
-    async def guess_in_session(self, sid: str) -> Ticket:
+    async def guess_in_session(self, sid: str, identity: str) -> Guess:
         """Count a guess at the password by whoever holds a session of the account: they have an allowance of their own.
 
         Raises:
-            TooManyRequests: it is used up.
+            TooManyRequests: it is used up, or the account has begun too many sessions.
         """
-        return await self._take([Charge(self._device, f"session {sid}")])
-
-    async def begin_session(self, account_id: str) -> None:
-        """Count a session that an account begins: each stays in the database for as long as it lives.
-
-        Raises:
-            TooManyRequests: that are too many.
-        """
-        await self._take([Charge(self._sessions, account_id)])
+        own, session = Charge(self._device, f"session {sid}"), Charge(self._sessions, _digest(identity))
+        await self._take([own, session])
+        return Guess(self._store, [own], session)
 
     @property
     def shared(self) -> bool:
@@ -234,11 +281,12 @@ class Backoff:
 
     It is made of ordinary limits, so that it is decided in one step, by many servers together, and given back, as they
     are: one unit a second with a burst of five, one in two seconds with a burst of six, one in four with seven … all of
-    which have to agree. Without guesses all of it is forgotten in a few times the cap.
+    which have to agree. Without guesses all of it is forgotten in a few times the cap. Who has gone through all of
+    these from one address gets one guess in eight times the cap from there: the others' turn comes between.
 
     Args:
         free: so many guesses may come at once.
-        cap_s: the longest wait between two, in seconds; what is not a power of two counts as the next smaller one.
+        cap_s: the longest wait between two, in seconds, a power of two.
     """
 
     NAME: Final = "account"
@@ -248,12 +296,15 @@ class Backoff:
         self._steps = tuple(
             Limit(quota=1, window_s=2**step, burst=free + step, name=f"{self.NAME} {step}") for step in range(steps)
         )
-        self._names = frozenset(each.name for each in self._steps)
+        self._here = Limit(
+            quota=1, window_s=_HERE * 2 ** (steps - 1), burst=free + steps, name=f"{self.NAME} and address"
+        )
+        self._names = frozenset(each.name for each in (*self._steps, self._here))
         self._shown = Limit(quota=1, window_s=2 ** (steps - 1), burst=free, name=self.NAME)
 
-    def charges(self, key: str) -> list[Charge]:
+    def charges(self, account: str, address: str) -> list[Charge]:
         """Return what one guess costs."""
-        return [Charge(limit, key) for limit in self._steps]
+        return [*(Charge(limit, account) for limit in self._steps), Charge(self._here, f"{account} {address}")]
 
     def told(self, refused: Decision) -> Decision:
         """Return a refusal as it is told: the steps are one limit for whoever has to wait."""

@@ -112,10 +112,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Sign-ups and failed logins of everybody together, known devices apart."""
     limit_sessions: str = "120/hour; burst=60"
     """Sessions that one account begins."""
-    limit_client: str = "90000/minute; burst=15000"
-    """Logins and refreshes of one client, from everywhere."""
-    limit_global: str = "120000/minute; burst=20000"
-    """Everything that has a limit, of everybody together."""
+    limit_client: str | None = None
+    """Logins and refreshes of one client, from everywhere. Beyond it everybody waits, known devices, too: choose it by
+    what the database can do."""
+    limit_global: str | None = None
+    """Everything but the feed that has a limit, of everybody together; the same applies."""
     limit_signups: str = "60/hour; burst=20"
     """Sign-ups from one address."""
     limit_refreshes: str = "1200/minute"
@@ -323,6 +324,8 @@ def _faults(settings: Settings) -> Iterator[str]:
         if not least <= getattr(settings, name) <= most:
             yield f"{name} must be from {least} to {most}, not {getattr(settings, name)}"
     yield from _signing_faults(settings)
+    if settings.backoff_max_s & (settings.backoff_max_s - 1):
+        yield f"backoff_max_s must be a power of two, not {settings.backoff_max_s}"
     if settings.session_idle_s > settings.session_absolute_s:
         yield "session_idle_s must not be longer than session_absolute_s"
     for scope in settings.default_scopes:
@@ -334,7 +337,8 @@ def _faults(settings: Settings) -> Iterator[str]:
         yield f"trusted_proxies: {error}"
     for name in _LIMITS:
         try:
-            parse_limit(getattr(settings, name))
+            if getattr(settings, name) is not None:
+                parse_limit(getattr(settings, name))
         except InvalidLimit as fault:
             yield f"{name}: {fault}"
     for origin in settings.allowed_origins:
@@ -374,6 +378,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "guesses_before_backoff": (int,),
     "backoff_max_s": (int,),
     **dict.fromkeys(_LIMITS, (str,)),
+    **dict.fromkeys(("limit_client", "limit_global"), (str, type(None))),
     "claims_for": (str, type(None)),
 }
 

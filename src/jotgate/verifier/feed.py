@@ -32,6 +32,11 @@ from jotgate.verifier.transport import EventStream, FetchError, HttpsTransport, 
 
 _log = logging.getLogger("jotgate.verifier")
 
+TOKEN_AGAIN_S: Final = 300.0
+"""After so long a verifier token that was refused is tried again."""
+
+_UNAUTHORIZED: Final = 401
+
 DEAD_S: Final = 12.0
 """A stream on which nothing came for so long is dead: the issuer sends a heartbeat every 5 s."""
 FIRST_FRAME_S: Final = 3.0
@@ -77,6 +82,8 @@ class FeedStatus(Struct, frozen=True):
     """Why it last could not follow; None while it follows."""
     keys_error: str | None = None
     """Why the feed's own keys could not be fetched again by the schedule; those that are known stay meanwhile."""
+    token_refused: bool = False
+    """The issuer does not know the verifier token: its limits count for this verifier as for anybody."""
 
 
 class Owner(Protocol):
@@ -136,6 +143,8 @@ class RemoteFeed:
         self._keys_asked_at = float("-inf")
         self._keys_error: str | None = None
         self._addresses: FeedAddresses | None = None
+        self._anonymous_until = float("-inf")
+        self._token_refused = False
         self._heard_at: float | None = None
         self._mode: Mode = "none"
         self.last_error: str | None = None
@@ -205,6 +214,7 @@ class RemoteFeed:
             lag_s=lag_s,
             last_error=self.last_error,
             keys_error=self._keys_error,
+            token_refused=self._token_refused,
         )
 
     # Beginning and ending
@@ -317,7 +327,10 @@ class RemoteFeed:
         headers = {"Last-Event-ID": self._following.position or "", **self._credentials(stream_uri)}
         try:
             stream = transport.open(stream_uri, self._timeout_s, headers=headers, max_frame_bytes=_FRAME_BYTES)
-        except NoStream:
+        except NoStream as fault:
+            if fault.status == _UNAUTHORIZED and "Authorization" in headers:
+                self._is_stranger()
+                fault.for_now = True
             raise
         except FetchError as fault:
             raise self._held_back(fault) from None
@@ -483,6 +496,11 @@ class RemoteFeed:
             if max_bytes is not None and isinstance(transport, HttpsTransport):
                 headers = self._credentials(uri)
                 answer = transport.get(uri, self._timeout_s, max_bytes=max_bytes, headers=headers)
+                if answer.status == _UNAUTHORIZED and headers:
+                    self._is_stranger()
+                    answer = transport.get(uri, self._timeout_s, max_bytes=max_bytes)
+                elif headers:
+                    self._token_refused = False
             else:
                 answer = transport(uri, self._timeout_s)
         except FetchError as fault:
@@ -493,9 +511,17 @@ class RemoteFeed:
 
     def _credentials(self, uri: str) -> dict[str, str]:
         """Give the header by which the issuer knows this verifier. The metadata may name other hosts: not for them."""
-        if self._verifier_token is None or urlsplit(uri).netloc != urlsplit(self._issuer).netloc:
+        if self._verifier_token is None or _host(uri) != _host(self._issuer):
+            return {}
+        if self._monotonic() < self._anonymous_until:
             return {}
         return {"Authorization": f"Bearer {self._verifier_token}"}
+
+    def _is_stranger(self) -> None:
+        """Go on without the token, which the issuer does not know: to hear of revocations matters more."""
+        self._anonymous_until = self._monotonic() + TOKEN_AGAIN_S
+        self._token_refused = True
+        _log.error("%s: the issuer does not know the verifier token; its limits count for this verifier", self._issuer)
 
     def _took(self, taken: Taken) -> None:
         """Let what came count, and then tell whoever wants to know."""
@@ -548,3 +574,8 @@ def parse_frames(body: bytes) -> Iterator[tuple[str, str]]:
         if "data" not in said:
             raise FetchError("the answer is not a list of events")
         yield said.get("event", ""), said["data"]
+
+
+def _host(url: str) -> tuple[str | None, int]:
+    parts = urlsplit(url)
+    return parts.hostname, parts.port or 443

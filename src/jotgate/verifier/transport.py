@@ -33,9 +33,10 @@ class FetchError(Exception):
 class NoStream(FetchError):
     """The other side answers, but no stream of events comes from there; `for_now` if that is likely to pass soon."""
 
-    def __init__(self, reason: str, *, for_now: bool = False) -> None:
+    def __init__(self, reason: str, *, for_now: bool = False, status: int | None = None) -> None:
         super().__init__(reason)
         self.for_now = for_now
+        self.status = status
 
 
 class Silence(FetchError):
@@ -190,7 +191,8 @@ def _check_event_stream(response: http.client.HTTPResponse) -> None:
     _check_identity(response)
     if response.status != 200:
         # 429 and 5xx: too many listen, or a proxy whose server is just being replaced.
-        raise NoStream(f"status {response.status}", for_now=response.status == 429 or response.status >= 500)
+        for_now = response.status == 429 or response.status >= 500
+        raise NoStream(f"status {response.status}", for_now=for_now, status=response.status)
     if response.headers.get_content_type() != "text/event-stream":
         raise NoStream("the answer is not a stream of events")
 

@@ -166,6 +166,8 @@ class Verifier:
         ]
         if verifier_token is not None and not _BEARER.fullmatch(verifier_token):
             faults.append("verifier_token must be letters, digits and - . _ ~ + / only.")
+        if verifier_token is not None and transport is not None:
+            faults.append("verifier_token needs jotgate's own transport: one of your own can send what it likes.")
         if on_silence not in ("accept", "refuse"):
             faults.append("on_silence is 'accept' or 'refuse'.")
         if freshness not in ("background", "inline"):

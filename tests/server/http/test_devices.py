@@ -264,16 +264,21 @@ async def test_strangers_together_have_a_limit_and_known_devices_are_none(start:
     api = await start(limit_strangers="10/hour", limit_signups="1000/minute")
     await api.signup()
     token = (await api.login())["device_token"]
-    for n in range(9):
+    for n in range(10):
         assert (await from_elsewhere(api, n, WRONG | {"email": f"person{n}@example.com"})).status_code == 401
     waits(await from_elsewhere(api, 99, WRONG | {"email": OTHER}), "strangers")
-    async with client_of(api.app, peer="198.51.100.7") as http:
-        waits(await http.post("/v1/signup", json={"email": OTHER, "password": PASSWORD}), "strangers")
+    # Who signs up is counted apart, and only when a password is about to be hashed.
+    for n in range(30):
+        async with client_of(api.app, peer=f"198.51.100.{n}") as http:
+            assert (await http.post("/v1/signup", content=b"x")).status_code == 415
+    for n in range(9):
+        await api.signup(f"other{n}@example.com")
+    waits(await api.signup(OTHER), "strangers")
     assert (await from_elsewhere(api, 1, RIGHT | {"device_token": token})).status_code == 200
 
 
 async def test_everybody_together_has_a_limit_and_so_has_a_client(start: Start) -> None:
-    api = await start(limit_global="4/minute", limit_client="2/minute", limit_logins="1000/minute")
+    api = await start(limit_global="4/minute", limit_client="2/minute")
     for n in range(2):
         assert (await from_elsewhere(api, n, WRONG | {"email": f"person{n}@example.com"})).status_code == 401
     waits(await from_elsewhere(api, 3, WRONG | {"email": OTHER}), "client")
@@ -295,6 +300,76 @@ async def test_an_account_begins_no_more_sessions_than_its_limit(start: Start) -
         await api.login()
     waits(await from_elsewhere(api, 1, RIGHT), "sessions")
     await api.login(OTHER)
+
+
+async def test_a_failure_of_the_database_uses_up_no_session(start: Start) -> None:
+    api = await start(limit_sessions="3/hour")
+    await api.signup()
+    store = api.app.start().store
+    for _ in range(10):
+        store.close_now()
+        assert code(await api.post("/v1/login", RIGHT)) == (503, "unavailable")
+    store.open()
+    await api.login()
+
+
+async def test_who_changes_a_password_to_and_fro_has_no_more_hashed_than_who_logs_in(start: Start) -> None:
+    api = await start(limit_sessions="5/hour")
+    await api.signup()
+    session, passwords = (await api.login())["refresh_token"], [PASSWORD, "another correct horse"]
+    answers = []
+    for _ in range(10):
+        body = {"refresh_token": session, "current_password": passwords[0], "new_password": passwords[1]}
+        answer = await api.post("/v1/password", body)
+        answers.append(answer.status_code)
+        if answer.status_code == 200:
+            session, passwords = answer.json()["refresh_token"], passwords[::-1]
+    assert answers == [200] * 4 + [429] * 6
+    # One that does not change costs as much.
+    body = {"refresh_token": session, "current_password": passwords[0], "new_password": passwords[0]}
+    waits(await api.post("/v1/password", body), "sessions")
+
+
+async def test_all_devices_of_an_account_together_guess_no_more_than_three(start: Start) -> None:
+    """Whoever knew the password once may have logged in with many; and one that logs in again is no new one."""
+    api = await start(limit_device="3/hour")
+    await api.signup()
+    tokens = [(await api.login())["device_token"] for _ in range(20)]
+    await attack(api)
+    answers = [
+        (await from_elsewhere(api, n, WRONG | {"device_token": token})).status_code
+        for n, token in enumerate(tokens)
+        for _ in range(2)
+    ]
+    assert answers.count(401) == 9
+
+
+async def test_who_logs_in_again_is_the_same_device(start: Start) -> None:
+    api = await start()
+    await api.signup()
+    made = api.app.start().keys.now.device_tokens
+    assert made is not None
+    first = (await api.login())["device_token"]
+    second = (await api.post("/v1/login", RIGHT | {"device_token": first})).json()["device_token"]
+    read = [made.read(raw, now=api.clock.now) for raw in (first, second)]
+    assert None not in read
+    assert len({each.id for each in read if each is not None}) == 1
+
+
+async def test_beside_an_attack_from_one_address_others_have_their_turn(start: Start) -> None:
+    api = await start(backoff_max_s=4, limit_logins="1000/minute")
+    await api.signup()
+    let_in = 0
+    for _ in range(300):  # an attacker who asks every second, from one address
+        api.clock.now += 1
+        let_in += (await from_elsewhere(api, 1)).status_code == 401
+    assert let_in <= 5 + 3 + 300 / (8 * 4) + 1
+    waited = 0
+    while (await from_elsewhere(api, 2, RIGHT)).status_code != 200:
+        waited += 1
+        api.clock.now += 1
+        await from_elsewhere(api, 1)
+        assert waited <= 2 * 4
 
 
 async def test_guesses_by_whoever_holds_a_session_are_limited_and_make_the_owner_wait_nowhere_else(
@@ -343,7 +418,7 @@ def test_no_more_guesses_than_promised_whenever_they_come(pauses: list[int], fre
     let_in: list[float] = []
     for pause in pauses:
         now += pause / 4
-        if store.take_now(backoff.charges("ada")).allowed:
+        if store.take_now(backoff.charges("ada", f"address {len(let_in)}")).allowed:
             let_in.append(now)
     for first in range(len(let_in)):
         for last in range(first, len(let_in)):

@@ -67,18 +67,23 @@ async def login(
         account = await deps.store.account_by_email(address)
         fits = await deps.passwords.verify(account.password_hash if account else None, text)
     except (Busy, StoreError):
-        await guess.give_back()
+        await guess.was_none()
         raise
     if account is None or not fits:
+        await guess.was_wrong()
         deps.log.info("login_refused", account=account.id if account else None)
         raise InvalidCredentials("The e-mail address or the password is wrong.")
-    await guess.give_back()
-    await deps.limits.begin_session(account.id)
-    pair = await begin_session(deps, account, now, origin)
+    try:
+        pair = await begin_session(deps, account, now, origin)
+    except (Busy, StoreError):
+        await guess.was_none()
+        raise
     if pair is None:
+        await guess.was_wrong()
         # The password was changed while the old one was being checked, and that ends what the old one began.
         deps.log.info("login_refused", account=account.id)
         raise InvalidCredentials("The e-mail address or the password is wrong.")
+    await guess.was_right()
     return LoggedIn(pair, identity)
 
 

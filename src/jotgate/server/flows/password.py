@@ -8,7 +8,7 @@ from jotgate.server.flows.tokens import TokenPair
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.records import Account, Family
 from jotgate.server.refusals import Busy, InvalidCredentials, PasswordUnchanged
-from jotgate.server.rules.accounts import check_new_password, normalise_password
+from jotgate.server.rules.accounts import check_new_password, email_identity, normalise_password
 from jotgate.server.secret import Secret
 
 
@@ -27,16 +27,17 @@ async def change_password(
     """
     known = normalise_password(current.reveal())
     text = check_new_password(new.reveal(), min_length=deps.settings.password_min_length)
-    guess = await deps.limits.guess_in_session(family.sid)
+    guess = await deps.limits.guess_in_session(family.sid, email_identity(account.email))
     try:
         fits = await deps.passwords.verify(account.password_hash, known)
     except Busy:
-        await guess.give_back()
+        await guess.was_none()
         raise
     if not fits:
+        await guess.was_wrong()
         deps.log.info("password_change_refused", account=account.id)
         raise InvalidCredentials(_WRONG)
-    await guess.give_back()
+    await guess.was_right()  # the session is counted whatever comes now: a password is hashed once more
     if text == known:
         raise PasswordUnchanged("The new password is the current one: choose another.")
     password_hash = await deps.passwords.hash(text)

@@ -146,7 +146,7 @@ class Api:
             return await route.handler(self._deps, request)
         if route.limit == "feed":
             return await self._feed(request, route, fields)
-        if route.counts_failures:
+        if route.by_device:
             devices = shown_devices(
                 request, self._deps.keys.now.device_tokens, self._settings.issuer, now=self._deps.clock()
             )

@@ -56,6 +56,7 @@ async def post_signup(deps: Deps, request: Request) -> Response:
     """``POST /v1/signup``."""
     check_not_cross_site(request, deps.settings)
     form = parse_json_body(request, SignupInput)
+    await deps.limits.sign_up()
     account = await signup(deps, form.email, form.password, deps.clock())
     return _json(201, SignupAnswer(account=_account_answer(account)))
 
@@ -79,7 +80,8 @@ async def post_login(deps: Deps, request: Request) -> Response:
         await _end_replaced(deps, replaced, now)
     if tokens is None:
         return _token_response(deps, done.tokens, in_body=in_body)
-    made = Secret(tokens.make(done.identity, now=now, random=deps.random))
+    known = next((each for each in devices if each.is_for(done.identity)), None)
+    made = Secret(tokens.make(done.identity, now=now, random=deps.random, again=known))
     if in_body:
         return _token_response(deps, done.tokens, in_body=True, device_token=made)
     remember = device_cookie(request, tokens, deps.settings.issuer, made=made, identity=done.identity, now=now)

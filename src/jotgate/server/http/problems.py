@@ -18,9 +18,11 @@ from jotgate.server.refusals import (
     InsufficientScope,
     InvalidRefreshToken,
     MethodNotAllowed,
+    MetricsRefused,
     RefreshReused,
     SessionEnded,
     TooManyRequests,
+    UnknownVerifier,
 )
 from jotgate.server.store import StoreError
 from jotgate.throttle import Decision, header_fields
@@ -105,6 +107,8 @@ def _challenge(error: Exception) -> str:
     """Return the challenge of RFC 6750 section 3; without ``error`` where no access token was sent."""
     if isinstance(error, TokenError):
         return f'Bearer realm="{_REALM}", error="invalid_token", error_description="{_quoted(str(error))}"'
+    if isinstance(error, UnknownVerifier | MetricsRefused):
+        return f'Bearer realm="{_REALM}", error="invalid_token"'
     if isinstance(error, InsufficientScope):
         return f'Bearer realm="{_REALM}", error="insufficient_scope", scope="{error.scope}"'
     return f'Bearer realm="{_REALM}"'

@@ -74,6 +74,8 @@ class Route(Struct, frozen=True, kw_only=True):
     """What an address may not ask for too often; None where many questions cost no more than one."""
     counts_failures: bool = False
     """What succeeds does not count."""
+    by_device: bool = False
+    """A browser that has logged in before is told from strangers at its address."""
     hashes: bool = False
     """It hashes a password, and is refused at once where too many wait for that."""
     public: bool = False
@@ -109,6 +111,7 @@ ROUTES: Final = (
         method="POST",
         path="/v1/login",
         hashes=True,
+        by_device=True,
         limit="logins",
         counts_failures=True,
         handler=endpoints.post_login,
