@@ -78,11 +78,27 @@ def make_certificate(folder: Path, *, last_day: int = 30) -> tuple[Path, Path]:
         .sign(key, hashes.SHA256())
     )
     cert_file, key_file = folder / "own.pem", folder / "own-key.pem"
+    key_file.touch(0o600)
     cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_file.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return cert_file, key_file
+
+
+def rewrite_in_the_old_form(key: Path) -> bytes:
+    """Makes SEC1 out of a PKCS#8 file, and returns it."""
+    parsed = serialization.load_pem_private_key(key.read_bytes(), None)
+    old = parsed.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    assert old.startswith(b"-----BEGIN EC PRIVATE KEY-----")
+    key.write_bytes(old)
+    return old
+
+
+def der(cert: Path) -> bytes:
+    return x509.load_pem_x509_certificate(cert.read_bytes()).public_bytes(serialization.Encoding.DER)
 
 
 @contextmanager
@@ -221,9 +237,20 @@ def test_a_brought_certificate_is_served_and_no_local_one_is_made(start_server: 
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     with handshake(server.port, context, "auth.shop.example") as connection:
         served = connection.getpeercert(binary_form=True)
-    assert served == x509.load_pem_x509_certificate(cert.read_bytes()).public_bytes(serialization.Encoding.DER)
+    assert served == der(cert)
     assert not (tmp_path / "data" / "tls").exists()
     assert "local CA" not in server.output
+    assert server.stop() == 0
+
+
+def test_a_key_in_an_old_form_is_served_from_a_converted_copy(start_server: StartServer, tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path)
+    old = rewrite_in_the_old_form(key)
+    options = ["--tls-cert", str(cert), "--tls-key", str(key), "--issuer", "https://auth.shop.example"]
+    server = start_server("serve", *options, data_dir=tmp_path / "data")
+    assert served_certificate(server.port) == der(cert)
+    assert key.read_bytes() == old
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "data" / "tls").iterdir()] == [0o600]
     assert server.stop() == 0
 
 
@@ -340,16 +367,11 @@ def test_a_certificate_that_cannot_be_served_is_refused(refused: Callable[..., s
     assert is_one_sentence(refused("--tls-cert", str(cert), "--tls-key", str(key)), "own.pem expired on")
 
 
-def test_a_key_in_an_old_form_is_refused_with_the_command_that_converts_it(
-    refused: Callable[..., str], tmp_path: Path
-) -> None:
+def test_a_key_that_everybody_can_read_is_refused_with_what_to_do(refused: Callable[..., str], tmp_path: Path) -> None:
     cert, key = make_certificate(tmp_path)
-    old = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-    )
-    key.write_bytes(old)
+    key.chmod(0o644)
     told = refused("--tls-cert", str(cert), "--tls-key", str(key))
-    assert is_one_sentence(told, "convert it: openssl pkcs8 -topk8 -nocrypt -in ")
+    assert is_one_sentence(told, r"everybody on this machine can read the private key .*: chmod 640 ")
 
 
 def test_all_wrong_settings_are_told_at_once_and_nothing_is_made(
@@ -522,7 +544,7 @@ def test_sighup_brings_a_renewed_certificate_into_use_without_a_gap(start_server
     cert, key = make_certificate(tmp_path)
     server = start_server("serve", "--tls-cert", str(cert), "--tls-key", str(key), data_dir=tmp_path / "data")
     make_certificate(tmp_path)
-    renewed = x509.load_pem_x509_certificate(cert.read_bytes()).public_bytes(serialization.Encoding.DER)
+    renewed = der(cert)
     os.kill(server.process.pid, signal.SIGHUP)
     give_up_at = time.monotonic() + ENDED_WITHIN_S
     while served_certificate(server.port) != renewed:  # raises if nobody listens meanwhile

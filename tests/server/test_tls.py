@@ -7,18 +7,21 @@ import shlex
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from jotgate.core.errors import SettingsError
-from jotgate.server.tls import check_certificate, ensure_local_certificate
+from jotgate.server.tls import check_certificate, ensure_local_certificate, ensure_pkcs8
 from tests.conftest import Need
+
+Signing = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
 NOW = 1_795_000_000
 DAY_S = 86_400
@@ -60,9 +63,10 @@ def signed_by_local_ca(tls_dir: Path, names: Sequence[x509.GeneralName], to: Pat
     return to
 
 
-def brought(folder: Path, *, days: tuple[int, int] = (-1, 30)) -> tuple[Path, Path]:
+def brought(folder: Path, *, days: tuple[int, int] = (-1, 30), key: Signing | None = None) -> tuple[Path, Path]:
     """A self-signed certificate and its PKCS#8 key, valid from and until so many days from NOW."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    edwards = isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "auth.shop.example")])
     certificate = (
         x509.CertificateBuilder()
@@ -72,19 +76,16 @@ def brought(folder: Path, *, days: tuple[int, int] = (-1, 30)) -> tuple[Path, Pa
         .serial_number(1)
         .not_valid_before(dt.datetime.fromtimestamp(NOW + days[0] * DAY_S, dt.UTC))
         .not_valid_after(dt.datetime.fromtimestamp(NOW + days[1] * DAY_S, dt.UTC))
-        .sign(key, hashes.SHA256())
+        .sign(key, None if edwards else hashes.SHA256())
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").touch(0o600)
     (folder / "key.pem").write_bytes(pem(key, serialization.PrivateFormat.PKCS8))
     return folder / "cert.pem", folder / "key.pem"
 
 
-def pem(
-    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
-    form: serialization.PrivateFormat,
-    password: bytes | None = None,
-) -> bytes:
+def pem(key: Signing, form: serialization.PrivateFormat, password: bytes | None = None) -> bytes:
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if password is not None:
         encryption = serialization.BestAvailableEncryption(password)
@@ -296,12 +297,13 @@ def test_a_certificate_outside_its_time_is_refused(tmp_path: Path, days: tuple[i
 
 
 def test_all_faults_of_a_brought_pair_are_told_at_once(tmp_path: Path) -> None:
-    (tmp_path / "key.pem").write_text("nothing")
+    (tmp_path / "key.pem").touch(0o604)
     with pytest.raises(SettingsError) as refused:
         check_certificate(tmp_path / "cert.pem", tmp_path / "key.pem", NOW)
-    assert [str(tmp_path / "cert.pem") in fault or "key.pem" in fault for fault in refused.value.faults] == [True, True]
-    assert "No such file or directory" in refused.value.faults[0]
-    assert "holds no private key in PEM form" in refused.value.faults[1]
+    unreadable, open_to_all, empty = refused.value.faults
+    assert "cert.pem: No such file or directory" in unreadable
+    assert "key.pem or change it (mode 0604)" in open_to_all
+    assert "key.pem holds no private key in PEM form" in empty
 
 
 def test_a_file_without_a_certificate_is_refused(tmp_path: Path) -> None:
@@ -317,22 +319,133 @@ def test_a_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
         check_certificate(cert, key, NOW)
 
 
+OLD = serialization.PrivateFormat.TraditionalOpenSSL
+
+
 @pytest.mark.parametrize("kind", ["EC", "RSA"])
-def test_the_sentence_about_an_old_key_form_tells_a_command_that_helps(tmp_path: Path, need: Need, kind: str) -> None:
-    folder = tmp_path / "a folder with spaces"
-    folder.mkdir()
+def test_a_key_in_an_old_form_is_converted_into_the_folder_and_stays_as_it_is(tmp_path: Path, kind: str) -> None:
     key = ec.generate_private_key(ec.SECP256R1()) if kind == "EC" else rsa.generate_private_key(65537, 2048)
-    (folder / "old.pem").write_bytes(pem(key, serialization.PrivateFormat.TraditionalOpenSSL))
-    cert, _ = brought(tmp_path)
+    cert, file = brought(tmp_path, key=key)
+    old = pem(key, OLD)
+    file.write_bytes(old)
+    check_certificate(cert, file, NOW)
 
-    with pytest.raises(SettingsError, match=r"old PKCS#1 or SEC1 form") as refused:
-        check_certificate(cert, folder / "old.pem", NOW)
+    copy = ensure_pkcs8(file, tmp_path / "data" / "tls")
 
-    command = shlex.split(str(refused.value).partition("convert it: ")[2])
-    subprocess.run([need("openssl"), *command[1:]], check=True, capture_output=True)
-    converted = serialization.load_pem_private_key((folder / "old-pkcs8.pem").read_bytes(), None)
-    assert converted.public_key() == key.public_key()
-    assert b"BEGIN PRIVATE KEY" in (folder / "old-pkcs8.pem").read_bytes()
+    assert file.read_bytes() == old
+    assert copy.read_bytes() == pem(key, serialization.PrivateFormat.PKCS8)
+    assert [mode(copy), mode(copy.parent), mode(copy.parent.parent)] == [0o600, 0o700, 0o700]
+    assert copy.parent == tmp_path / "data" / "tls"
+    assert list(copy.parent.iterdir()) == [copy]
+    check_certificate(cert, copy, NOW)
+
+
+def test_the_key_that_openssl_writes_with_its_parameters_is_converted(tmp_path: Path, need: Need) -> None:
+    command = [need("openssl"), "ecparam", "-name", "prime256v1", "-genkey", "-out", str(tmp_path / "key.pem")]
+    subprocess.run(command, check=True, capture_output=True)
+    assert (tmp_path / "key.pem").read_bytes().startswith(b"-----BEGIN EC PARAMETERS-----")
+    assert ensure_pkcs8(tmp_path / "key.pem", tmp_path).read_bytes().startswith(b"-----BEGIN PRIVATE KEY-----")
+
+
+def test_a_key_file_has_one_converted_copy_and_none_once_it_needs_none(tmp_path: Path) -> None:
+    tls_dir, file, other = tmp_path / "tls", tmp_path / "key.pem", tmp_path / "other.pem"
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(3)]
+    file.write_bytes(pem(keys[0], OLD))
+    other.write_bytes(pem(keys[1], OLD))
+    first, second = ensure_pkcs8(file, tls_dir), ensure_pkcs8(other, tls_dir)
+    assert first != second  # of two servers on one folder, each has its own
+    file.write_bytes(pem(keys[2], OLD))
+    assert ensure_pkcs8(file, tls_dir) == first
+    assert first.read_bytes() == pem(keys[2], serialization.PrivateFormat.PKCS8)
+    file.write_bytes(pem(keys[2], serialization.PrivateFormat.PKCS8))
+    assert ensure_pkcs8(file, tls_dir) == file
+    assert list(tls_dir.iterdir()) == [second]
+
+
+def test_a_key_that_cannot_be_converted_is_told_in_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "key.pem"
+    with pytest.raises(SettingsError, match=r"cannot be converted: .*No such file"):
+        ensure_pkcs8(file, tmp_path)
+    file.write_text("-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n")
+    with pytest.raises(SettingsError, match="cannot be converted: it is damaged"):
+        ensure_pkcs8(file, tmp_path)
+    cert, _ = brought(tmp_path / "other")
+    file.chmod(0o600)
+    with pytest.raises(SettingsError, match="is damaged"):
+        check_certificate(cert, file, NOW)
+
+
+@pytest.mark.parametrize("others", [0o604, 0o602, 0o644, 0o666])
+def test_a_brought_key_that_everybody_can_read_or_change_is_refused_with_what_to_do(
+    tmp_path: Path, others: int
+) -> None:
+    cert, key = brought(tmp_path)
+    key.chmod(others)
+    with pytest.raises(SettingsError, match=rf"everybody .* {key} .*\(mode 0{others:o}\): chmod 640 {key} "):
+        check_certificate(cert, key, NOW)
+
+
+@pytest.mark.parametrize("allowed", [0o600, 0o400, 0o640, 0o440])
+def test_a_brought_key_may_be_read_by_its_owner_and_a_group(tmp_path: Path, allowed: int) -> None:
+    cert, key = brought(tmp_path)
+    key.chmod(allowed)
+    check_certificate(cert, key, NOW)
+
+
+def test_the_mode_that_counts_is_that_of_the_file_behind_a_link(tmp_path: Path) -> None:
+    cert, key = brought(tmp_path)
+    link = tmp_path / "live.pem"
+    link.symlink_to(key)  # a link's own mode is 0777
+    check_certificate(cert, link, NOW)
+    key.chmod(0o644)
+    with pytest.raises(SettingsError, match="everybody on this machine can read"):
+        check_certificate(cert, link, NOW)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ec.generate_private_key(ec.SECP521R1()),
+        ec.generate_private_key(ec.SECP256K1()),
+        rsa.generate_private_key(65537, 1024),  # noqa: S505 - what must be refused
+        ed448.Ed448PrivateKey.generate(),
+    ],
+    ids=["P-521", "secp256k1", "RSA-1024", "Ed448"],
+)
+def test_a_kind_of_key_that_would_end_a_worker_is_refused_before(tmp_path: Path, key: Signing) -> None:
+    cert, file = brought(tmp_path, key=key)
+    with pytest.raises(SettingsError, match="of a kind that is not served, which are RSA of 2048"):
+        check_certificate(cert, file, NOW)
+
+
+@pytest.mark.parametrize(
+    "key", [ec.generate_private_key(ec.SECP384R1()), ed25519.Ed25519PrivateKey.generate()], ids=["P-384", "Ed25519"]
+)
+def test_the_other_kinds_of_keys_are_taken(tmp_path: Path, key: Signing) -> None:
+    check_certificate(*brought(tmp_path, key=key), NOW)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        ("genpkey -algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048 -out {0}/key.pem", "is for RSA with PSS alone"),
+        ("genpkey -algorithm RSA -out {0}/key.pem", "is of X.509 version 1"),
+    ],
+    ids=["PSS", "version 1"],
+)
+def test_a_certificate_that_would_end_a_worker_is_refused_before(
+    tmp_path: Path, need: Need, make: str, sentence: str
+) -> None:
+    folder, now = shlex.quote(str(tmp_path)), int(time.time())
+    for command in (
+        make,
+        "req -new -key {0}/key.pem -subj /CN=auth.shop.example -out {0}/csr.pem",
+        "x509 -req -in {0}/csr.pem -signkey {0}/key.pem -days 9 -out {0}/cert.pem",
+    ):
+        arguments = shlex.split(command.format(folder))
+        subprocess.run([need("openssl"), *arguments], check=True, capture_output=True)
+    with pytest.raises(SettingsError, match=sentence):
+        check_certificate(tmp_path / "cert.pem", tmp_path / "key.pem", now)
 
 
 @pytest.mark.parametrize("form", [serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL])

@@ -130,7 +130,7 @@ def serve(
     ] = None,
     tls_key: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Its private key (PEM, PKCS#8).", show_default=False),
+        typer.Option(metavar="FILE", help="Its private key (PEM, not encrypted).", show_default=False),
     ] = None,
     http: Annotated[
         bool,

@@ -20,7 +20,7 @@ from jotgate.core.algorithms import ALGORITHMS
 from jotgate.core.errors import SettingsError
 from jotgate.server.metrics import FOLDER_VARIABLE
 from jotgate.server.settings import Settings
-from jotgate.server.tls import check_certificate, ensure_local_certificate
+from jotgate.server.tls import check_certificate, ensure_local_certificate, ensure_pkcs8
 
 
 class ServeOptions(Struct, frozen=True, kw_only=True):
@@ -178,7 +178,7 @@ def _tls_files(options: ServeOptions, settings: Settings) -> TlsFiles | None:
     if settings.http:
         return None
     if options.tls_cert is not None and options.tls_key is not None:
-        return TlsFiles(options.tls_cert, options.tls_key)
+        return TlsFiles(options.tls_cert, ensure_pkcs8(options.tls_key, settings.data_dir / "tls"))
     return local_tls(settings.data_dir)
 
 

@@ -1,12 +1,14 @@
-"""Certificates: a local authority and certificate for development, and checks on those that an operator brings.
+"""Certificates: a local authority and certificate for development, and what is done with those that an operator brings.
 
 It reads and writes certificate files and knows no server, no setting and no request. Time is an argument.
 """
 
 import datetime as dt
 import fcntl
+import hashlib
 import ipaddress
 import os
+import re
 import shlex
 import ssl
 import stat
@@ -18,8 +20,9 @@ from typing import Final, NamedTuple
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, PublicKeyAlgorithmOID
 
 from jotgate.core.errors import SettingsError
 
@@ -42,6 +45,12 @@ _PERMITTED: Final = (
     x509.IPAddress(ipaddress.ip_network("127.0.0.0/8")),
     x509.IPAddress(ipaddress.ip_network("::1/128")),
 )
+_PKCS8: Final = b"-----BEGIN PRIVATE KEY-----"
+_PLAIN_KEY: Final = re.compile(rb"-----BEGIN (RSA |EC )?PRIVATE KEY-----")
+# What rustls serves with: a worker with any other would end as soon as it begins.
+_CURVES: Final = ("secp256r1", "secp384r1")
+_RSA_BITS: Final = range(2048, 4097)
+_SERVED_KINDS: Final = "RSA of 2048 to 4096 bits, P-256, P-384 and Ed25519"
 
 
 class LocalCertificate(NamedTuple):
@@ -66,8 +75,7 @@ def ensure_local_certificate(tls_dir: Path, now: int) -> LocalCertificate:
     paths = LocalCertificate(tls_dir / "cert.pem", tls_dir / "key.pem", tls_dir / "ca.pem")
     ca_key_path = tls_dir / "ca-key.pem"
     try:
-        for folder in (tls_dir.parent, tls_dir):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(tls_dir)
         with _alone_in(tls_dir):
             for path in (paths.key, ca_key_path):
                 _check_private(path)
@@ -89,11 +97,12 @@ def ensure_local_certificate(tls_dir: Path, now: int) -> LocalCertificate:
 
 
 def check_certificate(cert: Path, key: Path, now: int) -> None:
-    """Refuse a certificate and key that the server could not serve.
+    """Refuse a certificate and key that the server could not serve, or should not.
 
     Raises:
-        SettingsError: for files that cannot be read, keys in another form than unencrypted PKCS#8, a key that is
-            not the certificate's, and a certificate outside its time; all faults at once.
+        SettingsError: for files that cannot be read, a key that is encrypted or that everybody on the machine can
+            read, kinds of certificates and keys that the server does not speak, a key that is not the certificate's,
+            and a certificate outside its time; all faults at once.
     """
     faults = [*_certificate_faults(cert, now), *_key_faults(key)]
     if not faults:
@@ -103,6 +112,37 @@ def check_certificate(cert: Path, key: Path, now: int) -> None:
             faults.append(f"the private key {key} does not belong to the certificate {cert}")
     if faults:
         raise SettingsError(tuple(faults))
+
+
+def ensure_pkcs8(key: Path, tls_dir: Path) -> Path:
+    """Return a file that holds the key as PKCS#8: the very file, or else a converted copy of it in the folder.
+
+    The copy has mode 0600 and one name for each key file, so that a later call replaces it; it is removed once the
+    key file itself holds PKCS#8.
+
+    Raises:
+        SettingsError: the key cannot be read, or the folder cannot be used.
+    """
+    copy = tls_dir / f"converted-{hashlib.sha256(os.fsencode(key.absolute())).hexdigest()[:16]}.pem"
+    try:
+        pem = key.read_bytes()
+        if _PKCS8 in pem:
+            copy.unlink(missing_ok=True)
+            return key
+        converted = _pem_of_key(serialization.load_pem_private_key(pem, None))
+        _make_folder(tls_dir)
+        with _alone_in(tls_dir):
+            _write(copy, converted, private=True)
+    except OSError as error:
+        raise SettingsError((f"the private key cannot be converted: {_reason(error)}",)) from None
+    except (ValueError, TypeError):
+        raise SettingsError((f"the private key {key} cannot be converted: it is damaged",)) from None
+    return copy
+
+
+def _make_folder(tls_dir: Path) -> None:
+    for folder in (tls_dir.parent, tls_dir):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _reason(error: OSError) -> str:
@@ -123,24 +163,49 @@ def _certificate_faults(path: Path, now: int) -> Iterator[str]:
         yield f"the certificate {path} expired on {ends:%Y-%m-%d %H:%M} UTC"
     if now < begins.timestamp():
         yield f"the certificate {path} is not valid before {begins:%Y-%m-%d %H:%M} UTC"
+    if chain[0].version is not x509.Version.v3:
+        yield f"the certificate {path} is of X.509 version 1, which has no subjectAltName and is not served"
+    if chain[0].public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
+        yield f"the certificate {path} is for RSA with PSS alone, which is not served: use {_SERVED_KINDS}"
 
 
 def _key_faults(path: Path) -> Iterator[str]:
     try:
-        pem = path.read_bytes()
+        with path.open("rb") as file:
+            mode, pem = stat.S_IMODE(os.fstat(file.fileno()).st_mode), file.read()
     except OSError as error:
         yield f"the private key cannot be read: {_reason(error)}"
         return
-    if b"-----BEGIN PRIVATE KEY-----" in pem:
-        return
-    converted = path.with_name(f"{path.stem}-pkcs8.pem")
-    convert = f"openssl pkcs8 -topk8 -nocrypt -in {shlex.quote(str(path))} -out {shlex.quote(str(converted))}"
+    if mode & 0o007:
+        # A group may read it: that is how Debian's ssl-cert and Kubernetes' fsGroup hand keys to a service.
+        yield (
+            f"everybody on this machine can read the private key {path} or change it (mode {mode:04o}): chmod 640 "
+            f"{shlex.quote(str(path))} (in a Kubernetes secret's volume, defaultMode: 0440)"
+        )
     if b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in pem or b"Proc-Type: 4,ENCRYPTED" in pem:
-        yield f"the private key {path} is encrypted, and the server cannot ask for its password; decrypt it: {convert}"
-    elif b"-----BEGIN RSA PRIVATE KEY-----" in pem or b"-----BEGIN EC PRIVATE KEY-----" in pem:
-        yield f"the private key {path} is in the old PKCS#1 or SEC1 form and PKCS#8 is needed; convert it: {convert}"
-    else:
+        plain = path.with_name(f"{path.stem}-pkcs8.pem")
+        decrypt = f"openssl pkcs8 -topk8 -nocrypt -in {shlex.quote(str(path))} -out {shlex.quote(str(plain))}"
+        yield f"the private key {path} is encrypted, and the server cannot ask for its password; decrypt it: {decrypt}"
+    elif _PLAIN_KEY.search(pem) is None:
         yield f"{path} holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)"
+    else:
+        try:
+            key = serialization.load_pem_private_key(pem, None)
+        except (ValueError, TypeError):
+            yield f"the private key {path} is damaged"
+            return
+        if not _is_served(key):
+            yield f"the private key {path} is of a kind that is not served, which are {_SERVED_KINDS}"
+
+
+def _is_served(key: PrivateKeyTypes) -> bool:
+    match key:
+        case rsa.RSAPrivateKey():
+            return key.key_size in _RSA_BITS
+        case ec.EllipticCurvePrivateKey():
+            return key.curve.name in _CURVES
+        case _:
+            return isinstance(key, ed25519.Ed25519PrivateKey)
 
 
 @contextmanager
@@ -271,7 +336,7 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _pem_of_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+def _pem_of_key(key: PrivateKeyTypes) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
