@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jotgate.cli.process import App, Listening, TlsFiles, run
+from jotgate.cli.process import App, Listening, run
+from jotgate.cli.renewing import Renewal, TlsFiles
 from jotgate.server import Settings, create_app
 from jotgate.server.tls import ensure_local_certificate
 
@@ -55,7 +56,8 @@ def main() -> int:
     settings = Settings.from_env(os.environ, data_dir=options.data)
     local = ensure_local_certificate(options.data / "tls", int(time.time()))
     listening = Listening("127.0.0.1", options.port, TlsFiles(local.cert, local.key), 1, options.log_level)
-    return run(partial(counting, settings), listening, "/readyz", partial(print, "ready:", settings.issuer, flush=True))
+    on_ready = partial(print, "ready:", settings.issuer, flush=True)
+    return run(partial(counting, settings), listening, "/readyz", on_ready, Renewal((), lambda _: None, 0))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import secrets
 import shlex
 import sys
+import time
 import types
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 
 import jotgate
 from jotgate.cli.process import App, Listening, check_can_listen, resolve_host, run
-from jotgate.cli.serving import introduce, local_tls, origin, say
+from jotgate.cli.serving import introduce, local_renewal, local_tls, origin, say
 from jotgate.core.errors import SettingsError
 from jotgate.server.app import create_app
 from jotgate.server.settings import Settings
@@ -57,7 +58,8 @@ def demo(data: Path | None, host: str, port: int, log_level: str) -> int:
     introduce(listening, settings, own_certificate=False)
     say(_invitation(settings, account.email, account.password))
     on_ready = partial(say, f"ready: {settings.origin}  (Ctrl-C stops it)")
-    return run(_load_shop, listening, f"{settings.issuer_path}/readyz", on_ready)
+    renewal = local_renewal(settings, tls, int(time.time()))
+    return run(_load_shop, listening, f"{settings.issuer_path}/readyz", on_ready, renewal)
 
 
 def _load_shop() -> App:

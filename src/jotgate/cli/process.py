@@ -11,6 +11,7 @@ import http.client
 import logging
 import multiprocessing
 import os
+import queue
 import resource
 import signal
 import socket
@@ -20,7 +21,6 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, Final
 
 from granian.constants import HTTPModes, Interfaces, Loops, SSLProtocols
@@ -29,6 +29,7 @@ from granian.log import LogLevels
 from granian.server import MPServer
 from msgspec import Struct
 
+from jotgate.cli.renewing import Renewal, TlsFiles
 from jotgate.core.errors import JotgateError, SettingsError
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
@@ -55,14 +56,8 @@ _POLL_S: Final = 0.02
 # The event loop turns again when Granian serves; what it did before the application was started takes much less.
 _SERVES_AFTER_S: Final = 0.01
 _TELL_AFTER_S: Final = 10
+_OLDEST_TLS: Final = SSLProtocols.tls12
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM)
-
-
-class TlsFiles(Struct, frozen=True):
-    """A certificate chain and its PKCS#8 key, both PEM."""
-
-    cert: Path
-    key: Path
 
 
 class Listening(Struct, frozen=True):
@@ -123,40 +118,37 @@ def run(
     listening: Listening,
     ready_path: str,
     on_ready: Callable[[], None],
-    check: Callable[[], object] = lambda: None,
+    renewal: Renewal,
+    look_every_s: float = 1.0,
 ) -> int:
     """Serve until SIGINT or SIGTERM, and return the exit status: 0 after these, else 1 or 2 with a sentence on stderr.
+
+    SIGHUP and a changed certificate replace the workers: new ones first, and the old ones finish their requests.
 
     Args:
         load_app: makes the application; called in each worker process.
         ready_path: the path that answers 200 once requests are welcome.
         on_ready: called once, in a thread, when it has.
-        check: raises SettingsError while new workers could not start; asked before SIGHUP replaces the old ones.
+        renewal: says when the certificate has changed, and what new workers serve with.
+        look_every_s: how often it is asked, in seconds.
     """
     refusals, tell = multiprocessing.Pipe(duplex=False)
     server, forked, stopping = _granian(listening), threading.Event(), threading.Event()
     watch = threading.Thread(
         target=_announce, args=(listening, ready_path, on_ready, forked, stopping), name="jotgate-ready", daemon=True
     )
-
-    def reload(*_: object) -> None:
-        try:
-            check()
-        except SettingsError as error:
-            # A certificate that is half renewed, say: what serves now serves on.
-            faults = "".join(f"\n  {fault}" for fault in error.faults)
-            sys.stderr.write(f"error: the workers are not replaced:{faults}\n")
-            return
-        server.signal_handler_reload()  # type: ignore[no-untyped-call]
+    replacing = _Replacing(server, renewal, functools.partial(_answers, listening, ready_path), look_every_s, stopping)
 
     def started() -> None:
         # A closed terminal ends what was started in it; without one, SIGHUP makes Granian replace its workers.
         in_terminal = sys.stdin is not None and sys.stdin.isatty()
-        signal.signal(signal.SIGHUP, server.signal_handler_interrupt if in_terminal else reload)
+        signal.signal(signal.SIGHUP, server.signal_handler_interrupt if in_terminal else replacing.ask)
         watch.start()
+        replacing.start()
 
     server.on_startup(started)
     os.register_at_fork(after_in_parent=forked.set, after_in_child=_obey_main_process)
+    replacing.keep_off_forks()
     try:
         server.serve(target_loader=functools.partial(_load_in_worker, load_app, tell), wrap_loader=False)
     except SystemExit:
@@ -173,6 +165,82 @@ def run(
         for number in _STOPS:  # what arrives from now on has nothing left to stop
             signal.signal(number, signal.SIG_IGN)
     return 0
+
+
+class _Replacing:
+    """The thread that lets Granian replace its workers: when SIGHUP asks for it, or the certificate has changed."""
+
+    def __init__(
+        self,
+        server: MPServer,
+        renewal: Renewal,
+        answers: Callable[[], int | None],
+        look_every_s: float,
+        stopping: threading.Event,
+    ) -> None:
+        self._server = server
+        self._renewal = renewal
+        self._answers = answers
+        self._look_every_s = look_every_s
+        self._stopping = stopping
+        self._waits = False
+        self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()  # of all queues the one that signal handlers may use
+        self._busy = threading.Lock()
+
+    def ask(self, *_: object) -> None:
+        """Handle SIGHUP."""
+        self._asked.put(None)
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="jotgate-renewal", daemon=True).start()
+
+    def keep_off_forks(self) -> None:
+        """No worker is split off while this thread is in the middle of something, and holds locks of OpenSSL, say."""
+        os.register_at_fork(
+            before=self._busy.acquire, after_in_parent=self._busy.release, after_in_child=self._busy.release
+        )
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            asked = True
+            try:
+                self._asked.get(timeout=self._look_every_s)
+            except queue.Empty:
+                asked = False
+            with self._busy:
+                self._look(asked)
+
+    def _look(self, asked: bool) -> None:
+        now = int(time.time())
+        try:
+            if asked or (self._renewal.due(now) and self._is_time()):
+                self._renewal.take(now, self._use)
+                if not asked:
+                    sys.stderr.write("the certificate has changed: new workers take over\n")
+                self._server.signal_handler_reload()  # type: ignore[no-untyped-call]
+        except SettingsError as error:
+            # A certificate that is half renewed, say: what serves now serves on.
+            faults = "".join(f"\n  {fault}" for fault in error.faults)
+            sys.stderr.write(f"error: the workers are not replaced:{faults}\n")
+        if self._server.reload_signal:  # which Granian may have missed, had it just begun with the one before
+            self._server.main_loop_interrupt.set()
+
+    def _is_time(self) -> bool:
+        """Whether new workers would start: without its database, say, none would, and the old ones can still wait."""
+        answer = self._answers()
+        ready = answer == http.client.OK
+        if not ready and not self._waits:
+            told = answer or "nothing"
+            sys.stderr.write(f"the certificate has changed; new workers wait until the server is ready ({told} now)\n")
+        self._waits = not ready
+        return ready
+
+    def _use(self, files: TlsFiles) -> None:
+        try:
+            # Links are followed once: workers that start one after the other find the same files.
+            self._server.build_ssl_context(files.cert, files.key, None, _OLDEST_TLS, None, [], client_verify=False)
+        except (ssl.SSLError, OSError):
+            raise SettingsError((f"the certificate {files.cert} changed while it was looked at",)) from None
 
 
 def _obey_main_process() -> None:
@@ -219,7 +287,7 @@ def _granian(listening: Listening) -> MPServer:
         log_access=False,
         ssl_cert=tls.cert if tls else None,
         ssl_key=tls.key if tls else None,
-        ssl_protocol_min=SSLProtocols.tls12,
+        ssl_protocol_min=_OLDEST_TLS,
         workers_kill_timeout=_STOP_WITHIN_S,
     )
 
@@ -375,25 +443,35 @@ def _announce(
 
 def _asker(listening: Listening, path: str) -> Callable[[], int | None]:
     """Return a function that asks our own server for its readiness: the status, or None without an answer."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listening.host, listening.host)  # noqa: S104 - compared, not bound
-    connection: http.client.HTTPConnection
     if listening.tls is None:
-        connection = http.client.HTTPConnection(host, listening.port, timeout=_STOP_WITHIN_S)
-    else:
-        # Whatever name it is for: the very certificate that we serve is the one to expect, and no other.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-        context.load_verify_locations(listening.tls.cert)
-        connection = http.client.HTTPSConnection(host, listening.port, timeout=_STOP_WITHIN_S, context=context)
+        return functools.partial(_get, listening, path, None)
+    # Whatever name it is for: the very certificate that we serve is the one to expect, and no other.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(listening.tls.cert)
+    return functools.partial(_get, listening, path, context)
 
-    def ask() -> int | None:
-        try:
-            connection.request("GET", path, headers={"Host": "localhost", "Connection": "close"})
-            return connection.getresponse().status
-        except (OSError, http.client.HTTPException):
-            return None
-        finally:
-            connection.close()
 
-    return ask
+def _answers(listening: Listening, path: str) -> int | None:
+    """Ask whoever listens in our place, whatever certificate it has: what we serve may have expired, or be renewed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return _get(listening, path, None if listening.tls is None else context)
+
+
+def _get(listening: Listening, path: str, context: ssl.SSLContext | None) -> int | None:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listening.host, listening.host)  # noqa: S104 - compared, not bound
+    connection = (
+        http.client.HTTPConnection(host, listening.port, timeout=_STOP_WITHIN_S)
+        if context is None
+        else http.client.HTTPSConnection(host, listening.port, timeout=_STOP_WITHIN_S, context=context)
+    )
+    try:
+        connection.request("GET", path, headers={"Host": "localhost", "Connection": "close"})
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()

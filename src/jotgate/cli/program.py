@@ -144,8 +144,8 @@ def serve(
     The first start makes what is missing in the data folder: a database, keys, and a certificate for localhost from
     an authority of its own, in DIR/tls/ca.pem.
 
-    SIGTERM and Ctrl-C let requests under way finish, for 10 seconds at most. SIGHUP replaces the workers one after
-    the other, which then read the certificate anew.
+    SIGTERM and Ctrl-C let requests under way finish, for 10 seconds at most. When the certificate and its key have
+    changed, or on SIGHUP, new workers replace the old ones, one after the other.
     """
     from jotgate.cli.serving import ServeOptions, serve
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from jotgate.cli.process import App, Listening, TlsFiles, check_can_listen, resolve_host, run
+from jotgate.cli.process import App, Listening, check_can_listen, resolve_host, run
+from jotgate.cli.renewing import Renewal, TlsFiles
 from jotgate.cli.text import version
 from jotgate.core.algorithms import ALGORITHMS
 from jotgate.core.errors import SettingsError
@@ -77,14 +78,9 @@ def serve(options: ServeOptions) -> int:
     listening = Listening(host, options.port, tls, options.workers, options.log_level)
     introduce(listening, settings, own_certificate=options.tls_cert is not None)
     on_ready = partial(say, f"\nready: {settings.issuer}  (Ctrl-C stops it)")
+    renewal = _renewal(options, settings, tls)
     with _counted_together(options.workers, settings):
-        return run(
-            partial(_load, settings),
-            listening,
-            f"{settings.issuer_path}/readyz",
-            on_ready,
-            partial(_check, tls, settings),
-        )
+        return run(partial(_load, settings), listening, f"{settings.issuer_path}/readyz", on_ready, renewal)
 
 
 @contextmanager
@@ -98,12 +94,30 @@ def _counted_together(workers: int, settings: Settings) -> Iterator[None]:
         yield
 
 
-def _check(tls: TlsFiles | None, settings: Settings) -> None:
-    """Refuse what new workers could not start with."""
+def _renewal(options: ServeOptions, settings: Settings, tls: TlsFiles | None) -> Renewal:
+    now = int(time.time())
+    if tls is None or options.tls_cert is None or options.tls_key is None:
+        return local_renewal(settings, tls, now)
+    brought = TlsFiles(options.tls_cert, options.tls_key)
+    return Renewal((brought.cert, brought.key), partial(_prepare, settings, brought), now)
+
+
+def local_renewal(settings: Settings, tls: TlsFiles | None, now: int) -> Renewal:
+    """Return what renews the data folder's own certificate while the server runs on; None: there is no TLS."""
+    if tls is None:
+        return Renewal((), partial(_prepare, settings, None), now)
+    upkeep = partial(ensure_local_certificate, settings.data_dir / "tls")
+    return Renewal((tls.cert, tls.key), partial(_prepare, settings, tls), now, upkeep)
+
+
+def _prepare(settings: Settings, tls: TlsFiles | None, now: int) -> TlsFiles | None:
+    """Return what new workers serve with, and refuse what they could not start with."""
     faults: list[str] = []
+    prepared = None
     try:
         if tls is not None:
-            check_certificate(tls.cert, tls.key, int(time.time()))
+            check_certificate(tls.cert, tls.key, now)
+            prepared = TlsFiles(tls.cert, ensure_pkcs8(tls.key, settings.data_dir / "tls"))
     except SettingsError as error:
         faults += error.faults
     try:
@@ -112,6 +126,7 @@ def _check(tls: TlsFiles | None, settings: Settings) -> None:
         faults += error.faults
     if faults:
         raise SettingsError(faults)
+    return prepared
 
 
 def _load(settings: Settings) -> App:
