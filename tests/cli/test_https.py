@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from jotgate.server.tls import ensure_local_certificate
-from tests.cli.test_serve import der, handshake, make_certificate, rewrite_in_the_old_form, served_certificate
+from tests.cli.test_serve import der, handshake, make_certificate, rewrite_in_the_old_form, served_certificate, turn
 from tests.conftest import RunningServer, StartServer, launch
 from tests.services import PostgresServer
 
@@ -246,20 +246,24 @@ def test_a_certificate_that_changes_under_load_fails_no_request(start_server: St
 
 
 def test_half_a_renewal_is_told_once_and_the_rest_of_it_taken(start_server: StartServer, tmp_path: Path) -> None:
-    cert, key = make_certificate(tmp_path)
-    rewrite_in_the_old_form(key)
-    server = start_server("serve", "--tls-cert", str(cert), "--tls-key", str(key), data_dir=tmp_path / "data")
-    before = served_certificate(server.port)
-    (tmp_path / "new").mkdir()
-    new_cert, new_key = make_certificate(tmp_path / "new")
-    rewrite_in_the_old_form(new_key)
-    cert.write_bytes(new_cert.read_bytes())
+    pairs = []
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        pairs.append(make_certificate(tmp_path / name))
+        rewrite_in_the_old_form(pairs[-1][1])
+    live = [tmp_path / "cert.pem", tmp_path / "key.pem"]  # links, as certbot has them
+    for link, file in zip(live, pairs[0], strict=True):
+        link.symlink_to(file)
+    options = ["--tls-cert", str(live[0]), "--tls-key", str(live[1])]
+    server = start_server("serve", *options, data_dir=tmp_path / "data")
+    assert served_certificate(server.port) == der(pairs[0][0])
+    turn(live[0], pairs[1][0])
     server.wait_for(".*does not belong to the certificate.*")
     os.kill(server.process.pid, signal.SIGHUP)  # who asks is told again
     server.wait_for("(?s:.*does not belong.*does not belong.*)")
-    assert served_certificate(server.port) == before
-    key.write_bytes(new_key.read_bytes())
-    wait_until(lambda: served_certificate(server.port) == der(cert), "the new pair is served")
+    assert served_certificate(server.port) == der(pairs[0][0])
+    turn(live[1], pairs[1][1])
+    wait_until(lambda: served_certificate(server.port) == der(pairs[1][0]), "the new pair is served")
     assert server.output.count("error: ") == 2
     assert server.stop() == 0
 

@@ -13,7 +13,7 @@ from jotgate.cli.serving import local_renewal, local_tls
 from jotgate.core.errors import SettingsError
 from jotgate.server.settings import Settings
 from jotgate.server.tls import check_certificate, ensure_pkcs8
-from tests.cli.test_serve import make_certificate, rewrite_in_the_old_form
+from tests.cli.test_serve import make_certificate, rewrite_in_the_old_form, turn
 
 NOW = int(time.time())
 DAY_S = 86_400
@@ -146,12 +146,6 @@ def test_a_link_that_is_turned_to_other_files_is_noticed(
         turn(linked.cert, other.cert)
         turn(linked.key, other.key)
     assert taken(renewal) == [linked]
-
-
-def turn(link: Path, to: Path) -> None:
-    beside = link.with_name("new-link")
-    beside.symlink_to(to)
-    beside.replace(link)
 
 
 def test_a_converted_key_is_converted_again(tmp_path: Path, pair: TlsFiles, other: TlsFiles) -> None:

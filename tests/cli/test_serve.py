@@ -103,6 +103,13 @@ def rewrite_in_the_old_form(key: Path) -> bytes:
     return old
 
 
+def turn(link: Path, to: Path) -> None:
+    """Lets a link name another file, in one step."""
+    beside = link.with_name("new-link")
+    beside.symlink_to(to)
+    beside.replace(link)
+
+
 def der(cert: Path) -> bytes:
     return x509.load_pem_x509_certificate(cert.read_bytes()).public_bytes(serialization.Encoding.DER)
 

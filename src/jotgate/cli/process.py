@@ -93,20 +93,31 @@ def check_can_listen(host: str, port: int) -> None:
     Raises:
         SettingsError: with the reason.
     """
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that has just ended is no obstacle
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise SettingsError((_why_not(error, host, port),)) from None
+    bind(host, port, "--port").close()
 
 
-def _why_not(error: OSError, host: str, port: int) -> str:
+def bind(host: str, port: int, option: str) -> socket.socket:
+    """Return a socket that is bound to the place, which an option of that name gave, and does not listen yet.
+
+    Raises:
+        SettingsError: with the reason, where somebody listens already, or where we may not.
+    """
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that has just ended is no obstacle
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise SettingsError((_why_not(error, host, port, option),)) from None
+    return bound
+
+
+def _why_not(error: OSError, host: str, port: int, option: str) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            return f"port {port} on {host} is in use: stop the program that listens there, or choose another --port"
+            return f"port {port} on {host} is in use: stop the program that listens there, or choose another {option}"
         case errno.EACCES:
-            return f"port {port} needs the rights of an administrator: choose a --port above 1023"
+            return f"port {port} needs the rights of an administrator: choose a {option} above 1023"
         case errno.EADDRNOTAVAIL:
             return f"--host {host} is not an address of this machine"
         case _:

@@ -136,6 +136,12 @@ def serve(
         bool,
         typer.Option("--http", help="No TLS: on loopback only, or behind a proxy named in JOTGATE_TRUSTED_PROXIES."),
     ] = False,
+    redirect_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65535, metavar="PORT", help="Redirect plain HTTP from here, e.g. 80.", show_default=False
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="Processes that answer requests.")] = 1,
     log_level: Level = LogLevel.warning,
 ) -> None:
@@ -157,6 +163,7 @@ def serve(
         tls_cert=tls_cert,
         tls_key=tls_key,
         http=http,
+        redirect_port=redirect_port,
         workers=workers,
         log_level=log_level.value,
     )

@@ -7,14 +7,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
-from jotgate.cli.process import App, Listening, check_can_listen, resolve_host, run
+from jotgate.cli.process import App, Listening, bind, check_can_listen, resolve_host, run
+from jotgate.cli.redirecting import redirecting
 from jotgate.cli.renewing import Renewal, TlsFiles
 from jotgate.cli.text import version
 from jotgate.core.algorithms import ALGORITHMS
@@ -36,6 +37,7 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
     http: bool
     workers: int
     log_level: str
+    redirect_port: int | None = None
 
 
 def serve(options: ServeOptions) -> int:
@@ -67,6 +69,7 @@ def serve(options: ServeOptions) -> int:
     except SettingsError as error:
         faults += error.faults
     faults += tls_faults(options, settings, host)
+    faults += redirect_faults(options, settings, host)
     if settings is not None and options.workers > 1 and ALGORITHMS[settings.signing_algorithm].symmetric:
         faults.append(
             f"JOTGATE_SIGNING_ALGORITHM={settings.signing_algorithm} is for one process alone, so not for --workers "
@@ -76,10 +79,14 @@ def serve(options: ServeOptions) -> int:
         raise SettingsError(faults)
     tls = _tls_files(options, settings)
     listening = Listening(host, options.port, tls, options.workers, options.log_level)
-    introduce(listening, settings, own_certificate=options.tls_cert is not None)
+    introduce(listening, settings, own_certificate=options.tls_cert is not None, redirect_port=options.redirect_port)
     on_ready = partial(say, f"\nready: {settings.issuer}  (Ctrl-C stops it)")
     renewal = _renewal(options, settings, tls)
-    with _counted_together(options.workers, settings):
+    with ExitStack() as beside:
+        beside.enter_context(_counted_together(options.workers, settings))
+        if options.redirect_port is not None:
+            listener = bind(host, options.redirect_port, "--redirect-port")
+            beside.enter_context(redirecting(listener, settings.origin))
         return run(partial(_load, settings), listening, f"{settings.issuer_path}/readyz", on_ready, renewal)
 
 
@@ -181,6 +188,21 @@ def tls_faults(options: ServeOptions, settings: Settings | None, host: str) -> l
     return []
 
 
+def redirect_faults(options: ServeOptions, settings: Settings | None, host: str) -> list[str]:
+    """Return what is wrong with the port that redirects; without settings, as far as that can be said."""
+    if options.redirect_port is None:
+        return []
+    if options.http or (settings is not None and settings.http):
+        return ["--redirect-port has no use with --http: the proxy that speaks TLS in front redirects, too"]
+    if options.redirect_port == options.port:
+        return [f"--redirect-port {options.redirect_port} is the --port itself: give another one"]
+    try:
+        bind(host, options.redirect_port, "--redirect-port").close()
+    except SettingsError as error:
+        return list(error.faults)
+    return []
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches the address."""
     try:
@@ -207,11 +229,15 @@ def local_tls(data_dir: Path) -> TlsFiles:
     return TlsFiles(local.cert, local.key)
 
 
-def introduce(listening: Listening, settings: Settings, *, own_certificate: bool) -> None:
+def introduce(
+    listening: Listening, settings: Settings, *, own_certificate: bool, redirect_port: int | None = None
+) -> None:
     """Print where the server listens, where its data lies, and how to trust it."""
     tls = "HTTP/1.1 and HTTP/2, TLS 1.2 and up" if listening.tls else "clear text: HTTP without TLS"
     say(f"jotgate {version()}")
     say(f"  listens on  {listening.host} port {listening.port} ({tls})")
+    if redirect_port is not None:
+        say(f"  redirects   {listening.host} port {redirect_port} (plain HTTP) to {settings.origin}")
     say(f"  issuer      {settings.issuer}")
     say(f"  data        {settings.data_dir.resolve()}")
     if settings.database_url is not None:
