@@ -37,10 +37,12 @@ accounts = typer.Typer(help="Make accounts, list them, change their scopes.", no
 sessions = typer.Typer(help="Show who is logged in, and end sessions: everywhere, at once.", no_args_is_help=True)
 keys = typer.Typer(help="The keys that the server signs with.", no_args_is_help=True)
 database = typer.Typer(help="The database, where it is not the server that looks after it.", no_args_is_help=True)
+certificates = typer.Typer(help="The local authority that vouches for the server on localhost.", no_args_is_help=True)
 app.add_typer(accounts, name="accounts")
 app.add_typer(sessions, name="sessions")
 app.add_typer(keys, name="keys")
 app.add_typer(database, name="db")
+app.add_typer(certificates, name="tls")
 
 
 class LogLevel(StrEnum):
@@ -420,3 +422,25 @@ def upgrade_database(data: Data = None) -> None:
     from jotgate.cli.administration import upgrade_database
 
     upgrade_database(data)
+
+
+@certificates.command("show", epilog=_EXIT_CODES)
+def show_authority(data: Data = None, as_json: AsJson = False) -> None:
+    """Print the authority's file, its name, its SHA-256 fingerprint and when it ends."""
+    from jotgate.cli.trusting import show
+
+    show(data, as_json=as_json)
+
+
+@certificates.command("trust", epilog=_EXIT_CODES)
+def trust_authority(
+    data: Data = None,
+    everything: Annotated[bool, typer.Option("--all", help="For every system, this one first.")] = False,
+) -> None:
+    """Print the commands by which this system trusts the local authority, and those that take it back.
+
+    Nothing is changed: what a system trusts is its owner's to decide.
+    """
+    from jotgate.cli.trusting import trust
+
+    trust(data, everything=everything)

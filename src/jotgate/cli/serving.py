@@ -2,7 +2,6 @@
 
 import ipaddress
 import os
-import shlex
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from jotgate.cli.process import App, Listening, bind, check_can_listen, resolve_
 from jotgate.cli.redirecting import redirecting
 from jotgate.cli.renewing import Renewal, TlsFiles
 from jotgate.cli.text import version
+from jotgate.cli.trusting import load_authority, places
 from jotgate.core.algorithms import ALGORITHMS
 from jotgate.core.errors import SettingsError
 from jotgate.server.metrics import FOLDER_VARIABLE
@@ -244,30 +244,13 @@ def introduce(
         say(f"  database    {settings.database_name}")
     if listening.tls is None or own_certificate:
         return
-    ca = settings.data_dir.resolve() / "tls" / "ca.pem"
-    say(f"  local CA    {ca}")
+    ca = load_authority(settings.data_dir)
+    say(f"  local CA    {ca.file}")
     if not is_loopback(listening.host):
         say("  note        the local certificate names localhost only; others need --tls-cert and --tls-key")
-    say("\nTo trust the local CA, which can vouch for localhost and nothing else:")
-    for system, command in _trust(shlex.quote(str(ca)), settings.issuer):
-        say(f"  {system:<15} {command}")
-
-
-def _trust(ca: str, issuer: str) -> list[tuple[str, str]]:
-    keychain = "/Library/Keychains/System.keychain"
-    return [
-        ("curl", f"curl --cacert {ca} {issuer}/healthz"),
-        ("Python", "Verifier(…, ca_file=…), or export SSL_CERT_FILE=" + ca),
-        (
-            "Debian, Ubuntu",
-            f"sudo cp {ca} /usr/local/share/ca-certificates/jotgate-local.crt && sudo update-ca-certificates",
-        ),
-        ("Fedora", f"sudo cp {ca} /etc/pki/ca-trust/source/anchors/jotgate-local.pem && sudo update-ca-trust"),
-        ("macOS", f"sudo security add-trusted-cert -d -r trustRoot -k {keychain} {ca}"),
-        ("Windows", f"certutil -user -addstore Root {ca}"),
-        ("Chrome on Linux", f"certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n jotgate-local -i {ca}"),
-        ("Firefox", "Settings, Privacy & Security, View Certificates, Authorities, Import"),
-    ]
+    say("\nTo trust the local CA, which can vouch for localhost and nothing else (to remove it: jotgate tls trust):")
+    for place in places(ca, settings.issuer):
+        say(f"  {place.name:<15} {place.add}")
 
 
 def say(line: str) -> None:
