@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -287,3 +289,38 @@ def test_new_workers_wait_for_the_database_while_the_old_ones_serve(
     own_postgres.start()
     wait_until(lambda: served_certificate(server.port) == der(cert), "the new certificate is served")
     assert server.stop() == 0
+
+
+FORK = """
+import os, threading
+from jotgate.cli.process import Listening, _granian, _Replacing
+from jotgate.cli.renewing import Renewal
+
+server = _granian(Listening("127.0.0.1", 1, None, 1, "error"))
+looking, go_on, has_forked = threading.Event(), threading.Event(), threading.Event()
+renewal = Renewal((), lambda now: (looking.set(), go_on.wait(), None)[2], 0)
+replacing = _Replacing(server, renewal, lambda: 200, 3600.0, threading.Event())
+replacing.keep_off_forks()
+replacing.start()
+replacing.ask()
+looking.wait()
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        os._exit(replacing._busy.acquire(blocking=False) - 1)  # a child finds it free
+    print(os.waitpid(child, 0)[1], flush=True)
+    has_forked.set()
+
+threading.Thread(target=fork).start()
+print(has_forked.wait(0.5), flush=True)
+go_on.set()
+print(has_forked.wait(30), flush=True)
+os._exit(0)
+"""
+
+
+def test_no_worker_is_split_off_while_a_certificate_is_looked_at() -> None:
+    command = [sys.executable, "-c", FORK]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S, check=True)
+    assert ended.stdout.split() == ["False", "0", "True"], ended.stderr

@@ -567,6 +567,15 @@ def test_sighup_replaces_the_workers_without_a_gap(start_server: StartServer, tm
     assert server.output.splitlines()[-1].startswith("ready: ")
 
 
+def test_a_stop_does_not_wait_until_every_worker_has_been_replaced(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server("serve", "--workers", "3", "--log-level", "info", data_dir=tmp_path / "data")
+    os.kill(server.process.pid, signal.SIGHUP)
+    server.wait_for(".*Respawning worker-1")
+    assert server.stop() == 0
+    assert "Respawning worker-2" not in server.output
+    assert not server.left_processes
+
+
 def workers(server: RunningServer) -> list[str]:
     return Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
 

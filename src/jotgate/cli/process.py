@@ -273,9 +273,19 @@ def _connections_per_worker(workers: int) -> int:
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - _OTHER_FILES))
 
 
+class _Server(MPServer):
+    """Granian, which stops between two workers that it replaces, and not only when it has replaced them all."""
+
+    def _respawn_workers(self, workers: list[int], *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - Granian's
+        for index in workers:
+            if self.interrupt_signal or self.interrupt_children:
+                return
+            super()._respawn_workers([index], *arguments, **options)
+
+
 def _granian(listening: Listening) -> MPServer:
     tls = listening.tls
-    return MPServer(
+    return _Server(
         "jotgate",
         address=listening.host,
         port=listening.port,
