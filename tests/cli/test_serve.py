@@ -568,7 +568,7 @@ def test_sighup_replaces_the_workers_without_a_gap(start_server: StartServer, tm
 
 
 def test_a_stop_does_not_wait_until_every_worker_has_been_replaced(start_server: StartServer, tmp_path: Path) -> None:
-    server = start_server("serve", "--workers", "3", "--log-level", "info", data_dir=tmp_path / "data")
+    server = start_server("serve", "--workers", "2", "--log-level", "info", data_dir=tmp_path / "data")
     os.kill(server.process.pid, signal.SIGHUP)
     server.wait_for(".*Respawning worker-1")
     assert server.stop() == 0
