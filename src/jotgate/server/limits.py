@@ -30,6 +30,7 @@ from jotgate.throttle import (
     address_key,
     parse_limit,
 )
+from jotgate.throttle.limits import MAX_UNITS
 
 Kind = Literal["logins", "signups", "refreshes", "feed", "requests"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -126,8 +127,8 @@ class Limits:
         self._device = parse_limit(settings.limit_device, name="device")
         self._devices = msgspec.structs.replace(
             self._device,
-            quota=_DEVICES * self._device.quota,
-            burst=_DEVICES * self._device.burst,
+            quota=min(_DEVICES * self._device.quota, MAX_UNITS),
+            burst=min(_DEVICES * self._device.burst, MAX_UNITS),
             name="devices",
         )
         self._client = settings.limit_client and parse_limit(settings.limit_client, name="client")
