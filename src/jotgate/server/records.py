@@ -4,8 +4,10 @@ A record knows nothing of SQL, HTTP or the clock. Every `*_at` is Unix time in s
 it out of their `repr`, so that a log line or a traceback cannot carry it.
 """
 
-from typing import Final, Literal
+from collections.abc import Mapping
+from typing import Final, Literal, get_args
 
+import msgspec
 from msgspec import Struct
 
 from jotgate.core.errors import RequestRefused
@@ -123,3 +125,61 @@ class Revoked(Struct, frozen=True):
     """What a revocation did. Sessions that a `client` or `all` entry ends are not counted: they may be millions."""
 
     entries: tuple[LogEntry, ...] = ()
+
+
+AuditName = Literal[
+    "account_created",
+    "login",
+    "login_failed",
+    "logout",
+    "logout_everywhere",
+    "session_revoked",
+    "refresh_reused",
+    "password_changed",
+    "password_change_refused",
+    "revoked",
+    "scope_granted",
+    "scope_revoked",
+    "key_made",
+    "key_activated",
+    "key_retired",
+    "key_removed",
+    "key_revoked",
+    "key_imported",
+    "settings_changed",
+]
+AUDIT_NAMES: Final[tuple[AuditName, ...]] = get_args(AuditName)
+"""What is audited. Names stay: people's searches and alarms are made of them."""
+Actor = Literal["account", "anonymous", "cli", "server"]
+
+MAX_DETAIL_CHARS: Final = 16_384
+_MAX_TEXT_CHARS: Final = 256
+
+
+class AuditEvent(Struct, frozen=True, kw_only=True):
+    """One line of the audit trail: ids and codes only, never a secret, an e-mail address, or what a stranger typed."""
+
+    id: int = 0  # given by the database; it grows, but on PostgreSQL not in the order of commits
+    at: int
+    event: AuditName
+    actor: Actor  # who did it: the owner of the account, somebody who has proved nothing, an operator, or the server
+    account_id: str = ""  # whose account it concerns
+    sid: str = ""  # which session
+    address: str = ""  # where the request came from: an IP address, as far as it is known
+    device: str = ""  # as `rules.devices.describe_device` names it
+    request_id: str = ""  # the same as in the log and in the answer
+    detail: str = ""  # a JSON object, as `audit_detail` makes it, or nothing
+
+
+def audit_detail(**members: object) -> str:
+    """Return the text of a detail: long texts are cut, and what is too long as a whole says only that it was."""
+    text = msgspec.json.encode({name: _cut(value) for name, value in members.items()}).decode()
+    return text if len(text) <= MAX_DETAIL_CHARS else '{"cut":true}'
+
+
+def _cut(value: object) -> object:
+    if isinstance(value, str):
+        return value if len(value) <= _MAX_TEXT_CHARS else value[: _MAX_TEXT_CHARS - 1] + "…"
+    if isinstance(value, Mapping):
+        return {str(name): _cut(each) for name, each in value.items()}
+    return [_cut(each) for each in value] if isinstance(value, list | tuple) else value

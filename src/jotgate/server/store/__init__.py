@@ -5,12 +5,12 @@ the rules for every decision. Each method that writes has committed durably when
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from jotgate.core.errors import JotgateError, RequestRefused
 from jotgate.core.revocations import Revocation
-from jotgate.server.records import Account, Family, LogEntry, LogHead, Revoked, SealedKey, Target
-from jotgate.server.rules.keys import KeyChange
+from jotgate.server.records import Account, AuditEvent, Family, LogEntry, LogHead, Revoked, SealedKey, Target
+from jotgate.server.rules.keys import KeyChange, KeyEvent
 from jotgate.server.rules.refresh import Outcome
 
 
@@ -42,9 +42,19 @@ class StoreClosed(StoreError):
 Approve = Callable[[Family, Account], None]
 """Raises when the family's client or account may not have what is asked for."""
 
+AuditReuse = Callable[[Family], AuditEvent]
+"""What the audit trail is told of a refresh token that was used again."""
+AuditKey = Callable[[KeyEvent], AuditEvent]
+"""What the audit trail is told of a change of a key."""
+MAX_AT: Final = 2**62
+"""Later than any time."""
+
 
 class Store(Protocol):
-    """Accounts, sessions, keys and the revocation log.
+    """Accounts, sessions, keys, the revocation log and the audit trail.
+
+    What changes something takes its line of the audit trail as `audit`, and writes it in the same transaction: neither
+    is there without the other. Where nothing is changed, nothing is written.
 
     Every method raises `StoreBusy`, `StoreClosed` or another `StoreError` when the database cannot answer. The async
     methods never block the event loop, may be called from any loop and thread, and wait only for a bounded time.
@@ -65,7 +75,7 @@ class Store(Protocol):
     async def ping(self) -> None:
         """Return if a read and a (changeless) write get through, else raise."""
 
-    async def add_account(self, account: Account) -> None:
+    async def add_account(self, account: Account, *, audit: AuditEvent | None = None) -> None:
         """Raises `EmailTaken`."""
 
     async def account_by_email(self, email: str) -> Account | None:
@@ -76,11 +86,14 @@ class Store(Protocol):
     async def list_accounts(self, *, limit: int, after: str | None = None) -> list[Account]:
         """At most `limit` accounts in the order of their addresses, from the first one past the address `after`."""
 
-    async def grant_scope(self, email: str, scope: str) -> Account | None:
-        """Add a scope (once) to the account of this address; the changed account, or None if there is none."""
+    async def grant_scope(self, email: str, scope: str, *, audit: AuditEvent | None = None) -> Account | None:
+        """Add a scope (once) to the account of this address; the changed account, or None if there is none.
 
-    async def revoke_scope(self, email: str, scope: str) -> Account | None:
-        """Take a scope away; the changed account, or None if there is none."""
+        The account's id is put into `audit` here.
+        """
+
+    async def revoke_scope(self, email: str, scope: str, *, audit: AuditEvent | None = None) -> Account | None:
+        """Take a scope away; the changed account, or None if there is none. `audit` as in `grant_scope`."""
 
     async def set_password(
         self,
@@ -90,14 +103,17 @@ class Store(Protocol):
         password_hash: str,
         now: int,
         until_s: int,
+        audit: AuditEvent | None = None,
     ) -> Revoked | None:
         """Change a password and end all sessions of the account, in one transaction.
 
         None when the password is not the expected one any more: somebody else has changed it meanwhile.
         """
 
-    async def add_family(self, family: Family, *, expected_hash: str) -> bool:
+    async def add_family(self, family: Family, *, expected_hash: str, audit: AuditEvent | None = None) -> bool:
         """Add a session; its `born_seq` is read here, in the same transaction.
+
+        `audit` is about this session: its account, sid, address and device are the family's.
 
         False, and nothing is added, when the account's password is not the expected one any more, or there is no such
         account: a change of password ends every session that the old one began, however close together they come.
@@ -123,6 +139,7 @@ class Store(Protocol):
         idle_s: int,
         until_s: int,
         approve: Approve | None = None,
+        audit_reuse: AuditReuse | None = None,
     ) -> tuple[Outcome, Family | None, Account | None]:
         """Let `rules.refresh.rotate` decide inside the writing transaction, and do what it says.
 
@@ -132,10 +149,12 @@ class Store(Protocol):
         which is `Ended`. `Reused` has ended the family and logged a revocation that holds for `until_s` seconds.
         """
 
-    async def end_family(self, family_id: bytes, *, now: int, until_s: int) -> bool:
+    async def end_family(self, family_id: bytes, *, now: int, until_s: int, audit: AuditEvent | None = None) -> bool:
         """End a session and log its revocation, in one transaction; False when it had ended (or is unknown)."""
 
-    async def revoke(self, target: Target, *, clock: Callable[[], int], until_s: int) -> Revoked:
+    async def revoke(
+        self, target: Target, *, clock: Callable[[], int], until_s: int, audit: AuditEvent | None = None
+    ) -> Revoked:
         """End the sessions concerned and log the revocation, in one transaction; verifiers heed it for `until_s`.
 
         What has ended already is not logged again. A `client` or `all` ends any number of sessions in one step: no
@@ -149,8 +168,10 @@ class Store(Protocol):
         All of it is one transaction: a caller with very many ids asks for a thousand or so at a time.
         """
 
-    async def sweep(self, after: bytes, *, now: int, limit: int) -> bytes:
+    async def sweep(self, after: bytes, *, now: int, limit: int, audit_keep_s: int | None = None) -> bytes:
         """Look at the next `limit` sessions behind the id `after`, and delete those dead for a day; so with the log.
+
+        Of the audit trail the `limit` oldest lines go that are older than `audit_keep_s` and a day; none without it.
 
         Returns the id to go on from; empty when the end was reached.
         """
@@ -177,9 +198,43 @@ class Store(Protocol):
     def load_keys(self) -> list[SealedKey]:
         """All keys of every issuer and purpose, oldest first. Blocks: for start-up and threads."""
 
-    def change_keys(self, decide: Callable[[list[SealedKey]], KeyChange], *, now: int, until_s: int) -> KeyChange:
+    def change_keys(
+        self,
+        decide: Callable[[list[SealedKey]], KeyChange],
+        *,
+        now: int,
+        until_s: int,
+        audit: AuditKey | None = None,
+    ) -> KeyChange:
         """Let `decide` see all keys, and write what it says, in one transaction that no other change of keys overlaps.
 
         A key that it revokes is in the log, too, for `until_s` seconds. What `decide` raises leaves everything as it
         was. Blocks, and waits for another process that changes keys: for start-up, threads and the command line.
         """
+
+    async def add_audit(self, events: Sequence[AuditEvent]) -> None:
+        """Write lines of the audit trail about what has changed nothing; all of them, or none."""
+
+    async def audit_after(
+        self,
+        after: int,
+        *,
+        limit: int,
+        account_id: str | None = None,
+        event: str | None = None,
+        since: int = 0,
+        until: int = MAX_AT,
+    ) -> list[AuditEvent]:
+        """At most `limit` lines of the audit trail behind the id `after`, in the order of ids.
+
+        Those of one account, of one name, and from `since` to before `until`, where that is asked for. On PostgreSQL a
+        line with a smaller id may be committed later: who follows the trail looks back a while.
+        """
+
+    async def audit_last(
+        self, *, limit: int, account_id: str | None = None, event: str | None = None
+    ) -> list[AuditEvent]:
+        """The `limit` newest lines of the audit trail, in the order of ids."""
+
+    async def last_settings(self) -> AuditEvent | None:
+        """The newest line that tells the server's settings."""

@@ -16,13 +16,32 @@ from asyncpg import exceptions
 
 from jotgate.core.revocations import Kind, Revocation
 from jotgate.server.places import name_of
-from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, LogEntry, LogHead, Revoked, SealedKey, Target
+from jotgate.server.records import (
+    CLOCK_MARGIN_S,
+    Account,
+    AuditEvent,
+    Family,
+    LogEntry,
+    LogHead,
+    Revoked,
+    SealedKey,
+    Target,
+)
 from jotgate.server.rules import refresh
 from jotgate.server.rules.accounts import email_identity
 from jotgate.server.rules.keys import KeyChange
 from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Reused, Rotated
 from jotgate.server.secret import Secret
-from jotgate.server.store import Approve, EmailTaken, StoreBusy, StoreClosed, StoreError
+from jotgate.server.store import (
+    MAX_AT,
+    Approve,
+    AuditKey,
+    AuditReuse,
+    EmailTaken,
+    StoreBusy,
+    StoreClosed,
+    StoreError,
+)
 from jotgate.server.store.postgres_pool import (
     Connection,
     Job,
@@ -43,13 +62,16 @@ from jotgate.server.store.rows import (
     Values,
     account_values,
     advance_values,
+    audit_values,
     family_values,
     log_entries,
     to_account,
+    to_audit_event,
     to_family,
     to_family_and_account,
     to_key,
     to_log_entry,
+    trail_values,
 )
 from jotgate.server.store.statements import Numbered
 
@@ -128,13 +150,14 @@ class PostgresStore:
 
     # Accounts
 
-    async def add_account(self, account: Account) -> None:
+    async def add_account(self, account: Account, *, audit: AuditEvent | None = None) -> None:
         """See `Store.add_account`."""
         values = account_values(account)
 
         async def job(connection: Connection) -> None:
             try:
                 await _execute(connection, self._sql.add_account, values)
+                await self._audit(connection, audit)
             except exceptions.UniqueViolationError as error:
                 if error.constraint_name == "jotgate_accounts_email_identity_uq":
                     raise EmailTaken("An account with this e-mail address exists.") from None
@@ -157,15 +180,17 @@ class PostgresStore:
         start = {"limit": limit, "after": email_identity(after or "")}
         return [to_account(row) for row in await self._rows(self._sql.list_accounts, start)]
 
-    async def grant_scope(self, email: str, scope: str) -> Account | None:
+    async def grant_scope(self, email: str, scope: str, *, audit: AuditEvent | None = None) -> Account | None:
         """See `Store.grant_scope`."""
-        return await self._change_scopes(email, lambda scopes: scopes if scope in scopes else (*scopes, scope))
+        return await self._change_scopes(email, lambda scopes: scopes if scope in scopes else (*scopes, scope), audit)
 
-    async def revoke_scope(self, email: str, scope: str) -> Account | None:
+    async def revoke_scope(self, email: str, scope: str, *, audit: AuditEvent | None = None) -> Account | None:
         """See `Store.revoke_scope`."""
-        return await self._change_scopes(email, lambda scopes: tuple(kept for kept in scopes if kept != scope))
+        return await self._change_scopes(email, lambda scopes: tuple(kept for kept in scopes if kept != scope), audit)
 
-    async def _change_scopes(self, email: str, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> Account | None:
+    async def _change_scopes(
+        self, email: str, change: Callable[[tuple[str, ...]], tuple[str, ...]], audit: AuditEvent | None
+    ) -> Account | None:
         identity = {"email_identity": email_identity(email)}
 
         async def job(connection: Connection) -> Account | None:
@@ -178,6 +203,7 @@ class PostgresStore:
                 return account
             values = {"account_id": account.id, "scopes": " ".join(scopes)}
             await _execute(connection, self._sql.set_scopes, values)
+            await self._audit(connection, audit, account_id=account.id)
             return msgspec.structs.replace(account, scopes=scopes)
 
         return await self._transaction(_BEGIN, job)
@@ -190,6 +216,7 @@ class PostgresStore:
         password_hash: str,
         now: int,
         until_s: int,
+        audit: AuditEvent | None = None,
     ) -> Revoked | None:
         """See `Store.set_password`."""
         change = {"account_id": account_id, "expected_hash": expected_hash, "password_hash": password_hash}
@@ -198,21 +225,24 @@ class PostgresStore:
         async def job(connection: Connection) -> Revoked | None:
             if await _fetch_row(connection, self._sql.set_password, change) is None:
                 return None
+            await self._audit(connection, audit)
             return await self._revoke(connection, target, now=now, until_s=until_s)
 
         return await self._change_sessions(job)
 
     # Sessions
 
-    async def add_family(self, family: Family, *, expected_hash: str) -> bool:
+    async def add_family(self, family: Family, *, expected_hash: str, audit: AuditEvent | None = None) -> bool:
         """See `Store.add_family`."""
         # Each login takes a few of the account's dead sessions along: what an account leaves behind stays bounded.
         values = family_values(family) | {
             "expected_hash": expected_hash,
             "dead_since": family.created_at - CLOCK_MARGIN_S,
         }
-
-        return await self._change_session(self._sql.add_family_and_prune, values)
+        if audit is None:
+            return await self._change_session(self._sql.add_family_and_prune, values)
+        values |= {f"audit_{name}": value for name, value in audit_values(audit).items()}
+        return await self._change_session(self._sql.add_family_audited, values)
 
     async def family_by_sid(self, sid: str) -> Family | None:
         """See `Store.family_by_sid`."""
@@ -248,6 +278,7 @@ class PostgresStore:
         idle_s: int,
         until_s: int,
         approve: Approve | None = None,
+        audit_reuse: AuditReuse | None = None,
     ) -> tuple[Outcome, Family | None, Account | None]:
         """See `Store.rotate`."""
         # In two round trips, as long as nobody else changes the session between them. What is not a plain step on is
@@ -277,7 +308,8 @@ class PostgresStore:
                     await self._advance(connection, family, successor)
                     family = successor
                 case Reused():
-                    await self._end(connection, family_id, now=now, until_s=until_s)
+                    told = None if audit_reuse is None else audit_reuse(family)
+                    await self._end(connection, family_id, now=now, until_s=until_s, audit=told)
                     family = msgspec.structs.replace(family, ended_at=now)
                 case Replayed() | Ended():
                     pass
@@ -285,10 +317,10 @@ class PostgresStore:
 
         return await self._change_sessions(job)
 
-    async def end_family(self, family_id: bytes, *, now: int, until_s: int) -> bool:
+    async def end_family(self, family_id: bytes, *, now: int, until_s: int, audit: AuditEvent | None = None) -> bool:
         """See `Store.end_family`."""
         return await self._change_sessions(
-            lambda connection: self._end(connection, family_id, now=now, until_s=until_s)
+            lambda connection: self._end(connection, family_id, now=now, until_s=until_s, audit=audit)
         )
 
     async def _advance(self, connection: Connection, family: Family, successor: Family) -> None:
@@ -296,21 +328,29 @@ class PostgresStore:
         if swapped != "UPDATE 1":  # the row is locked since it was read, so this is a fault, not a race
             raise StoreError("The database lost a session between two statements of one transaction.")
 
-    async def _end(self, connection: Connection, family_id: bytes, *, now: int, until_s: int) -> bool:
+    async def _end(
+        self, connection: Connection, family_id: bytes, *, now: int, until_s: int, audit: AuditEvent | None = None
+    ) -> bool:
         ended = await _fetch_row(connection, self._sql.end_family, {"family_id": family_id, "now": now})
         if ended is None:
             return False
+        await self._audit(connection, audit)
         await self._append(connection, "session", list(ended), at=now, until_s=until_s)
         return True
 
     # The revocation log
 
-    async def revoke(self, target: Target, *, clock: Callable[[], int], until_s: int) -> Revoked:
+    async def revoke(
+        self, target: Target, *, clock: Callable[[], int], until_s: int, audit: AuditEvent | None = None
+    ) -> Revoked:
         """See `Store.revoke`."""
 
         async def job(connection: Connection) -> Revoked:
             # By now the lock is held. If it is held alone, nothing can come between any more.
-            return await self._revoke(connection, target, now=clock(), until_s=until_s)
+            done = await self._revoke(connection, target, now=clock(), until_s=until_s)
+            if done.entries:
+                await self._audit(connection, audit, at=done.entries[0].at)
+            return done
 
         return await self._change_sessions(job, alone=target.kind in {"client", "all"})
 
@@ -365,12 +405,15 @@ class PostgresStore:
 
         await self._change_sessions(job, alone=True)
 
-    async def sweep(self, after: bytes, *, now: int, limit: int) -> bytes:
+    async def sweep(self, after: bytes, *, now: int, limit: int, audit_keep_s: int | None = None) -> bytes:
         """See `Store.sweep`."""
         dead_since = now - CLOCK_MARGIN_S
 
         async def job(connection: Connection) -> bytes:
             await _execute(connection, self._sql.prune_revocations, {"dead_since": dead_since, "limit": limit})
+            if audit_keep_s is not None:
+                old = {"audit_dead_since": dead_since - audit_keep_s, "limit": limit}
+                await _execute(connection, self._sql.prune_audit, old)
             step = await _fetch(connection, self._sql.sweep_step, {"after": after, "limit": limit})
             if not step:
                 return b""
@@ -432,7 +475,14 @@ class PostgresStore:
 
         return self._blocking(_BEGIN, job)
 
-    def change_keys(self, decide: Callable[[list[SealedKey]], KeyChange], *, now: int, until_s: int) -> KeyChange:
+    def change_keys(
+        self,
+        decide: Callable[[list[SealedKey]], KeyChange],
+        *,
+        now: int,
+        until_s: int,
+        audit: AuditKey | None = None,
+    ) -> KeyChange:
         """See `Store.change_keys`."""
 
         async def job(connection: Connection) -> KeyChange:
@@ -444,11 +494,56 @@ class PostgresStore:
             for key in change.keys:
                 await _execute(connection, self._sql.add_key, msgspec.structs.asdict(key))
             await _execute(connection, self._sql.advance_keys_version, {})
+            if audit is not None:
+                await self._add_audit(connection, [audit(each) for each in change.events])
             await self._append(connection, "key", change.revoked, at=now, until_s=until_s)
             await connection.execute(f"NOTIFY {self._opened().channel}")
             return change
 
         return self._blocking(f"{_BEGIN}; SELECT pg_advisory_xact_lock({self._opened().keys_lock})", job)
+
+    # The audit trail
+
+    async def add_audit(self, events: Sequence[AuditEvent]) -> None:
+        """See `Store.add_audit`."""
+        await self._transaction(_BEGIN, lambda connection: self._add_audit(connection, events))
+
+    async def audit_after(
+        self,
+        after: int,
+        *,
+        limit: int,
+        account_id: str | None = None,
+        event: str | None = None,
+        since: int = 0,
+        until: int = MAX_AT,
+    ) -> list[AuditEvent]:
+        """See `Store.audit_after`."""
+        which, wanted = trail_values(
+            after=after, limit=limit, account_id=account_id, event=event, since=since, until=until
+        )
+        return [to_audit_event(row) for row in await self._rows(self._sql.audit_after[which], wanted)]
+
+    async def audit_last(
+        self, *, limit: int, account_id: str | None = None, event: str | None = None
+    ) -> list[AuditEvent]:
+        """See `Store.audit_last`."""
+        which, wanted = trail_values(after=0, limit=limit, account_id=account_id, event=event, since=0, until=MAX_AT)
+        return [to_audit_event(row) for row in reversed(await self._rows(self._sql.audit_last[which], wanted))]
+
+    async def last_settings(self) -> AuditEvent | None:
+        """See `Store.last_settings`."""
+        row = await self._row(self._sql.last_settings, {})
+        return to_audit_event(row) if row else None
+
+    async def _audit(self, connection: Connection, event: AuditEvent | None, **fields: int | str) -> None:
+        if event is not None:
+            await _execute(connection, self._sql.add_audit, audit_values(event) | fields)
+
+    async def _add_audit(self, connection: Connection, events: Sequence[AuditEvent]) -> None:
+        if events:
+            rows = [self._sql.add_audit.order(audit_values(event)) for event in events]
+            await connection.executemany(self._sql.add_audit.text, rows)
 
     # Connections
 

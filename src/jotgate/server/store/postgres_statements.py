@@ -7,7 +7,7 @@ from sqlalchemy import ARRAY, BigInteger, Integer, Select, bindparam, column, fu
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 
-from jotgate.server.store.schema import TEXT, cuts, families, revocation_head, revocations
+from jotgate.server.store.schema import TEXT, audit, cuts, families, revocation_head, revocations
 from jotgate.server.store.statements import (
     ACCOUNT_BY_IDENTITY,
     FAMILY_WITH_ACCOUNT,
@@ -30,6 +30,7 @@ class PostgresStatements(Statements[Numbered]):
         self.advance_family_at_once = sql(_advance_family())
         # A change of password that is under way is waited for, and one that comes waits: it ends this session then.
         self.add_family_and_prune = sql(_add_family())
+        self.add_family_audited = sql(_add_family("at", "event", "actor", "request_id", "detail"))
         self.live_head = sql(_live_head())
         self.set_cut = sql(_set_cut())
         self.append = sql(_append())
@@ -57,8 +58,11 @@ def _advance_family() -> Select[tuple[bool]]:
     )
 
 
-def _add_family() -> Select[tuple[bool]]:
-    """Take the lock that is shared, add a session, and take some dead ones of its account along."""
+def _add_family(*of_audit: str) -> Select[tuple[bool]]:
+    """Take the lock that is shared, add a session, and take some dead ones of its account along.
+
+    With the columns of its line in the audit trail that line is added, too.
+    """
     names = [column.name for column in families.c if column.name != "born_seq"]
     return select(
         func.jotgate_add_family(
@@ -66,6 +70,7 @@ def _add_family() -> Select[tuple[bool]]:
             bindparam("expected_hash", type_=TEXT),
             bindparam("dead_since", type_=BigInteger),
             *(bindparam(name, type_=families.c[name].type) for name in names),
+            *(bindparam(f"audit_{name}", type_=audit.c[name].type) for name in of_audit),
         )
     )
 

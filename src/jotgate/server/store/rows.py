@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from jotgate.core.revocations import Kind
-from jotgate.server.records import Account, Family, LogEntry, SealedKey
+from jotgate.server.records import Account, AuditEvent, Family, LogEntry, SealedKey
 from jotgate.server.rules.accounts import email_identity
 
 Values = Mapping[str, Any]
@@ -59,6 +59,21 @@ def advance_values(family: Family, successor: Family) -> dict[str, Any]:
     }
 
 
+def audit_values(event: AuditEvent) -> dict[str, Any]:
+    """What the statement `add_audit` inserts; the database adds the id."""
+    values = msgspec.structs.asdict(event)
+    del values["id"]
+    return values
+
+
+def trail_values(
+    *, after: int, limit: int, account_id: str | None, event: str | None, since: int, until: int
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Which of the statements `audit_after` and `audit_last` is meant, and what it asks for."""
+    filters = {name: value for name, value in (("account_id", account_id), ("event", event)) if value is not None}
+    return tuple(filters), {"after": after, "limit": limit, "since": since, "until": until, **filters}
+
+
 def log_entries(kind: Kind, ids: Sequence[str], last: int, *, at: int, until_s: int) -> tuple[LogEntry, ...]:
     """The entries of `ids`, of which the last one has the number `last`."""
     return tuple(
@@ -97,6 +112,11 @@ def to_family_and_account(row: Row) -> tuple[Family, Account]:
 def to_key(row: Row) -> SealedKey:
     """The key in a row."""
     return SealedKey(**dict(zip(SealedKey.__struct_fields__, row, strict=True)))
+
+
+def to_audit_event(row: Row) -> AuditEvent:
+    """The line of the audit trail in a row."""
+    return AuditEvent(**dict(zip(AuditEvent.__struct_fields__, row, strict=True)))
 
 
 def to_log_entry(row: Row) -> LogEntry:

@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql
 
 # Oldest first. The last one is what this code needs; the names are those of the files in migrations/versions, and
 # stand here so that starting on an up-to-date database need not load Alembic.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 HEAD = REVISIONS[-1]
 VERSION_TABLE = "jotgate_schema"
 
@@ -134,4 +134,30 @@ cuts = Table(
     Column("seq", BigInteger, nullable=False),
     Column("at", BigInteger, nullable=False),
     sqlite_with_rowid=False,
+)
+
+# Rows are added, and deleted when their time is over; nothing changes one. Ids are never given twice.
+audit = Table(
+    "jotgate_audit",
+    metadata,
+    Column("id", _SEQUENCE, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("event", TEXT, nullable=False),
+    Column("actor", TEXT, nullable=False),
+    Column("account_id", TEXT, nullable=False),  # no foreign key: it stays when the account goes
+    Column("sid", TEXT, nullable=False),
+    Column("address", TEXT, nullable=False),
+    Column("device", TEXT, nullable=False),
+    Column("request_id", TEXT, nullable=False),
+    Column("detail", TEXT, nullable=False),
+    Index("jotgate_audit_at_ix", "at"),
+    Index("jotgate_audit_account_id_id_ix", "account_id", "id"),
+    # What every start asks for; it costs a login nothing.
+    Index(
+        "jotgate_audit_settings_ix",
+        "id",
+        sqlite_where=text("event = 'settings_changed'"),
+        postgresql_where=text("event = 'settings_changed'"),
+    ),
+    sqlite_autoincrement=True,
 )

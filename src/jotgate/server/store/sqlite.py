@@ -16,25 +16,47 @@ import msgspec
 from sqlalchemy.dialects import sqlite
 
 from jotgate.core.revocations import Kind, Revocation
-from jotgate.server.records import CLOCK_MARGIN_S, Account, Family, LogEntry, LogHead, Revoked, SealedKey, Target
+from jotgate.server.records import (
+    CLOCK_MARGIN_S,
+    Account,
+    AuditEvent,
+    Family,
+    LogEntry,
+    LogHead,
+    Revoked,
+    SealedKey,
+    Target,
+)
 from jotgate.server.rules import refresh
 from jotgate.server.rules.accounts import email_identity
 from jotgate.server.rules.keys import KeyChange
 from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Reused, Rotated
-from jotgate.server.store import Approve, EmailTaken, StoreBusy, StoreClosed, StoreError
+from jotgate.server.store import (
+    MAX_AT,
+    Approve,
+    AuditKey,
+    AuditReuse,
+    EmailTaken,
+    StoreBusy,
+    StoreClosed,
+    StoreError,
+)
 from jotgate.server.store.attendance import Attendance
 from jotgate.server.store.lanes import Job, Lane, WriterLane, as_store_error, no_fork_meanwhile
 from jotgate.server.store.rows import (
     Values,
     account_values,
     advance_values,
+    audit_values,
     family_values,
     log_entries,
     to_account,
+    to_audit_event,
     to_family,
     to_family_and_account,
     to_key,
     to_log_entry,
+    trail_values,
 )
 from jotgate.server.store.sqlite_schema import connect, prepare_database
 from jotgate.server.store.statements import Statements, named
@@ -106,13 +128,14 @@ class SqliteStore:
 
     # Accounts
 
-    async def add_account(self, account: Account) -> None:
+    async def add_account(self, account: Account, *, audit: AuditEvent | None = None) -> None:
         """See `Store.add_account`."""
         values = account_values(account)
 
         def job(connection: sqlite3.Connection) -> None:
             try:
                 connection.execute(self._sql.add_account, values)
+                self._audit(connection, audit)
             except sqlite3.IntegrityError as error:
                 if "email_identity" in str(error):
                     raise EmailTaken("An account with this e-mail address exists.") from None
@@ -141,7 +164,7 @@ class SqliteStore:
             lambda connection: [to_account(row) for row in connection.execute(self._sql.list_accounts, start)]
         )
 
-    async def grant_scope(self, email: str, scope: str) -> Account | None:
+    async def grant_scope(self, email: str, scope: str, *, audit: AuditEvent | None = None) -> Account | None:
         """See `Store.grant_scope`."""
         identity = email_identity(email)
 
@@ -149,11 +172,11 @@ class SqliteStore:
             account = self._account_by_identity(connection, identity)
             if account is None or scope in account.scopes:
                 return account
-            return self._set_scopes(connection, account, (*account.scopes, scope))
+            return self._set_scopes(connection, account, (*account.scopes, scope), audit)
 
         return await self._write(job)
 
-    async def revoke_scope(self, email: str, scope: str) -> Account | None:
+    async def revoke_scope(self, email: str, scope: str, *, audit: AuditEvent | None = None) -> Account | None:
         """See `Store.revoke_scope`."""
         identity = email_identity(email)
 
@@ -161,7 +184,8 @@ class SqliteStore:
             account = self._account_by_identity(connection, identity)
             if account is None or scope not in account.scopes:
                 return account
-            return self._set_scopes(connection, account, tuple(kept for kept in account.scopes if kept != scope))
+            kept = tuple(each for each in account.scopes if each != scope)
+            return self._set_scopes(connection, account, kept, audit)
 
         return await self._write(job)
 
@@ -173,6 +197,7 @@ class SqliteStore:
         password_hash: str,
         now: int,
         until_s: int,
+        audit: AuditEvent | None = None,
     ) -> Revoked | None:
         """See `Store.set_password`."""
         change = {
@@ -185,6 +210,7 @@ class SqliteStore:
         def job(connection: sqlite3.Connection) -> Revoked | None:
             if connection.execute(self._sql.set_password, change).fetchone() is None:
                 return None
+            self._audit(connection, audit)
             return self._revoke(connection, target, now=now, until_s=until_s)
 
         return await self._write(job)
@@ -193,19 +219,24 @@ class SqliteStore:
         row = connection.execute(self._sql.account_by_identity, {"email_identity": identity}).fetchone()
         return to_account(row) if row else None
 
-    def _set_scopes(self, connection: sqlite3.Connection, account: Account, scopes: tuple[str, ...]) -> Account:
+    def _set_scopes(
+        self, connection: sqlite3.Connection, account: Account, scopes: tuple[str, ...], audit: AuditEvent | None
+    ) -> Account:
         connection.execute(self._sql.set_scopes, {"account_id": account.id, "scopes": " ".join(scopes)})
+        self._audit(connection, audit, account_id=account.id)
         return msgspec.structs.replace(account, scopes=scopes)
 
     # Sessions
 
-    async def add_family(self, family: Family, *, expected_hash: str) -> bool:
+    async def add_family(self, family: Family, *, expected_hash: str, audit: AuditEvent | None = None) -> bool:
         """See `Store.add_family`."""
         values = family_values(family) | {"expected_hash": expected_hash}
         dead = {"account_id": family.account_id, "dead_since": family.created_at - CLOCK_MARGIN_S}
 
         def job(connection: sqlite3.Connection) -> bool:
             added = connection.execute(self._sql.add_family, values).rowcount == 1
+            if added:
+                self._audit(connection, audit)
             # Each login takes a few of the account's dead sessions along: what an account leaves behind stays bounded.
             connection.execute(self._sql.prune_families, dead)
             return added
@@ -252,6 +283,7 @@ class SqliteStore:
         idle_s: int,
         until_s: int,
         approve: Approve | None = None,
+        audit_reuse: AuditReuse | None = None,
     ) -> tuple[Outcome, Family | None, Account | None]:
         """See `Store.rotate`."""
 
@@ -268,7 +300,8 @@ class SqliteStore:
                     self._advance(connection, family, successor)
                     family = successor
                 case Reused():
-                    self._end(connection, family_id, now=now, until_s=until_s)
+                    told = None if audit_reuse is None else audit_reuse(family)
+                    self._end(connection, family_id, now=now, until_s=until_s, audit=told)
                     family = msgspec.structs.replace(family, ended_at=now)
                 case Replayed() | Ended():
                     pass
@@ -276,28 +309,48 @@ class SqliteStore:
 
         return await self._write(job)
 
-    async def end_family(self, family_id: bytes, *, now: int, until_s: int) -> bool:
+    async def end_family(self, family_id: bytes, *, now: int, until_s: int, audit: AuditEvent | None = None) -> bool:
         """See `Store.end_family`."""
-        return await self._write(lambda connection: self._end(connection, family_id, now=now, until_s=until_s))
+        return await self._write(
+            lambda connection: self._end(connection, family_id, now=now, until_s=until_s, audit=audit)
+        )
 
     def _advance(self, connection: sqlite3.Connection, family: Family, successor: Family) -> None:
         swapped = connection.execute(self._sql.advance_family, advance_values(family, successor))
         if swapped.rowcount != 1:  # the family was read in this very transaction, so this is a fault, not a race
             raise StoreError("The database lost a session between two statements of one transaction.")
 
-    def _end(self, connection: sqlite3.Connection, family_id: bytes, *, now: int, until_s: int) -> bool:
+    def _end(
+        self,
+        connection: sqlite3.Connection,
+        family_id: bytes,
+        *,
+        now: int,
+        until_s: int,
+        audit: AuditEvent | None = None,
+    ) -> bool:
         ended = connection.execute(self._sql.end_family, {"family_id": family_id, "now": now}).fetchone()
         if ended is None:
             return False
+        self._audit(connection, audit)
         self._append(connection, "session", ended, at=now, until_s=until_s)
         return True
 
     # The revocation log
 
-    async def revoke(self, target: Target, *, clock: Callable[[], int], until_s: int) -> Revoked:
+    async def revoke(
+        self, target: Target, *, clock: Callable[[], int], until_s: int, audit: AuditEvent | None = None
+    ) -> Revoked:
         """See `Store.revoke`."""
-        # The writer does one thing after the other, so that the clock is read when nothing can come between.
-        return await self._write(lambda connection: self._revoke(connection, target, now=clock(), until_s=until_s))
+
+        def job(connection: sqlite3.Connection) -> Revoked:
+            # The writer does one thing after the other, so that the clock is read when nothing can come between.
+            done = self._revoke(connection, target, now=clock(), until_s=until_s)
+            if done.entries:
+                self._audit(connection, audit, at=done.entries[0].at)
+            return done
+
+        return await self._write(job)
 
     def _revoke(self, connection: sqlite3.Connection, target: Target, *, now: int, until_s: int) -> Revoked:
         match target.kind:
@@ -348,12 +401,15 @@ class SqliteStore:
         if connection.execute(self._sql.move_cut, cut | named).fetchone() is None:
             connection.execute(self._sql.add_cut, cut | {"kind": entry.kind, "id": entry.id})
 
-    async def sweep(self, after: bytes, *, now: int, limit: int) -> bytes:
+    async def sweep(self, after: bytes, *, now: int, limit: int, audit_keep_s: int | None = None) -> bytes:
         """See `Store.sweep`."""
         dead_since = now - CLOCK_MARGIN_S
 
         def job(connection: sqlite3.Connection) -> bytes:
             connection.execute(self._sql.prune_revocations, {"dead_since": dead_since, "limit": limit})
+            if audit_keep_s is not None:
+                old = {"audit_dead_since": dead_since - audit_keep_s, "limit": limit}
+                connection.execute(self._sql.prune_audit, old)
             step = connection.execute(self._sql.sweep_step, {"after": after, "limit": limit}).fetchall()
             if not step:
                 return b""
@@ -422,7 +478,14 @@ class SqliteStore:
         with self._blocking() as connection:
             return [to_key(row) for row in connection.execute(self._sql.load_keys)]
 
-    def change_keys(self, decide: Callable[[list[SealedKey]], KeyChange], *, now: int, until_s: int) -> KeyChange:
+    def change_keys(
+        self,
+        decide: Callable[[list[SealedKey]], KeyChange],
+        *,
+        now: int,
+        until_s: int,
+        audit: AuditKey | None = None,
+    ) -> KeyChange:
         """See `Store.change_keys`."""
         with self._blocking() as connection:  # which is closed at the end: without a COMMIT nothing has happened
             connection.execute("PRAGMA secure_delete=ON")  # a private key that goes is overwritten
@@ -434,6 +497,8 @@ class SqliteStore:
                 connection.execute(self._sql.delete_key, {"kid": kid})
             connection.executemany(self._sql.add_key, [msgspec.structs.asdict(key) for key in change.keys])
             connection.execute(self._sql.advance_keys_version)
+            if audit is not None:
+                self._add_audit(connection, [audit(each) for each in change.events])
             self._append(connection, "key", change.revoked, at=now, until_s=until_s)
             connection.execute("COMMIT")
             # What was there before is in the database file until a checkpoint, and in the write-ahead log after it. One
@@ -442,6 +507,50 @@ class SqliteStore:
             with suppress(sqlite3.OperationalError):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return change
+
+    # The audit trail
+
+    async def add_audit(self, events: Sequence[AuditEvent]) -> None:
+        """See `Store.add_audit`."""
+        await self._write(lambda connection: self._add_audit(connection, events))
+
+    async def audit_after(
+        self,
+        after: int,
+        *,
+        limit: int,
+        account_id: str | None = None,
+        event: str | None = None,
+        since: int = 0,
+        until: int = MAX_AT,
+    ) -> list[AuditEvent]:
+        """See `Store.audit_after`."""
+        which, wanted = trail_values(
+            after=after, limit=limit, account_id=account_id, event=event, since=since, until=until
+        )
+        sql = self._sql.audit_after[which]
+        return await self._read(lambda connection: [to_audit_event(row) for row in connection.execute(sql, wanted)])
+
+    async def audit_last(
+        self, *, limit: int, account_id: str | None = None, event: str | None = None
+    ) -> list[AuditEvent]:
+        """See `Store.audit_last`."""
+        which, wanted = trail_values(after=0, limit=limit, account_id=account_id, event=event, since=0, until=MAX_AT)
+        sql = self._sql.audit_last[which]
+        rows = await self._read(lambda connection: connection.execute(sql, wanted).fetchall())
+        return [to_audit_event(row) for row in reversed(rows)]
+
+    async def last_settings(self) -> AuditEvent | None:
+        """See `Store.last_settings`."""
+        row = await self._read(lambda connection: connection.execute(self._sql.last_settings).fetchone())
+        return to_audit_event(row) if row else None
+
+    def _audit(self, connection: sqlite3.Connection, event: AuditEvent | None, **fields: int | str) -> None:
+        if event is not None:
+            connection.execute(self._sql.add_audit, audit_values(event) | fields)
+
+    def _add_audit(self, connection: sqlite3.Connection, events: Sequence[AuditEvent]) -> None:
+        connection.executemany(self._sql.add_audit, [audit_values(event) for event in events])
 
     # Connections
 

@@ -28,12 +28,13 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from jotgate.server.records import Family, LogEntry, SealedKey
-from jotgate.server.store.schema import accounts, cuts, families, keys, revocation_head, revocations
+from jotgate.server.records import AuditEvent, Family, LogEntry, SealedKey
+from jotgate.server.store.schema import accounts, audit, cuts, families, keys, revocation_head, revocations
 
 _ACCOUNT = (accounts.c.id, accounts.c.email, accounts.c.password_hash, accounts.c.scopes, accounts.c.created_at)
 _KEY = tuple(keys.c[name] for name in SealedKey.__struct_fields__)
 _LOG = tuple(revocations.c[name] for name in LogEntry.__struct_fields__)
+_AUDIT = tuple(audit.c[name] for name in AuditEvent.__struct_fields__)
 _THIS_FAMILY = families.c.id == bindparam("family_id")
 _CUT_OFF = and_(
     cuts.c.seq > families.c.born_seq,
@@ -87,6 +88,29 @@ PRUNE_REVOCATIONS: Final = delete(revocations).where(
     )
 )
 
+PRUNE_AUDIT: Final = delete(audit).where(
+    audit.c.id.in_(
+        select(audit.c.id)
+        .where(audit.c.at <= bindparam("audit_dead_since"))
+        .order_by(audit.c.at)
+        .limit(bindparam("limit"))
+        .offset(literal_column("0"))
+    )
+)
+
+
+def _audit_trail(*filters: str) -> Select[Any]:
+    """Lines of the audit trail behind an id and within a time, of one account or of one name where that is asked for.
+
+    Each combination is a statement of its own, so that an index can serve it.
+    """
+    return select(*_AUDIT).where(
+        audit.c.id > bindparam("after"),
+        audit.c.at >= bindparam("since"),
+        audit.c.at < bindparam("until"),
+        *(audit.c[name] == bindparam(name) for name in filters),
+    )
+
 
 def advance_head(count: ColumnElement[int]) -> ReturningUpdate[tuple[int]]:
     """Reserve the next `count` numbers of the log, the last of which is returned, until the transaction ends."""
@@ -100,6 +124,7 @@ def add_family(new: Select[Any]) -> Insert:
 
 
 S = TypeVar("S")
+AUDIT_FILTERS: Final[tuple[tuple[str, ...], ...]] = ((), ("account_id",), ("event",), ("account_id", "event"))
 
 
 def named(dialect: Dialect) -> Callable[[ClauseElement], str]:
@@ -251,6 +276,27 @@ class Statements(Generic[S]):
         self.delete_key = sql(delete(keys).where(keys.c.kid == bindparam("kid")))
         self.advance_keys_version = sql(
             update(revocation_head).values(keys_version=revocation_head.c.keys_version + literal_column("1"))
+        )
+
+        self.add_audit = sql(
+            insert(audit).values({each.name: bindparam(each.name) for each in _AUDIT if each.name != "id"})
+        )
+        self.prune_audit = sql(PRUNE_AUDIT)
+        trails = {names: _audit_trail(*names) for names in AUDIT_FILTERS}
+        self.audit_after = {
+            names: sql(trail.order_by(audit.c.id).limit(bindparam("limit")).offset(literal_column("0")))
+            for names, trail in trails.items()
+        }
+        self.audit_last = {
+            names: sql(trail.order_by(audit.c.id.desc()).limit(bindparam("limit")).offset(literal_column("0")))
+            for names, trail in trails.items()
+        }
+        self.last_settings = sql(
+            select(*_AUDIT)
+            .where(audit.c.event == literal_column("'settings_changed'"))
+            .order_by(audit.c.id.desc())
+            .limit(literal_column("1"))
+            .offset(literal_column("0"))
         )
 
 
