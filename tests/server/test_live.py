@@ -19,11 +19,12 @@ from jotgate.core.feed import Message, parse_event, parse_snapshot
 from jotgate.core.jwk import KeySet
 from jotgate.core.revocations import Revocation
 from jotgate.keygen import generate_key
+from jotgate.server import live
 from jotgate.server.feed import HEARTBEAT_S, Feed, Position
 from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing
 from jotgate.server.live import Follower, LiveState
 from jotgate.server.log import get_log
-from jotgate.server.records import Target, TargetRefused
+from jotgate.server.records import AuditEvent, Target, TargetRefused
 from jotgate.server.sealing import MasterKey
 from jotgate.server.settings import Settings
 from jotgate.server.store.sqlite import SqliteStore
@@ -34,6 +35,7 @@ KEYS = KeySet([KEY.public])
 ACCESS = [generate_key("ES256").public for _ in range(2)]
 NOW = 1_800_000_000
 WITHIN_S = 15.0
+KEEP_AUDIT_S = 10 * 86_400
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Process:
     log_id: str
     ticks: float = 0.0
     now: int = NOW
+    ahead_s: int = 0  # by how much the wall clock is wrong
     store: SqliteStore = field(init=False)
     live: LiveState = field(init=False)
     feed: Feed = field(init=False)
@@ -58,7 +61,7 @@ class Process:
             self.store,
             MasterKey(bytes(32)),
             Settings(data_dir=self.path.parent),
-            clock=lambda: self.now,
+            clock=lambda: self.now + self.ahead_s,
             monotonic=lambda: self.now,
             random=os.urandom,
             log=get_log(),
@@ -81,9 +84,10 @@ class Process:
             self.store,
             head,
             self.keys,
-            clock=lambda: self.now,
+            clock=lambda: self.now + self.ahead_s,
             random=lambda count: b"r" * count,
             monotonic=lambda: self.ticks,
+            audit_keep_s=KEEP_AUDIT_S,
         )
         self.follower.wait_caught_up(WITHIN_S)
 
@@ -346,3 +350,24 @@ def test_sessions_long_dead_are_swept_away(begin: Begin, monkeypatch: pytest.Mon
             return count
 
     until(lambda: left() == 250)
+
+
+def test_a_clock_that_jumps_deletes_nothing_of_the_audit_trail(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_SWEEP_EVERY_S", 0.01)
+    process = begin()
+    line = AuditEvent(at=NOW, event="login", actor="account")
+    asyncio.run(process.store.add_audit([line]))
+    process.revoke("a-token")
+
+    def left() -> tuple[int, int]:
+        async def count() -> tuple[int, int]:
+            lines = await process.store.audit_after(0, limit=10, event="login")
+            return len(lines), len(await process.store.revocations_after(0))
+
+        return asyncio.run(count())
+
+    process.ahead_s = KEEP_AUDIT_S + 3 * 86_400
+    until(lambda: left() == (1, 0))  # it has been swept, by the clock that is wrong
+    process.ahead_s = 0
+    process.now += KEEP_AUDIT_S + 3 * 86_400
+    until(lambda: left() == (0, 0))

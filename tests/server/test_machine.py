@@ -24,8 +24,9 @@ from hypothesis.stateful import (
 from jotgate import TokenError
 from jotgate.core.errors import RequestRefused
 from jotgate.server import AuthApp, Settings, create_app
+from jotgate.server.flows.auditing import Origin
 from jotgate.server.flows.deps import Deps
-from jotgate.server.flows.login import Origin, login
+from jotgate.server.flows.login import login
 from jotgate.server.flows.password import change_password
 from jotgate.server.flows.revoking import revoke, revoke_account, revoke_session, sessions_of
 from jotgate.server.flows.sessions import logout, refresh, session_of

@@ -66,6 +66,8 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "JOTGATE_LIMIT_REFRESHES": "100/minute",
         "JOTGATE_LIMIT_FEED": "100/second",
         "JOTGATE_LIMIT_REQUESTS": "1000/hour",
+        "JOTGATE_AUDIT_KEEP_S": "86400",
+        "JOTGATE_LOG_FORMAT": "console",
         "JOTGATE_CLAIMS_FOR": "package.module:function",
     }
     other_sources = {"master_key_file", "master_key_command"}  # one of them instead: tested below
@@ -109,6 +111,8 @@ def test_every_setting_can_come_from_the_environment() -> None:
         limit_refreshes="100/minute",
         limit_feed="100/second",
         limit_requests="1000/hour",
+        audit_keep_s=86_400,
+        log_format="console",
         claims_for="package.module:function",
     )
     assert Settings.from_env({"JOTGATE_TRUSTED_PROXIES": "2"}).trusted_proxies == 2

@@ -7,7 +7,8 @@ import pytest
 
 from examples.shop.demo_account import EMAIL, FILE_NAME, DemoAccount, seed
 from jotgate.server.app import create_app
-from jotgate.server.flows.login import Origin, login
+from jotgate.server.flows.auditing import Origin
+from jotgate.server.flows.login import login
 from jotgate.server.limits import Asker
 from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings

@@ -22,7 +22,7 @@ from jotgate.server.flows.signup import signup
 from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing, Purpose
 from jotgate.server.log import get_log
 from jotgate.server.passwords import Passwords
-from jotgate.server.records import Account, SealedKey, Target
+from jotgate.server.records import Account, AuditEvent, AuditName, Revoked, SealedKey, Target, audit_detail
 from jotgate.server.rules.accounts import check_new_password, check_scope_token, check_text, normalise_email
 from jotgate.server.rules.keys import EventName, KeyChange, NoSuchKey, Standing, is_published, standing
 from jotgate.server.sealing import rewrap
@@ -91,7 +91,7 @@ def add_account(data: Path | None, email: str, *, as_json: bool) -> None:
     Raises:
         RequestRefused: the address or the password cannot be used, or the address is taken.
     """
-    settings = _settings(data)
+    settings = settings_of(data)
     normalise_email(email)  # before anybody types a password
     password = _read_password(settings)
     store = make_store(settings)
@@ -99,7 +99,7 @@ def add_account(data: Path | None, email: str, *, as_json: bool) -> None:
     passwords = Passwords(1, salt=secrets.token_bytes)
     try:
         deps = _SignupDeps(settings, store, passwords, secrets.token_bytes, get_log())
-        account = asyncio.run(signup(deps, email, password, int(time.time())))
+        account = asyncio.run(signup(deps, email, password, int(time.time()), actor="cli"))
     finally:
         passwords.close()
         store.close_now()
@@ -133,7 +133,7 @@ def list_accounts(data: Path | None, *, limit: int, after: str | None, as_json: 
         InvalidText, NulInText: `after` is no text.
     """
     check_text(after or "")
-    with _store(_settings(data)) as store:
+    with store_of(settings_of(data)) as store:
         accounts = asyncio.run(store.list_accounts(limit=limit, after=after))
     if as_json:
         print_json([_public(account) for account in accounts])
@@ -153,8 +153,10 @@ def change_scope(data: Path | None, email: str, scope: str, *, granted: bool, as
     """
     check_scope_token(scope)
     address = normalise_email(email)
-    with _store(_settings(data)) as store:
-        account = asyncio.run(store.grant_scope(address, scope) if granted else store.revoke_scope(address, scope))
+    audit = _line("scope_granted" if granted else "scope_revoked", scope=scope)
+    with store_of(settings_of(data)) as store:
+        change = store.grant_scope if granted else store.revoke_scope
+        account = asyncio.run(change(address, scope, audit=audit))
     if account is None:
         raise NoSuchAccountError(f"there is no account with the address {address}")
     if as_json:
@@ -170,8 +172,8 @@ def list_sessions(data: Path | None, email: str, *, limit: int, as_json: bool) -
         InvalidEmail, NoSuchAccountError: nobody has this address.
     """
     address, now = normalise_email(email), int(time.time())
-    with _store(_settings(data)) as store:
-        account = _account(store, address)
+    with store_of(settings_of(data)) as store:
+        account = account_of(store, address)
         sessions = asyncio.run(store.families_of_account(account.id, now=now, limit=limit))
     if len(sessions) == limit:
         sys.stderr.write(f"There may be more: these are the {limit} used last. --limit shows others, too.\n")
@@ -195,10 +197,10 @@ def revoke_sessions(data: Path | None, target: Target, *, confirmed: bool, as_js
     """
     if target.kind in ("client", "all") and not confirmed:
         _confirm("This logs out everybody" + (f" who uses the client {target.id}." if target.id else "."))
-    with _store(_settings(data)) as store:
+    with store_of(settings_of(data)) as store:
         if target.kind == "account":
-            target = Target("account", _account(store, normalise_email(target.id)).id)
-        done = asyncio.run(store.revoke(target, clock=lambda: int(time.time()), until_s=REVOCATION_LIFE_S))
+            target = Target("account", account_of(store, normalise_email(target.id)).id)
+        done = _revoke(store, target)
     if target.kind == "session" and not done.entries:
         raise NoSuchSessionError("there is no live session with this id")
     if as_json:
@@ -209,7 +211,19 @@ def revoke_sessions(data: Path | None, target: Target, *, confirmed: bool, as_js
         _say(f"revoked {len(done.entries)} session{'' if len(done.entries) == 1 else 's'}")
 
 
-def _account(store: Store, address: str) -> Account:
+def _revoke(store: Store, target: Target) -> Revoked:
+    account = target.id if target.kind == "account" else ""
+    sid = target.id if target.kind == "session" else ""
+    audit = msgspec.structs.replace(_line("revoked", kind=target.kind, id=target.id), account_id=account, sid=sid)
+    return asyncio.run(store.revoke(target, clock=lambda: int(time.time()), until_s=REVOCATION_LIFE_S, audit=audit))
+
+
+def _line(event: AuditName, **detail: object) -> AuditEvent:
+    """Return a line of the audit trail about what an operator does."""
+    return AuditEvent(at=int(time.time()), event=event, actor="cli", detail=audit_detail(**detail))
+
+
+def account_of(store: Store, address: str) -> Account:
     account = asyncio.run(store.account_by_email(address))
     if account is None:
         raise NoSuchAccountError(f"there is no account with the address {address}")
@@ -228,7 +242,7 @@ def _confirm(what: str) -> None:
 def list_keys(data: Path | None, *, everything: bool, as_json: bool) -> None:
     """Print the server's keys, without anything secret; those that are gone only where `everything` is asked for."""
     now = int(time.time())
-    with _store(_settings(data)) as store:
+    with store_of(settings_of(data)) as store:
         keys = [key for key in store.load_keys() if everything or is_published(key)]
     # A purpose that only a newer version knows comes last.
     purposes = [*_FOR, *sorted({key.purpose for key in keys})]
@@ -275,7 +289,7 @@ def revoke_keys(
         if end_sessions and not confirmed:
             _confirm("This logs out everybody.")
         if end_sessions:  # first: whoever is told that it failed can do both again
-            asyncio.run(store.revoke(Target("all"), clock=lambda: int(time.time()), until_s=REVOCATION_LIFE_S))
+            _revoke(store, Target("all"))
         # One after the other, each with the others left aside: a key that is broken does not keep another from going.
         events = [event for kid in dict.fromkeys(kids) for event in ring.revoke(kid).events]
     _tell_change(KeyChange(events=tuple(events)), as_json=as_json)
@@ -328,9 +342,9 @@ def rewrap_keys(data: Path | None, *, forget_previous: bool, as_json: bool) -> N
     Raises:
         SettingsError: the master key opens not all of them, or its file cannot be written.
     """
-    settings = _settings(data)
+    settings = settings_of(data)
     source = settings.master_key_source
-    with _store(settings) as store:
+    with store_of(settings) as store:
         if forget_previous:
             source.forget_previous(store.load_keys())
             told, sentence = 0, "the previous master key is gone"
@@ -381,8 +395,8 @@ def _ring(data: Path | None, issuer: str | None, *, besides: Collection[str] = (
 
     All of them can be used, `besides` those of these `kid`s.
     """
-    settings = _settings(data)
-    with _store(settings) as store:
+    settings = settings_of(data)
+    with store_of(settings) as store:
         issuers = {key.issuer for key in store.load_keys() if is_published(key) and key.issuer}
         if issuer is None and len(issuers) > 1:
             raise SettingsError(
@@ -397,6 +411,7 @@ def _ring(data: Path | None, issuer: str | None, *, besides: Collection[str] = (
             monotonic=time.monotonic,
             random=secrets.token_bytes,
             log=get_log(),
+            actor="cli",
         )
         ring.load(besides=besides)
         yield ring, store
@@ -408,17 +423,17 @@ def upgrade_database(data: Path | None) -> None:
     Raises:
         SettingsError: there is no database, it cannot be used, or it is newer than this program.
     """
-    settings = _settings(data)
-    with _store(settings):
+    settings = settings_of(data)
+    with store_of(settings):
         _say(f"the database is up to date: {settings.database_name} (schema {HEAD})")
 
 
-def _settings(data: Path | None) -> Settings:
+def settings_of(data: Path | None) -> Settings:
     return Settings.from_env(os.environ, **({} if data is None else {"data_dir": data}))
 
 
 @contextmanager
-def _store(settings: Settings) -> Iterator[Store]:
+def store_of(settings: Settings) -> Iterator[Store]:
     """The database that a server has used; a mistyped file must not become a new, empty one."""
     if settings.shared_database is None and not settings.sqlite_path.exists():
         fault = f"there is no database {settings.sqlite_path}: name the server's folder with --data"

@@ -36,11 +36,13 @@ app = typer.Typer(
 accounts = typer.Typer(help="Make accounts, list them, change their scopes.", no_args_is_help=True)
 sessions = typer.Typer(help="Show who is logged in, and end sessions: everywhere, at once.", no_args_is_help=True)
 keys = typer.Typer(help="The keys that the server signs with.", no_args_is_help=True)
+audit = typer.Typer(help="Who did what, and when: the audit trail.", no_args_is_help=True)
 database = typer.Typer(help="The database, where it is not the server that looks after it.", no_args_is_help=True)
 certificates = typer.Typer(help="The local authority that vouches for the server on localhost.", no_args_is_help=True)
 app.add_typer(accounts, name="accounts")
 app.add_typer(sessions, name="sessions")
 app.add_typer(keys, name="keys")
+app.add_typer(audit, name="audit")
 app.add_typer(database, name="db")
 app.add_typer(certificates, name="tls")
 
@@ -53,6 +55,13 @@ class LogLevel(StrEnum):
     warning = "warning"
     error = "error"
     critical = "critical"
+
+
+class TrailFormat(StrEnum):
+    """How the audit trail is written out."""
+
+    jsonl = "jsonl"
+    csv = "csv"
 
 
 class Purpose(StrEnum):
@@ -414,6 +423,50 @@ def rewrap_keys(
     from jotgate.cli.administration import rewrap_keys
 
     rewrap_keys(data, forget_previous=forget_previous, as_json=as_json)
+
+
+OfAccount = Annotated[
+    str | None, typer.Option("--account", metavar="EMAIL", help="What concerns this account.", show_default=False)
+]
+OfEvent = Annotated[
+    str | None,
+    typer.Option("--event", metavar="NAME", help="Of this name alone, e.g. login_failed.", show_default=False),
+]
+
+
+@audit.command("tail", epilog=_EXIT_CODES)
+def tail_audit(
+    limit: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="So many lines, the newest.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    account: OfAccount = None,
+    event: OfEvent = None,
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")] = False,
+) -> None:
+    """Show the newest lines of the audit trail, the newest last."""
+    from jotgate.cli.auditing import tail
+
+    tail(data, limit=limit, follow=follow, email=account, event=event, as_json=as_json)
+
+
+@audit.command("export", epilog=_EXIT_CODES)
+def export_audit(
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="From then on: 2026-11-24, 2026-11-24T18:00Z, Unix s.", show_default=False),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Before then; without a zone it is UTC.", show_default=False)
+    ] = None,
+    account: OfAccount = None,
+    event: OfEvent = None,
+    form: Annotated[TrailFormat, typer.Option("--format", metavar="FORMAT", help="jsonl or csv.")] = TrailFormat.jsonl,
+    data: Data = None,
+) -> None:
+    """Write the audit trail to standard output, oldest line first, however long it is."""
+    from jotgate.cli.auditing import export
+
+    export(data, since=since, until=until, email=account, event=event, form=form.value)
 
 
 @database.command("upgrade", epilog=_EXIT_CODES)

@@ -126,6 +126,17 @@ def resolve_sender(
     return direct if proxies.count else Sender(direct.address, secure=True)
 
 
+def is_vouched_for(peer: str | None, scheme: str, sender: Sender, proxies: TrustedProxies) -> bool:
+    """Whether a request came from one of the trusted proxies, so that other headers of its are the proxy's word.
+
+    Where proxies are only counted, that is known when they have told an address other than the connection's.
+    """
+    direct = _direct_sender(peer, scheme)
+    if proxies.count:
+        return sender.address is not None and sender.address != direct.address
+    return proxies.holds(direct.address)
+
+
 def _sender(hops: Sequence[_Hop], proxies: TrustedProxies) -> Sender:
     """Return the hop nearest to the client that our own proxies vouch for."""
     if proxies.count > len(hops):

@@ -16,16 +16,20 @@ from dataclasses import dataclass
 from typing import Final
 
 from starlette.routing import Route as StarletteRoute
+from structlog.contextvars import bound_contextvars
 
 from jotgate.core.encoding import encode_segment
 from jotgate.core.errors import JotgateError, KeySourceError, SettingsError
+from jotgate.server.audit_queue import AuditQueue, settings_picture
 from jotgate.server.feed import Feed
 from jotgate.server.flows.deps import ClaimsFor, Deps
 from jotgate.server.flows.readiness import Readiness
 from jotgate.server.http.dispatch import Api
 from jotgate.server.http.documents import METADATA_PATH
 from jotgate.server.http.exchange import (
+    REQUEST_ID_HEADER,
     Receive,
+    Request,
     Response,
     Scope,
     Send,
@@ -47,6 +51,7 @@ from jotgate.server.store.opening import make_store
 from jotgate.verifier import Snapshot, Verifier
 
 _CAUGHT_UP_WITHIN_S: Final = 10.0
+_REQUEST_ID_BYTES: Final = 12
 
 Clock = Callable[[], int]
 
@@ -89,7 +94,7 @@ class AuthApp:
         self._running: _Running | None = None
         self._failure: tuple[float, JotgateError | None] = (0.0, None)
         """When it last could not start, on the monotonic clock, and why."""
-        self._log = get_log()
+        self._log = get_log(settings.log_format)
 
     def start(self) -> Deps:
         """Open the database and the keys in this process, if that has not been done. Blocks for some milliseconds.
@@ -171,12 +176,19 @@ class AuthApp:
 
     async def serve_metadata(self, scope: Scope, send: Send) -> None:
         """Answer with the metadata, whatever the path."""
-        request = read_head(scope, issuer_path=self._issuer_path, proxies=self._proxies)
-        try:
-            response = (await self._start_off_loop()).api.metadata(request)
-        except JotgateError as error:
-            response = self._not_started(error)
-        await send_response(response, send, with_body=request.method != "HEAD")
+        request = self._head(scope)
+        with bound_contextvars(request_id=request.request_id):
+            try:
+                response = (await self._start_off_loop()).api.metadata(request)
+            except JotgateError as error:
+                response = self._not_started(error)
+            await send_response(response.with_headers(_id_header(request)), send, with_body=request.method != "HEAD")
+
+    def _head(self, scope: Scope) -> Request:
+        return read_head(scope, issuer_path=self._issuer_path, proxies=self._proxies, new_id=self._new_request_id)
+
+    def _new_request_id(self) -> str:
+        return encode_segment(self._random(_REQUEST_ID_BYTES))
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -216,16 +228,19 @@ class AuthApp:
         return running
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = read_head(scope, issuer_path=self._issuer_path, proxies=self._proxies)
-        try:
-            running = await self._start_off_loop()
-            response = await running.api.answer(request, receive)
-        except JotgateError as error:  # the app could not start; its log says why, and it tries again
-            response = self._not_started(error)
-        if isinstance(response, StreamResponse):
-            await send_stream(response, receive, send, with_body=request.method != "HEAD")
-            return
-        await send_response(response, send, with_body=request.method != "HEAD")
+        request = self._head(scope)
+        with bound_contextvars(request_id=request.request_id):
+            response: Response | StreamResponse
+            try:
+                running = await self._start_off_loop()
+                response = await running.api.answer(request, receive)
+            except JotgateError as error:  # the app could not start; its log says why, and it tries again
+                response = self._not_started(error)
+            response = response.with_headers(_id_header(request))
+            if isinstance(response, StreamResponse):
+                await send_stream(response, receive, send, with_body=request.method != "HEAD")
+                return
+            await send_response(response, send, with_body=request.method != "HEAD")
 
     def _not_started(self, error: JotgateError) -> Response:
         """Tell the log why; whoever asks has nothing to mend there."""
@@ -255,7 +270,7 @@ class AuthApp:
             log=self._log,
         )
         keys.open()
-        live = LiveState(keys.now.trusted)
+        live = LiveState(keys.now.trusted, log=self._log)
         feed = Feed(
             keys.now.feed,
             issuer=settings.issuer,
@@ -267,8 +282,21 @@ class AuthApp:
         )
         keys.on_change(lambda now: live.use_keys(now.trusted))
         keys.on_change(lambda now: feed.use_key(now.feed))
+        audit = AuditQueue(
+            settings=settings_picture(settings), clock=self._clock, monotonic=self._monotonic, log=self._log
+        )
         follower = Follower(
-            live, feed, store, head, keys, redis_url=settings.redis_url, clock=self._clock, random=self._random
+            live,
+            feed,
+            store,
+            head,
+            keys,
+            redis_url=settings.redis_url,
+            clock=self._clock,
+            random=self._random,
+            audit=audit,
+            audit_keep_s=settings.audit_keep_s,
+            log=self._log,
         )
         try:
             follower.wait_caught_up(_CAUGHT_UP_WITHIN_S)
@@ -293,12 +321,18 @@ class AuthApp:
             slowdown=Slowdown(),
             metrics=Uncounted() if settings.metrics_token is None else Counted(levels),
             readiness=Readiness(store.ping),
+            audit=audit,
             clock=self._clock,
             random=self._random,
             claims_for=self._claims_for,
             log=self._log,
         )
         return _Running(os.getpid(), deps, Api(deps, monotonic=time.monotonic), follower)
+
+
+def _id_header(request: Request) -> tuple[bytes, bytes]:
+    """Tell the client under which id log and audit trail know its request."""
+    return REQUEST_ID_HEADER, request.request_id.encode("ascii")
 
 
 def _as_outage(error: JotgateError) -> KeySourceError:

@@ -20,12 +20,13 @@ from jotgate.core.jwk import Key, KeySet
 from jotgate.issuer import Issuer
 from jotgate.keygen import generate_key
 from jotgate.server.device_tokens import DEVICE_LIFE_S, DeviceTokens
-from jotgate.server.records import SealedKey
+from jotgate.server.records import Actor, AuditEvent, AuditName, SealedKey, audit_detail
 from jotgate.server.refresh_tokens import MAC_KEY_BYTES, RefreshTokens, new_mac_kid
 from jotgate.server.refusals import Busy
 from jotgate.server.rules.clocks import ClockWatch
 from jotgate.server.rules.keys import (
     KeyChange,
+    KeyEvent,
     NoSuchKey,
     Schedule,
     Spare,
@@ -90,6 +91,7 @@ class KeyRing:
         clock: Unix time in seconds.
         monotonic: seconds that nobody sets; the clock is believed while both go alike.
         random: returns as many random bytes as it is asked for.
+        actor: who changes keys here, for the audit trail.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class KeyRing:
         monotonic: Callable[[], float],
         random: Callable[[int], bytes],
         log: structlog.stdlib.BoundLogger,
+        actor: Actor = "server",
     ) -> None:
         self._store = store
         self._master = master
@@ -114,6 +117,7 @@ class KeyRing:
         self._clock_jumped = False
         self._random = random
         self._log = log
+        self._actor: Actor = actor
         self._changing = threading.Lock()
         self._rows: list[SealedKey] = []
         self._opened: dict[_Name, bytes | Key] = {}
@@ -346,7 +350,7 @@ class KeyRing:
             change = bring(self._only(rows, "access"), row)
             return msgspec.structs.replace(change, forgotten=given_way)
 
-        return self._commit(decide)
+        return self._commit(decide, imported=True)
 
     def schedule(self, purpose: Purpose) -> Schedule:
         """How long the parts of a key's life are for this purpose."""
@@ -378,8 +382,18 @@ class KeyRing:
             decide_anew(self._rows)  # whatever keys that takes are made before a transaction holds up others
         return self._commit(decide_anew)
 
-    def _commit(self, decide: _Decide) -> KeyChange:
-        change = self._store.change_keys(decide, now=self._clock(), until_s=REVOCATION_LIFE_S)
+    def _commit(self, decide: _Decide, *, imported: bool = False) -> KeyChange:
+        now = self._clock()
+
+        def audit(event: KeyEvent) -> AuditEvent:
+            detail = {"kid": event.kid, "purpose": event.purpose, "algorithm": event.algorithm}
+            if event.early is not None:
+                detail["early"] = event.early
+            name: AuditName = "key_imported" if imported and event.name == "key_made" else event.name
+            issuer = self._settings.issuer
+            return AuditEvent(at=now, event=name, actor=self._actor, detail=audit_detail(**detail, issuer=issuer))
+
+        change = self._store.change_keys(decide, now=now, until_s=REVOCATION_LIFE_S, audit=audit)
         for event in change.events:
             alarming = event.early == "emergency" or event.name == "key_revoked"
             told = self._log.warning if alarming else self._log.info

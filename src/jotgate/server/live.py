@@ -12,9 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
+import structlog
+
 from jotgate.core.encoding import encode_segment
 from jotgate.core.jwk import KeySet
 from jotgate.core.revocations import Kind, Revocation, RevocationList
+from jotgate.server.audit_queue import WRITE_EVERY_S, AuditQueue
 from jotgate.server.feed import HEARTBEAT_S, Feed
 from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing
 from jotgate.server.log import get_log, where
@@ -32,6 +35,7 @@ _PAGE: Final = 500  # entries read at once; they become one event of the feed
 _SWEEP_EVERY_S: Final = 2.0
 _SWEEP_ROWS: Final = 200
 _TURN_KEYS_S: Final = 1.0  # how often the schedule of the keys is looked at, in memory
+_FLUSH_WITHIN_S: Final = 5.0  # the end of the process waits so long for the audit trail
 _LONGEST_PAUSE_S: Final = 30.0  # between attempts to read keys, which may have a command run for the master key
 
 Listener = Callable[[Sequence[Revocation]], None]
@@ -40,8 +44,15 @@ Listener = Callable[[Sequence[Revocation]], None]
 class LiveState:
     """Keys and recent revocations, whoever asks: adding takes the same time however many there are."""
 
-    def __init__(self, keys: KeySet, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        keys: KeySet,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        log: structlog.stdlib.BoundLogger | None = None,
+    ) -> None:
         self._keys = keys
+        self._log = log or get_log()
         self._monotonic = monotonic
         self._writing = threading.Lock()
         self._list = RevocationList()
@@ -79,7 +90,7 @@ class LiveState:
                 try:
                     listener(new)
                 except Exception as error:  # noqa: BLE001 - the app's own code: it must not keep others from hearing
-                    get_log().error("on_revoked_failed", error=type(error).__name__, at=where(error))
+                    self._log.error("on_revoked_failed", error=type(error).__name__, at=where(error))
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` with what is newly revoked, on the thread that learns it; returns what ends that."""
@@ -132,6 +143,9 @@ class Follower:
         clock: Callable[[], int],
         random: Callable[[int], bytes],
         monotonic: Callable[[], float] = time.monotonic,
+        audit: AuditQueue | None = None,
+        audit_keep_s: int | None = None,
+        log: structlog.stdlib.BoundLogger | None = None,
     ) -> None:
         """``head`` is what ``Store.attend`` returned: the log that this process vouches for from now on."""
         self._live = live
@@ -143,6 +157,9 @@ class Follower:
         self._clock = clock
         self._random = random
         self._monotonic = monotonic
+        self._log = log or get_log()
+        self._audit = audit
+        self._audit_keep_s = audit_keep_s
         self._doubtful: tuple[Revocation, ...] | None = None  # what another log may lack of what was known before
         self._silent = False
         self._keys_seen: tuple[str, int] | None = None  # the log and the version of the keys, of the last reading
@@ -151,12 +168,13 @@ class Follower:
         self._swept_to = b""
         self._caught_up = threading.Event()
         self._loop = asyncio.new_event_loop()
-        self.wakeups = Wakeups(self._loop, store, redis_url)
+        self.wakeups = Wakeups(self._loop, store, redis_url, self._log)
         live.tell_with(self.wakeups.tell)
         feed.begin(head.log_id, 0)
         self._task = self._loop.create_task(self._follow())
         self._chores: list[asyncio.Future[None]] = [
-            self._loop.create_task(chore) for chore in (self._sweep(), self._read_keys(), self._turn_keys())
+            self._loop.create_task(chore)
+            for chore in (self._sweep(), self._read_keys(), self._turn_keys(), self._write_audit())
         ]
         self._trying_again: asyncio.Future[None] = self._loop.create_future()  # to read keys
         self._trying_again.cancel()
@@ -186,6 +204,7 @@ class Follower:
         for chore in self._chores:
             self._end(chore)
         self._end(self._trying_again)  # last: a chore begins it
+        self._loop.run_until_complete(self._flush_audit())
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         # A store's connections that belong to this loop are closed with its asynchronous generators.
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
@@ -212,7 +231,7 @@ class Follower:
                 await self.wakeups.wait(POLL_S)
             except Exception as error:  # noqa: BLE001 - whatever it was: without this thread nothing would be heard
                 if not self._silent:
-                    get_log().error("revocations_unread", error=type(error).__name__, at=where(error))
+                    self._log.error("revocations_unread", error=type(error).__name__, at=where(error))
                 self._silent = True
                 await asyncio.sleep(POLL_S)
             if self._monotonic() - tidied_at > _TIDY_EVERY_S:
@@ -253,7 +272,7 @@ class Follower:
                 failed = False
             except Exception as error:  # noqa: BLE001 - whatever it was: a key that is revoked must not stay in use
                 if not failed and not self._silent:
-                    get_log().error("keys_unread", error=type(error).__name__, at=where(error))
+                    self._log.error("keys_unread", error=type(error).__name__, at=where(error))
                 failed = True
             if complete:
                 pause_s = POLL_S
@@ -280,7 +299,7 @@ class Follower:
                 failed = False
             except Exception as error:  # noqa: BLE001 - the keys of now go on; that they do not turn has to be seen, once
                 if not failed and not self._silent:
-                    get_log().error("keys_not_turned", error=type(error).__name__, at=where(error))
+                    self._log.error("keys_not_turned", error=type(error).__name__, at=where(error))
                 failed = True
 
     async def _read_to(self, head: LogHead) -> None:
@@ -318,7 +337,7 @@ class Follower:
         if put_back:
             log_id = encode_segment(self._random(16))
             await self._store.renew_log(head.log_id, log_id)
-            get_log().error("database_restored", log_id=log_id, seq=head.seq, known_seq=self._head.seq)
+            self._log.error("database_restored", log_id=log_id, seq=head.seq, known_seq=self._head.seq)
             head = await self._store.head()
         self._doubtful = self._live.entries()
         self._head = LogHead(head.log_id, 0)
@@ -334,7 +353,7 @@ class Follower:
             after = entries[-1].seq
         lost = logged.add(known, keep_until=1)
         if lost:
-            get_log().warning("revocations_logged_again", count=sum(max(len(each.ids), 1) for each in lost))
+            self._log.warning("revocations_logged_again", count=sum(max(len(each.ids), 1) for each in lost))
         for part in _parts(lost):
             await self._store.log_again([part], now=self._clock(), until_s=REVOCATION_LIFE_S)
 
@@ -343,12 +362,38 @@ class Follower:
         while True:
             await asyncio.sleep(_SWEEP_EVERY_S)
             try:
-                self._swept_to = await self._store.sweep(self._swept_to, now=self._clock(), limit=_SWEEP_ROWS)
+                # A clock that has jumped ahead must not take the trail of what happened before along.
+                keep_s = self._audit_keep_s if self._keys.may_turn() else None
+                self._swept_to = await self._store.sweep(
+                    self._swept_to, now=self._clock(), limit=_SWEEP_ROWS, audit_keep_s=keep_s
+                )
                 failed = False
             except Exception as error:  # noqa: BLE001 - what is dead can wait; that it waits has to be seen, once
                 if not failed and not self._silent:
-                    get_log().error("sweep_failed", error=type(error).__name__, at=where(error))
+                    self._log.error("sweep_failed", error=type(error).__name__, at=where(error))
                 failed = True
+
+    async def _write_audit(self) -> None:
+        failed = False
+        while self._audit is not None:
+            try:
+                await self._audit.write(self._store)
+                failed = False
+            except Exception as error:  # noqa: BLE001 - what is to be written waits; that it waits has to be seen, once
+                if not failed and not self._silent:
+                    self._log.error("audit_unwritten", error=type(error).__name__, at=where(error))
+                failed = True
+            await asyncio.sleep(WRITE_EVERY_S)
+
+    async def _flush_audit(self) -> None:
+        if self._audit is None:
+            return
+        try:
+            async with asyncio.timeout(_FLUSH_WITHIN_S):
+                await self._audit.write(self._store, everything=True)
+        except Exception as error:  # noqa: BLE001 - the process ends, whatever it was
+            self._log.error("audit_unwritten", error=type(error).__name__, at=where(error))
+        self._audit.give_up()
 
 
 async def _beside(job: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
@@ -37,7 +38,8 @@ class RedisBus:
     It is also called after each connection, because somebody may have rung meanwhile.
     """
 
-    def __init__(self, url: Secret, wake: Callable[[], None]) -> None:
+    def __init__(self, url: Secret, wake: Callable[[], None], log: structlog.stdlib.BoundLogger | None = None) -> None:
+        self._log = log or get_log()
         self._url = url
         self._wake = wake
         # Redis has one space of channels for all its databases.
@@ -145,14 +147,14 @@ class RedisBus:
     def _note_connected(self) -> None:
         self._status = "connected"
         if self._told_away:
-            get_log().info("redis_back")
+            self._log.info("redis_back")
             self._told_away = False
         self._wake()
 
     def _note_away(self, error: Exception) -> None:
         self._status = "away"
         if not self._told_away:
-            get_log().warning("redis_away", error=type(error).__name__, **_why(error))
+            self._log.warning("redis_away", error=type(error).__name__, **_why(error))
             self._told_away = True
 
 

@@ -26,6 +26,7 @@ from jotgate.throttle import InvalidLimit, parse_limit
 
 MAX_ACCESS_TOKEN_TTL_S: Final = 3600
 MAX_SESSION_IDLE_S: Final = 31_536_000
+LOG_FORMATS: Final = ("auto", "json", "console")
 DATABASE_NAME: Final = "jotgate.sqlite3"
 _PREFIX: Final = "JOTGATE_"
 # Where the test suite finds its public vectors; a developer's shell may have it while a server starts.
@@ -125,6 +126,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Questions for revocations from one address: a verifier without a stream asks 75 times a minute."""
     limit_requests: str = "1200/minute"
     """Everything else that asks the database, from one address."""
+    audit_keep_s: int = 34_560_000
+    """How long lines of the audit trail are kept (400 days), a day to ten years."""
+    log_format: str = "auto"
+    """``json``, one line an event; ``console``, to read; ``auto``: to read where standard error is a terminal."""
     claims_for: str | None = None
     """``module:function`` that returns an account's own claims for its access tokens."""
 
@@ -289,6 +294,8 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "guesses_before_backoff": _read_int,
     "backoff_max_s": _read_int,
     **dict.fromkeys(_LIMITS, str.strip),
+    "audit_keep_s": _read_int,
+    "log_format": str.strip,
     "claims_for": str.strip,
 }
 _RANGES: Final = {
@@ -303,6 +310,7 @@ _RANGES: Final = {
     "feed_connections_per_address": (1, 100_000),
     "guesses_before_backoff": (1, 100),
     "backoff_max_s": (1, 4096),
+    "audit_keep_s": (86_400, 315_360_000),
 }
 
 
@@ -341,6 +349,8 @@ def _faults(settings: Settings) -> Iterator[str]:
                 parse_limit(getattr(settings, name))
         except InvalidLimit as fault:
             yield f"{name}: {fault}"
+    if settings.log_format not in LOG_FORMATS:
+        yield f"log_format must be one of {', '.join(LOG_FORMATS)}"
     for origin in settings.allowed_origins:
         yield from _origin_faults(settings, origin)
     yield from _token_faults("verifier_tokens", settings.verifier_tokens)
@@ -379,6 +389,8 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "backoff_max_s": (int,),
     **dict.fromkeys(_LIMITS, (str,)),
     **dict.fromkeys(("limit_client", "limit_global"), (str, type(None))),
+    "audit_keep_s": (int,),
+    "log_format": (str,),
     "claims_for": (str, type(None)),
 }
 

@@ -9,6 +9,8 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import structlog
+
 from jotgate.server.secret import Secret
 from jotgate.server.store import Store
 
@@ -19,11 +21,13 @@ if TYPE_CHECKING:
 class Wakeups:
     """What the follower's event loop waits for: this process, the store, and Redis where there is one."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, store: Store, redis_url: Secret | None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, store: Store, redis_url: Secret | None, log: structlog.stdlib.BoundLogger
+    ) -> None:
         self._loop = loop
         self._store = store
         self._told = asyncio.Event()
-        self._redis = None if redis_url is None else _redis_bus(redis_url, self.wake)
+        self._redis = None if redis_url is None else _redis_bus(redis_url, self.wake, log)
 
     def tell(self) -> None:
         """Wake this follower, and others'. Any thread may call it; it neither waits nor fails."""
@@ -59,10 +63,10 @@ class Wakeups:
             self._told.clear()
 
 
-def _redis_bus(url: Secret, wake: Callable[[], None]) -> "RedisBus":
+def _redis_bus(url: Secret, wake: Callable[[], None], log: structlog.stdlib.BoundLogger) -> "RedisBus":
     # Imported here because its driver is there only with the extra `redis`; the settings have checked that it is.
     from jotgate.server.redis_bus import RedisBus  # noqa: PLC0415
 
-    bus = RedisBus(url, wake)
+    bus = RedisBus(url, wake, log)
     bus.start()
     return bus

@@ -104,6 +104,7 @@ async def test_wrong_password_and_unknown_account_get_the_same_answer(api: Api) 
     assert code(wrong) == (401, "invalid_credentials")
     for answer in (wrong, unknown):
         assert answer.headers.pop("ratelimit")  # the second has one try less
+        assert len(answer.headers.pop("x-request-id")) == 16
     assert (wrong.status_code, wrong.content, wrong.headers.raw) == (
         unknown.status_code,
         unknown.content,

@@ -8,6 +8,7 @@ import structlog
 from msgspec import Struct
 
 from jotgate.issuer import Issuer
+from jotgate.server.audit_queue import AuditQueue
 from jotgate.server.feed import Feed
 from jotgate.server.flows.readiness import Readiness
 from jotgate.server.keys import KeyRing
@@ -51,6 +52,8 @@ class Deps:
     slowdown: Slowdown
     metrics: Metrics
     readiness: Readiness
+    audit: AuditQueue
+    """For what changes nothing; the rest is written by the store."""
     clock: Callable[[], int]
     random: Callable[[int], bytes]
     claims_for: ClaimsFor | None

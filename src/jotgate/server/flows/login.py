@@ -6,25 +6,16 @@ from msgspec import Struct
 
 from jotgate.core.encoding import encode_segment
 from jotgate.server.device_tokens import DeviceToken
+from jotgate.server.flows.auditing import Origin, line
 from jotgate.server.flows.deps import CLIENT_ID, Deps
 from jotgate.server.flows.tokens import TokenPair, make_pair
 from jotgate.server.limits import Asker
-from jotgate.server.records import Account, Family
+from jotgate.server.records import Account, AuditName, Family
 from jotgate.server.refusals import Busy, InvalidCredentials
 from jotgate.server.rules.accounts import email_identity, normalise_email, normalise_password
-from jotgate.server.rules.devices import UNKNOWN
 from jotgate.server.rules.refresh import idle_end
 from jotgate.server.secret import Secret
 from jotgate.server.store import StoreError
-
-
-class Origin(Struct, frozen=True):
-    """Where a login comes from, as its owner is shown it."""
-
-    address: str = ""
-    """An IP address, as far as it is known."""
-    device: str = UNKNOWN
-    """As ``rules.devices.describe_device`` names it."""
 
 
 class LoggedIn(Struct, frozen=True):
@@ -71,7 +62,7 @@ async def login(
         raise
     if account is None or not fits:
         await guess.was_wrong()
-        deps.log.info("login_refused", account=account.id if account else None)
+        _refuse(deps, account, now, origin)
         raise InvalidCredentials("The e-mail address or the password is wrong.")
     try:
         pair = await begin_session(deps, account, now, origin)
@@ -81,20 +72,34 @@ async def login(
     if pair is None:
         await guess.was_wrong()
         # The password was changed while the old one was being checked, and that ends what the old one began.
-        deps.log.info("login_refused", account=account.id)
+        _refuse(deps, account, now, origin)
         raise InvalidCredentials("The e-mail address or the password is wrong.")
     await guess.was_right()
     return LoggedIn(pair, identity)
 
 
-async def begin_session(deps: Deps, account: Account, now: int, origin: Origin) -> TokenPair | None:
+def _refuse(deps: Deps, account: Account | None, now: int, origin: Origin) -> None:
+    """Tell log and audit trail. Of an unknown address not a letter: a person may have typed the password into it."""
+    known = None if account is None else account.id
+    deps.log.info("login_refused", account=known)
+    deps.audit.put(line("login_failed", now, origin, actor="anonymous", account=known or ""))
+
+
+async def begin_session(
+    deps: Deps, account: Account, now: int, origin: Origin, *, after: AuditName = "login"
+) -> TokenPair | None:
     """Begin a session of an account whose password has just been checked; None where it was changed since.
+
+    Args:
+        after: what begins it.
 
     Raises:
         Busy, StoreError: not now.
     """
     family = _new_family(deps, account, now, origin)
-    if not await deps.store.add_family(family, expected_hash=account.password_hash):
+    detail = None if after == "login" else {"after": after}
+    audit = line("login", now, origin, account=account.id, sid=family.sid, detail=detail)
+    if not await deps.store.add_family(family, expected_hash=account.password_hash, audit=audit):
         return None
     deps.log.info("login", account=account.id, sid=family.sid)
     return await make_pair(deps, account, family, now)

@@ -2,8 +2,9 @@
 
 import msgspec
 
+from jotgate.server.flows.auditing import Origin, line
 from jotgate.server.flows.deps import Deps
-from jotgate.server.flows.login import Origin, begin_session
+from jotgate.server.flows.login import begin_session
 from jotgate.server.flows.tokens import TokenPair
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.records import Account, Family
@@ -36,6 +37,7 @@ async def change_password(
     if not fits:
         await guess.was_wrong()
         deps.log.info("password_change_refused", account=account.id)
+        deps.audit.put(line("password_change_refused", now, origin, account=account.id, sid=family.sid))
         raise InvalidCredentials(_WRONG)
     await guess.was_right()  # the session is counted whatever comes now: a password is hashed once more
     if text == known:
@@ -47,13 +49,14 @@ async def change_password(
         password_hash=password_hash,
         now=now,
         until_s=REVOCATION_LIFE_S,
+        audit=line("password_changed", now, origin, account=account.id, sid=family.sid),
     )
     if done is None:
         raise InvalidCredentials(_WRONG)
     deps.live.revoke(entry.revocation for entry in done.entries)
     deps.log.info("password_changed", account=account.id, sid=family.sid, sessions_ended=len(done.entries))
     changed = msgspec.structs.replace(account, password_hash=password_hash)
-    pair = await begin_session(deps, changed, now, origin)
+    pair = await begin_session(deps, changed, now, origin, after="password_changed")
     if pair is None:
         raise InvalidCredentials(_WRONG)
     return pair

@@ -4,17 +4,24 @@ from collections.abc import Sequence
 from functools import partial
 
 from jotgate.core.revocations import Revocation
+from jotgate.server.flows.auditing import NOWHERE, Origin, line
 from jotgate.server.flows.deps import Deps
 from jotgate.server.flows.tokens import TokenPair, make_pair
 from jotgate.server.keys import REVOCATION_LIFE_S
-from jotgate.server.records import Account, Family
+from jotgate.server.records import Account, AuditEvent, Family
 from jotgate.server.refusals import GrantRefused, RefreshReused, SessionEnded
 from jotgate.server.rules.refresh import LOST_ANSWER_GRACE_S, Replayed, Reused, Rotated, Standing, judge
 from jotgate.server.secret import Secret
 
 
 async def refresh(
-    deps: Deps, presented: Secret, now: int, *, client_id: str | None = None, scopes: Sequence[str] | None = None
+    deps: Deps,
+    presented: Secret,
+    now: int,
+    origin: Origin = NOWHERE,
+    *,
+    client_id: str | None = None,
+    scopes: Sequence[str] | None = None,
 ) -> TokenPair:
     """Exchange a refresh token for the next pair; within the grace, for the current one.
 
@@ -37,6 +44,7 @@ async def refresh(
         idle_s=deps.settings.session_idle_s,
         until_s=REVOCATION_LIFE_S,
         approve=partial(_check_grant, client_id, scopes),
+        audit_reuse=partial(_reuse_line, now, origin),
     )
     match outcome:
         case Rotated(family=family) | Replayed(family=family) if account is not None:
@@ -49,7 +57,7 @@ async def refresh(
     raise _ended()
 
 
-async def session_of(deps: Deps, presented: Secret, now: int) -> tuple[Account, Family]:
+async def session_of(deps: Deps, presented: Secret, now: int, origin: Origin = NOWHERE) -> tuple[Account, Family]:
     """Return the account and the live session that a session credential belongs to.
 
     Raises:
@@ -63,7 +71,8 @@ async def session_of(deps: Deps, presented: Secret, now: int) -> tuple[Account, 
         case Standing.ENDED:
             raise _ended()
         case Standing.REUSED:
-            await deps.store.end_family(family.id, now=now, until_s=REVOCATION_LIFE_S)
+            audit = _reuse_line(now, origin, family)
+            await deps.store.end_family(family.id, now=now, until_s=REVOCATION_LIFE_S, audit=audit)
             raise _reused(deps, family)
         case Standing.CURRENT if _confirmation_matters(family, now):
             await deps.store.confirm(family.id, family.generation)
@@ -73,10 +82,13 @@ async def session_of(deps: Deps, presented: Secret, now: int) -> tuple[Account, 
     return account, family
 
 
-async def logout(deps: Deps, presented: Secret, now: int) -> None:
+async def logout(deps: Deps, presented: Secret, now: int, origin: Origin = NOWHERE, *, replaced: bool = False) -> None:
     """End the session; the server refuses its access tokens from now on. A session that has ended stays ended.
 
     Any token of the family will do, an old one too: whoever held it may end the session, and nothing else.
+
+    Args:
+        replaced: nobody asked for it: a new login takes the place of the session.
 
     Raises:
         InvalidRefreshToken: this server did not make it.
@@ -85,7 +97,9 @@ async def logout(deps: Deps, presented: Secret, now: int) -> None:
     family = await deps.store.family_by_id(token.family_id)
     if family is None:
         return
-    ended = await deps.store.end_family(family.id, now=now, until_s=REVOCATION_LIFE_S)
+    detail = {"replaced": True} if replaced else None
+    audit = line("logout", now, origin, account=family.account_id, sid=family.sid, detail=detail)
+    ended = await deps.store.end_family(family.id, now=now, until_s=REVOCATION_LIFE_S, audit=audit)
     deps.live.revoke([Revocation("session", (family.sid,))])
     if ended:
         deps.log.info("logout", account=family.account_id, sid=family.sid)
@@ -102,6 +116,11 @@ def _check_grant(client_id: str | None, scopes: Sequence[str] | None, family: Fa
 def _confirmation_matters(family: Family, now: int) -> bool:
     """Whether noting that the current token arrived closes its predecessor's grace; one write at most, rarely any."""
     return not family.confirmed and bool(family.retired) and abs(now - family.retired[-1][1]) <= LOST_ANSWER_GRACE_S
+
+
+def _reuse_line(now: int, origin: Origin, family: Family) -> AuditEvent:
+    # Whoever did it: the owner and the thief look alike.
+    return line("refresh_reused", now, origin, actor="anonymous", account=family.account_id, sid=family.sid)
 
 
 def _reused(deps: Deps, family: Family) -> RefreshReused:

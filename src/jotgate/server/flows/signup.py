@@ -6,8 +6,9 @@ from typing import Protocol
 import structlog
 
 from jotgate.core.encoding import encode_segment
+from jotgate.server.flows.auditing import NOWHERE, Origin, line
 from jotgate.server.passwords import Passwords
-from jotgate.server.records import Account
+from jotgate.server.records import Account, Actor
 from jotgate.server.rules.accounts import check_new_password, normalise_email
 from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings
@@ -29,8 +30,19 @@ class SignupDeps(Protocol):
     def log(self) -> structlog.stdlib.BoundLogger: ...
 
 
-async def signup(deps: SignupDeps, email: str, password: Secret, now: int) -> Account:
+async def signup(
+    deps: SignupDeps,
+    email: str,
+    password: Secret,
+    now: int,
+    origin: Origin = NOWHERE,
+    *,
+    actor: Actor = "account",
+) -> Account:
     """Make an account with the default scopes; it is durable when this returns.
+
+    Args:
+        actor: who does it, for the audit trail.
 
     Raises:
         InvalidEmail, PasswordTooShort, PasswordTooLong: what was given cannot be used.
@@ -46,6 +58,7 @@ async def signup(deps: SignupDeps, email: str, password: Secret, now: int) -> Ac
         scopes=deps.settings.default_scopes,
         created_at=now,
     )
-    await deps.store.add_account(account)
+    audit = line("account_created", now, origin, actor=actor, account=account.id)
+    await deps.store.add_account(account, audit=audit)
     deps.log.info("account_created", account=account.id)
     return account

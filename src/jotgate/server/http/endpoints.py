@@ -8,8 +8,9 @@ import msgspec
 from jotgate.core.bearer import parse_authorization
 from jotgate.server.feed import Position
 from jotgate.server.flows.account import account_of_bearer
+from jotgate.server.flows.auditing import Origin
 from jotgate.server.flows.deps import CLIENT_ID, Deps, public
-from jotgate.server.flows.login import Origin, login
+from jotgate.server.flows.login import login
 from jotgate.server.flows.password import change_password
 from jotgate.server.flows.revoking import revoke_account, revoke_session, sessions_of
 from jotgate.server.flows.sessions import logout, refresh, session_of
@@ -57,7 +58,7 @@ async def post_signup(deps: Deps, request: Request) -> Response:
     check_not_cross_site(request, deps.settings)
     form = parse_json_body(request, SignupInput)
     await deps.limits.sign_up()
-    account = await signup(deps, form.email, form.password, deps.clock())
+    account = await signup(deps, form.email, form.password, deps.clock(), _origin(request))
     return _json(201, SignupAnswer(account=_account_answer(account)))
 
 
@@ -75,9 +76,10 @@ async def post_login(deps: Deps, request: Request) -> Response:
     tokens = deps.keys.now.device_tokens
     shown = None if form.device_token is None or tokens is None else tokens.read(form.device_token.reveal(), now=now)
     devices = (*request.asker.devices, *([] if shown is None else [shown]))
-    done = await login(deps, form.email, form.password, now, _origin(request), asker=request.asker, devices=devices)
+    origin = _origin(request)
+    done = await login(deps, form.email, form.password, now, origin, asker=request.asker, devices=devices)
     if replaced is not None:
-        await _end_replaced(deps, replaced, now)
+        await _end_replaced(deps, replaced, now, origin)
     if tokens is None:
         return _token_response(deps, done.tokens, in_body=in_body)
     known = next((each for each in devices if each.is_for(done.identity)), None)
@@ -92,7 +94,7 @@ async def post_refresh(deps: Deps, request: Request) -> Response:
     """``POST /v1/refresh``."""
     form = parse_json_body(request, SessionInput)
     credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
-    pair = await refresh(deps, credential, deps.clock())
+    pair = await refresh(deps, credential, deps.clock(), _origin(request))
     return _token_response(deps, pair, in_body=not is_cookie)
 
 
@@ -100,7 +102,7 @@ async def post_logout(deps: Deps, request: Request) -> Response:
     """``POST /v1/logout``."""
     form = parse_json_body(request, SessionInput)
     credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
-    await logout(deps, credential, deps.clock())
+    await logout(deps, credential, deps.clock(), _origin(request))
     return _gone(deps, clear=is_cookie)
 
 
@@ -108,8 +110,9 @@ async def post_logout_everywhere(deps: Deps, request: Request) -> Response:
     """``POST /v1/logout/everywhere``."""
     form = parse_json_body(request, SessionInput)
     credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
-    account, _ = await session_of(deps, credential, deps.clock())
-    await revoke_account(deps, account)
+    origin = _origin(request)
+    account, _ = await session_of(deps, credential, deps.clock(), origin)
+    await revoke_account(deps, account, origin)
     return _gone(deps, clear=is_cookie)
 
 
@@ -125,9 +128,10 @@ async def delete_session(deps: Deps, request: Request) -> Response:
     form = parse_json_body(request, SessionInput)
     credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
     now = deps.clock()
-    account, current = await session_of(deps, credential, now)
+    origin = _origin(request)
+    account, current = await session_of(deps, credential, now, origin)
     sid = request.path.rpartition("/")[2]
-    await revoke_session(deps, account, sid, now)
+    await revoke_session(deps, account, sid, now, origin)
     return _gone(deps, clear=is_cookie and sid == current.sid)
 
 
@@ -136,7 +140,8 @@ async def post_password(deps: Deps, request: Request) -> Response:
     form = parse_json_body(request, PasswordInput)
     credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
     now = deps.clock()
-    account, family = await session_of(deps, credential, now)
+    origin = _origin(request)
+    account, family = await session_of(deps, credential, now, origin)
     pair = await change_password(
         deps,
         account,
@@ -144,7 +149,7 @@ async def post_password(deps: Deps, request: Request) -> Response:
         current=form.current_password,
         new=form.new_password,
         now=now,
-        origin=_origin(request),
+        origin=origin,
     )
     return _token_response(deps, pair, in_body=not is_cookie)
 
@@ -161,7 +166,7 @@ async def _reader(deps: Deps, request: Request) -> tuple[Account, Family]:
     if token is not None:
         return await account_of_bearer(deps, token)
     credential, _ = session_credential(request, None, deps.settings)
-    return await session_of(deps, credential, deps.clock())
+    return await session_of(deps, credential, deps.clock(), _origin(request))
 
 
 async def post_token(deps: Deps, request: Request) -> Response:
@@ -180,6 +185,7 @@ async def post_token(deps: Deps, request: Request) -> Response:
         deps,
         Secret(form["refresh_token"]),
         deps.clock(),
+        _origin(request),
         client_id=form.get("client_id"),
         scopes=tuple(dict.fromkeys(form["scope"].split(" "))) if "scope" in form else None,
     )
@@ -237,10 +243,10 @@ def _position(text: str) -> Position:
     return position
 
 
-async def _end_replaced(deps: Deps, replaced: Secret, now: int) -> None:
+async def _end_replaced(deps: Deps, replaced: Secret, now: int, origin: Origin) -> None:
     """End the session whose cookie a new login overwrites: nobody could end it later."""
     try:
-        await logout(deps, replaced, now)
+        await logout(deps, replaced, now, origin, replaced=True)
     except InvalidRefreshToken:
         return
     except StoreError as error:
@@ -255,7 +261,8 @@ def _gone(deps: Deps, *, clear: bool) -> Response:
 
 def _origin(request: Request) -> Origin:
     address = request.sender.address
-    return Origin("" if address is None else str(address), describe_device(request.one(b"user-agent")))
+    device = describe_device(request.one(b"user-agent"))
+    return Origin("" if address is None else str(address), device, request.request_id)
 
 
 def _session_answer(family: Family, current: Family) -> SessionAnswer:

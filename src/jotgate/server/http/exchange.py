@@ -12,12 +12,15 @@ from urllib.parse import parse_qsl
 
 from msgspec import Struct, structs
 
-from jotgate.core.forwarded import Sender, TrustedProxies, resolve_sender
+from jotgate.core.forwarded import Sender, TrustedProxies, is_vouched_for, resolve_sender
 from jotgate.server.limits import Asker
+from jotgate.server.log import looks_secret
 from jotgate.server.refusals import BodyIncomplete, BodyTimeout, BodyTooLarge, HeaderRefused, ParameterRefused
 
 MAX_BODY_BYTES: Final = 65_536
 BODY_TIMEOUT_S: Final = 10.0
+REQUEST_ID_HEADER: Final = b"x-request-id"
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -35,6 +38,7 @@ class Request(Struct, frozen=True):
     body: bytes = b""
     query: bytes = b""
     asker: Asker = Asker()
+    request_id: str = ""
 
     def all(self, name: bytes) -> list[str]:
         """Return every value of a header, in order; the name in lower case."""
@@ -112,8 +116,11 @@ def local_path(scope: Scope, issuer_path: str) -> str:
     return path
 
 
-def read_head(scope: Scope, *, issuer_path: str, proxies: TrustedProxies) -> Request:
-    """Return the request without its body."""
+def read_head(scope: Scope, *, issuer_path: str, proxies: TrustedProxies, new_id: Callable[[], str]) -> Request:
+    """Return the request without its body.
+
+    Its id is the one that a trusted proxy gave it, so that both logs go together, else a new one.
+    """
     headers: Headers = tuple((name.lower(), value) for name, value in scope["headers"])
     head = Request(
         method=scope["method"],
@@ -122,16 +129,25 @@ def read_head(scope: Scope, *, issuer_path: str, proxies: TrustedProxies) -> Req
         sender=Sender(None, secure=False),
     )
     client = scope.get("client")
+    peer, scheme = client[0] if client else None, scope.get("scheme", "http")
     sender = resolve_sender(
-        client[0] if client else None,
-        scope.get("scheme", "http"),
+        peer,
+        scheme,
         forwarded=head.all(b"forwarded"),
         forwarded_for=head.all(b"x-forwarded-for"),
         forwarded_proto=head.all(b"x-forwarded-proto"),
         proxies=proxies,
     )
+    given = head.all(REQUEST_ID_HEADER)
+    keep = len(given) == 1 and _REQUEST_ID.fullmatch(given[0]) and not looks_secret(given[0])
     return Request(
-        head.method, head.path, headers, sender, query=scope.get("query_string", b""), asker=Asker(sender.address)
+        head.method,
+        head.path,
+        headers,
+        sender,
+        query=scope.get("query_string", b""),
+        asker=Asker(sender.address),
+        request_id=given[0] if keep and is_vouched_for(peer, scheme, sender, proxies) else new_id(),
     )
 
 

@@ -236,5 +236,8 @@ class Store(Protocol):
     ) -> list[AuditEvent]:
         """The `limit` newest lines of the audit trail, in the order of ids."""
 
-    async def last_settings(self) -> AuditEvent | None:
-        """The newest line that tells the server's settings."""
+    async def record_settings(self, decide: Callable[[AuditEvent | None], AuditEvent | None]) -> None:
+        """Write what `decide` makes of the newest line about the server's settings, in one transaction.
+
+        None writes nothing. Of many processes that start at once each sees what the ones before it wrote.
+        """

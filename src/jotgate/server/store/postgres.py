@@ -531,10 +531,15 @@ class PostgresStore:
         which, wanted = trail_values(after=0, limit=limit, account_id=account_id, event=event, since=0, until=MAX_AT)
         return [to_audit_event(row) for row in reversed(await self._rows(self._sql.audit_last[which], wanted))]
 
-    async def last_settings(self) -> AuditEvent | None:
-        """See `Store.last_settings`."""
-        row = await self._row(self._sql.last_settings, {})
-        return to_audit_event(row) if row else None
+    async def record_settings(self, decide: Callable[[AuditEvent | None], AuditEvent | None]) -> None:
+        """See `Store.record_settings`."""
+
+        async def job(connection: Connection) -> None:
+            row = await _fetch_row(connection, self._sql.last_settings, {})
+            await self._audit(connection, decide(to_audit_event(row) if row else None))
+
+        # As rarely as keys change, so that their lock serves.
+        await self._transaction(f"{_BEGIN}; SELECT pg_advisory_xact_lock({self._opened().keys_lock})", job)
 
     async def _audit(self, connection: Connection, event: AuditEvent | None, **fields: int | str) -> None:
         if event is not None:

@@ -540,10 +540,14 @@ class SqliteStore:
         rows = await self._read(lambda connection: connection.execute(sql, wanted).fetchall())
         return [to_audit_event(row) for row in reversed(rows)]
 
-    async def last_settings(self) -> AuditEvent | None:
-        """See `Store.last_settings`."""
-        row = await self._read(lambda connection: connection.execute(self._sql.last_settings).fetchone())
-        return to_audit_event(row) if row else None
+    async def record_settings(self, decide: Callable[[AuditEvent | None], AuditEvent | None]) -> None:
+        """See `Store.record_settings`."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            row = connection.execute(self._sql.last_settings).fetchone()
+            self._audit(connection, decide(to_audit_event(row) if row else None))
+
+        await self._write(job)
 
     def _audit(self, connection: sqlite3.Connection, event: AuditEvent | None, **fields: int | str) -> None:
         if event is not None:

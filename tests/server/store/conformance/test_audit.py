@@ -18,7 +18,7 @@ from jotgate.server.records import (
 )
 from jotgate.server.rules.keys import KeyChange, KeyEvent
 from jotgate.server.store import EmailTaken, Store
-from tests.server.store.conftest import NewAccount, NewFamily
+from tests.server.store.conftest import NewAccount, NewFamily, OpenStore
 from tests.server.store.support import PASSWORD_HASH
 
 NOW = 2_000
@@ -225,13 +225,22 @@ async def test_the_trail_is_read_in_pages_by_account_name_and_time(store: Store)
     assert [each.sid for each in await store.audit_last(limit=2, event="logout")] == ["26", "28"]
 
 
-async def test_the_last_settings_are_found_among_other_lines(store: Store) -> None:
-    assert await store.last_settings() is None
-    told = [line("settings_changed", actor="server", detail=audit_detail(n=n)) for n in range(2)]
-    await store.add_audit([*told, line("login")])
-    last = await store.last_settings()
-    assert last is not None
-    assert last.detail == '{"n":1}'
+async def test_settings_are_told_by_one_of_many_processes_that_start_at_once(
+    store: Store, open_store: OpenStore
+) -> None:
+    seen: list[str | None] = []
+
+    def decide(last: AuditEvent | None) -> AuditEvent | None:
+        seen.append(None if last is None else last.detail)
+        return line("settings_changed", actor="server", detail='{"n":1}') if last is None else None
+
+    await asyncio.gather(*(each.record_settings(decide) for each in (store, open_store(), open_store())))
+    assert sorted(seen, key=str) == sorted([None, '{"n":1}', '{"n":1}'], key=str)
+    await store.add_audit([line("settings_changed", actor="server", detail='{"n":2}'), line("login")])
+    seen.clear()
+    await store.record_settings(decide)
+    assert seen == ['{"n":2}']
+    assert len(await trail(store)) == 3
 
 
 async def test_lines_past_their_time_go_a_few_at_a_time_and_no_number_comes_again(store: Store) -> None:
