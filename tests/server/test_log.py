@@ -1,10 +1,14 @@
 """Nothing secret reaches the log, whatever happens."""
 
+import io
 import json
 import logging
+import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from structlog.contextvars import bound_contextvars
 
 from jotgate.server import Settings, create_app
 from jotgate.server.log import get_log
@@ -89,17 +93,126 @@ async def test_a_whole_story_leaves_no_secret_in_the_log(tmp_path: Path, caplog:
     assert "ada@example.com" not in caplog.text
 
 
-def test_what_looks_like_a_secret_is_masked_and_lines_stay_lines(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    get_log().info(
-        "odd",
-        jwt="eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl",
-        refresh="x jgr_" + "A" * 80,
-        header="Authorization: Bearer abc.def",
-        phc="$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA",
-        crlf="a\r\nb\x1b[31m",
-    )
+SECRETS = {
+    "jwt": "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl",
+    "refresh": "x jgr_" + "A" * 80,
+    "header": "Authorization: Bearer abc.def",
+    "phc": "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA",
+}
+LEFT_OF_THEM = ("c2lnbmF0dXJl", "AAAA", "abc.def", "aGFzaA")
+EVIL = "a\r\nb\x1b[31m\x00\x07\x7f\x85\x9b2J\u2028\u202e\u200b fake=1"
+
+
+class Odd:
+    """Something that nobody foresaw in a log."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Broken:
+    def __str__(self) -> str:
+        raise RuntimeError(CANARY)
+
+
+def written(caplog: pytest.LogCaptureFixture) -> str:
     (line,) = [record.getMessage() for record in caplog.records if record.name == "jotgate"]
-    for secret in ("c2lnbmF0dXJl", "AAAA", "abc.def", "aGFzaA", "\n", "\r", "\x1b"):
+    return line
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_looks_like_a_secret_is_masked_however_deep_it_lies(caplog: pytest.LogCaptureFixture, form: str) -> None:
+    caplog.set_level(logging.INFO)
+    values = list(SECRETS.values())
+    get_log(form).info(
+        values[0],
+        **SECRETS,
+        nested={"a": [values, {values[1]: tuple(values)}], "set": set(values)},
+        odd=Odd(values[2]),
+        path=Path(values[0]),
+        error=ValueError(*values),
+        raw=values[1].encode(),
+        deep=[[[[[[[[[values]]]]]]]]],
+        broken=Broken(),
+        **{values[1]: 1},
+    )
+    line = written(caplog)
+    for secret in (*LEFT_OF_THEM, CANARY):
         assert secret not in line
-    assert json.loads(line)["crlf"] == "a\r\nb\x1b[31m"
+    assert line.count("[hidden]") > 20
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_arguments_in_the_way_of_the_standard_library_are_masked_too(
+    caplog: pytest.LogCaptureFixture, form: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    get_log(form).bind(bound=SECRETS["jwt"]).info("said %s", SECRETS["header"])
+    assert not [each for each in LEFT_OF_THEM if each in written(caplog)]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_nothing_ends_a_line_or_steers_a_terminal(caplog: pytest.LogCaptureFixture, form: str) -> None:
+    caplog.set_level(logging.INFO)
+    with bound_contextvars(request_id=EVIL):
+        get_log(form).info(EVIL, value=EVIL, nested=[{EVIL: EVIL}], odd=Odd(EVIL), **{EVIL: EVIL})
+    line = written(caplog)
+    assert line.isascii()
+    assert line.isprintable()
+
+
+def test_json_is_what_it_was_made_of(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    get_log("json").warning("odd", text=EVIL, number=7, nothing=None, truth=True, part=0.5, no_number=float("nan"))
+    told = json.loads(written(caplog))
+    assert {name: told[name] for name in told if name != "timestamp"} == {
+        "level": "warning",
+        "event": "odd",
+        "text": EVIL,
+        "number": 7,
+        "nothing": None,
+        "truth": True,
+        "part": 0.5,
+        "no_number": "nan",
+    }
+
+
+def test_people_read_the_time_the_level_the_event_and_its_fields(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    get_log("console").info("login", account="a-1", number=7, reason='two "words"', empty="", forged="x level=error")
+    at, _, rest = written(caplog).partition(" ")
+    assert datetime.fromisoformat(at).tzinfo is not None
+    expected = r'account=a-1 number=7 reason="two \"words\"" empty="" forged="x level=error"'
+    assert rest == f"info     login {expected}"
+
+
+@pytest.mark.parametrize("watched", [True, False])
+@pytest.mark.parametrize("form", ["auto", "json", "console"])
+def test_a_person_at_a_terminal_gets_the_form_to_read_unless_told_otherwise(
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    watched: bool,
+    form: str,
+) -> None:
+    caplog.set_level(logging.INFO)
+    terminal = io.StringIO()
+    terminal.isatty = lambda: watched  # type: ignore[method-assign]  # a terminal, as far as the log asks
+    monkeypatch.setattr(sys, "stderr", terminal)
+    get_log(form).info("seen")
+    assert written(caplog).startswith("{") is (form == "json" or (form == "auto" and not watched))
+
+
+def test_a_standard_error_that_is_closed_is_no_terminal(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    closed = io.StringIO()
+    closed.close()
+    for stream in (closed, None):
+        caplog.clear()
+        monkeypatch.setattr(sys, "stderr", stream)
+        get_log().info("seen")
+        assert json.loads(written(caplog))["event"] == "seen"

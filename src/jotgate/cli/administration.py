@@ -98,7 +98,7 @@ def add_account(data: Path | None, email: str, *, as_json: bool) -> None:
     store.open()
     passwords = Passwords(1, salt=secrets.token_bytes)
     try:
-        deps = _SignupDeps(settings, store, passwords, secrets.token_bytes, get_log())
+        deps = _SignupDeps(settings, store, passwords, secrets.token_bytes, get_log(settings.log_format))
         account = asyncio.run(signup(deps, email, password, int(time.time()), actor="cli"))
     finally:
         passwords.close()
@@ -410,7 +410,7 @@ def _ring(data: Path | None, issuer: str | None, *, besides: Collection[str] = (
             clock=lambda: int(time.time()),
             monotonic=time.monotonic,
             random=secrets.token_bytes,
-            log=get_log(),
+            log=get_log(settings.log_format),
             actor="cli",
         )
         ring.load(besides=besides)

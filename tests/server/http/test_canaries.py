@@ -1,0 +1,193 @@
+"""No secret of a request comes out anywhere: not in the log, the audit trail, an error or a header of the answer.
+
+Made from the route table: each route is asked with secrets in every place that a request has, to succeed and to be
+refused. A route that nobody has written a good request for fails here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import httpx2
+import pytest
+
+from jotgate.server import Settings, create_app
+from jotgate.server.http.browser import cookie_name
+from jotgate.server.http.routes import ROUTES, Route
+from tests.server.http.support import BROWSER, Clock, client_of
+
+CANARY: Final = "kanarienvogel"  # in every secret that is planted, and in nothing else
+TOKEN: Final = "jgr_" + CANARY * 6
+JWT: Final = "eyJhbGciOiJFUzI1NiJ9.eyJrYW5hcmllbnZvZ2VsIjoxfQ." + CANARY * 4
+PASSWORDS: Final = (CANARY + " and three words", CANARY + " and four more words")
+QUERY: Final = "?" + urlencode({"token": TOKEN, "password": CANARY, "after": CANARY})
+PLANTED: Final = {
+    "user-agent": f"Mozilla/5.0 {CANARY}",
+    "x-request-id": CANARY,
+    "referer": f"https://localhost:8443/?token={TOKEN}",
+    "x-forwarded-for": CANARY,
+    "forwarded": f"for={CANARY}",
+    "x-api-key": CANARY,
+    "if-none-match": f'"{CANARY}"',
+}
+
+
+@dataclass
+class Person:
+    """Somebody whose password is a canary, with a live session."""
+
+    http: httpx2.AsyncClient
+    email: str = "ada@example.com"
+    password: str = PASSWORDS[0]
+    sid: str = ""
+    tokens: dict[str, str] = field(default_factory=dict)
+    secrets: set[str] = field(default_factory=lambda: {CANARY})
+
+    async def log_in(self) -> None:
+        """Begin another session, whatever became of the last one and of the password."""
+        for password in PASSWORDS:
+            body = {"email": self.email, "password": password, "delivery": "body"}
+            answer = await self.http.post("/v1/login", json=body)
+            if answer.status_code == 200:
+                self.password, self.tokens = password, answer.json()
+                break
+        self.secrets |= {self.tokens["access_token"], self.tokens["refresh_token"]}
+        sessions = (await self.http.get("/v1/sessions", headers=self.bearer)).json()["sessions"]
+        self.sid = next(each["id"] for each in sessions if each["current"])
+
+    @property
+    def credential(self) -> dict[str, str]:
+        return {"refresh_token": self.tokens["refresh_token"]}
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.tokens['access_token']}"}
+
+    @property
+    def change(self) -> dict[str, str]:
+        other = PASSWORDS[self.password == PASSWORDS[0]]
+        return self.credential | {"current_password": self.password, "new_password": other}
+
+
+Body = Callable[[Person], dict[str, str]]
+
+
+def nothing(_: Person) -> dict[str, str]:
+    return {}
+
+
+# The body of one good request for each route.
+GOOD: Final[dict[tuple[str, str], Body]] = {
+    ("POST", "/v1/signup"): lambda who: {"email": "new@example.com", "password": PASSWORDS[0]},
+    ("POST", "/v1/login"): lambda who: {"email": who.email, "password": who.password, "delivery": "body"},
+    ("POST", "/v1/refresh"): lambda who: who.credential,
+    ("POST", "/v1/logout"): lambda who: who.credential,
+    ("POST", "/v1/logout/everywhere"): lambda who: who.credential,
+    ("GET", "/v1/sessions"): nothing,
+    ("DELETE", "/v1/sessions/{id}"): lambda who: who.credential,
+    ("POST", "/v1/password"): lambda who: who.change,
+    ("GET", "/v1/account"): nothing,
+    ("POST", "/oauth/token"): lambda who: {"grant_type": "refresh_token", **who.credential},
+    ("GET", "/revocations"): nothing,
+    ("GET", "/revocations/stream"): nothing,
+    ("GET", "/healthz"): nothing,
+    ("GET", "/readyz"): nothing,
+}
+
+
+def test_every_route_has_a_good_request() -> None:
+    assert {(route.method, route.path) for route in ROUTES} == set(GOOD)
+
+
+def refused_headers(settings: Settings) -> Iterator[dict[str, str]]:
+    """Headers with which no route that wants a credential lets anybody pass, and others that it should not mind."""
+    cookie = {"cookie": f"{cookie_name(settings.issuer)}={TOKEN}; other={CANARY}"}
+    yield PLANTED | {"authorization": f"Bearer {JWT}"}
+    yield PLANTED | {"authorization": f"Basic {CANARY}"}
+    yield PLANTED | cookie | BROWSER
+    yield PLANTED | {"origin": f"https://{CANARY}.example", "sec-fetch-site": CANARY}
+    yield PLANTED | {"content-type": CANARY}
+    yield PLANTED | {"last-event-id": CANARY}
+
+
+def refused_bodies(who: Person) -> Iterator[dict[str, str]]:
+    yield {CANARY: CANARY}
+    yield {"refresh_token": TOKEN, "grant_type": "refresh_token"}
+    yield {"refresh_token": TOKEN}
+    yield {"grant_type": CANARY, "scope": CANARY, "client_id": CANARY}
+    yield {"email": CANARY, "password": CANARY, "delivery": "body"}
+    yield {"email": f"{CANARY}@example.com", "password": CANARY + " is not it", "delivery": "body"}
+    yield {"email": who.email, "password": CANARY + " is not it", "delivery": "body"}
+    yield {"email": who.email, "password": CANARY}
+    yield who.change | {"current_password": CANARY + " is not it"}
+    yield who.change | {"new_password": CANARY}
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method}-{route.path}")
+async def test_no_secret_of_a_request_comes_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, route: Route, form: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    settings = Settings(data_dir=tmp_path / "data", hash_workers=1, log_format=form)
+    app = create_app(settings, clock=Clock())
+    async with app.lifespan(), client_of(app) as http:
+        who = Person(http)
+        await http.post("/v1/signup", json={"email": who.email, "password": who.password})
+        await who.log_in()
+
+        async def ask(body: dict[str, str], headers: dict[str, str], sid: str, query: str = QUERY) -> httpx2.Response:
+            content: dict[str, Any] = {} if route.method == "GET" else {"data" if route.form else "json": body}
+            path = route.path.replace("{id}", sid)
+            answer = await http.request(route.method, path + query, headers=headers, **content)
+            check(answer, who.secrets)
+            return answer
+
+        for headers in refused_headers(settings):
+            answer = await ask(GOOD[route.method, route.path](who), headers, CANARY)
+            if answer.status_code < 400 and route.credential != "none":
+                await who.log_in()
+        for body in refused_bodies(who) if route.method != "GET" else ():
+            answer = await ask(body, PLANTED, CANARY)
+            assert answer.status_code >= 400
+        if route.media_type != "text/event-stream":  # which has no end
+            authorization = {} if route.credential == "none" else who.bearer
+            answer = await ask(GOOD[route.method, route.path](who), PLANTED | authorization, who.sid, "")
+            assert answer.status_code in (route.success, 409), answer.text
+        trail = repr(await app.start().store.audit_after(0, limit=10_000))
+    assert "account_created" in trail
+    assert [each for each in caplog.records if each.name == "jotgate"]
+    # The test's own client logs where it went.
+    told = [f"{each.getMessage()} {each.exc_text}" for each in caplog.records if not each.name.startswith("httpx2")]
+    for secret in who.secrets:
+        assert secret not in trail
+        assert not [each for each in told if secret in each]
+    check_lines(caplog)
+    check_database(tmp_path)
+
+
+def check(answer: httpx2.Response, secrets: set[str]) -> None:
+    """What is told in headers and in errors; a good answer may hold the tokens that were asked for."""
+    assert len(answer.headers["x-request-id"]) == 16
+    for name, value in answer.headers.items():
+        assert name == "set-cookie" or not any(secret in value for secret in secrets)
+    if answer.status_code >= 400:
+        assert not any(secret in answer.text for secret in secrets)
+
+
+def check_lines(caplog: pytest.LogCaptureFixture) -> None:
+    for record in caplog.records:
+        if record.name == "jotgate":
+            assert record.getMessage().isascii()
+            assert record.getMessage().isprintable()
+
+
+def check_database(folder: Path) -> None:
+    """What was written when the server stopped, too."""
+    for file in (folder / "data").glob("jotgate.sqlite3*"):
+        assert CANARY.encode() not in file.read_bytes()
