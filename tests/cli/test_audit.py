@@ -151,6 +151,19 @@ def test_no_spreadsheet_takes_a_cell_for_a_formula_and_no_line_breaks_out(
     assert json.loads(told.splitlines()[0])["device"] == EVIL
 
 
+def test_a_reader_that_has_had_enough_is_no_error(settings: Settings, add: Callable[..., None]) -> None:
+    add(*(line(n) for n in range(2 * PAGE)))
+    process = subprocess.Popen(
+        [*jotgate_command(), "audit", "export"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert json.loads(process.stdout.readline())["request_id"] == "r-0"
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(timeout=60)) == ("", 0)
+    process.stderr.close()
+
+
 def test_cells_that_mean_nothing_stay_as_they_are() -> None:
     for text in ("", "login", "192.0.2.7", "2001:db8::1", '{"a":-1}', "Firefox on Linux"):
         assert csv_cell(text) == text

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import datetime as dt
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -120,7 +121,6 @@ def export(
             table.writerow(_COLUMNS)
             write = partial(_as_csv, table.writerow)
         asyncio.run(_export(store, account_id, event, first, end, write))
-    sys.stdout.flush()
 
 
 async def _export(
@@ -158,7 +158,12 @@ def _trail(data: Path | None, email: str | None, event: str | None) -> Iterator[
         raise UnknownEventError(f"there is no event {event}; there are {', '.join(AUDIT_NAMES)}")
     address = None if email is None else normalise_email(email)
     with store_of(settings_of(data)) as store:
-        yield store, None if address is None else account_of(store, address).id
+        account_id = None if address is None else account_of(store, address).id
+        try:
+            yield store, account_id
+            sys.stdout.flush()
+        except BrokenPipeError:  # a reader such as `head` has had enough
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  for the rest of the process
 
 
 def _as_text(event: AuditEvent) -> None:

