@@ -140,6 +140,7 @@ def with_secrets(**changes: object) -> Settings:
         "master_key": Secret(MASTER),
         "database_url": Secret(SECRET_URL),
         "redis_url": Secret("redis://:hunter2hunter2@redis.example/0"),
+        "verifier_tokens": (Secret("hunter2" * 6), Secret("hunter2" * 7)),
     }
     return Settings(**(given | changes))
 
@@ -152,6 +153,7 @@ def test_of_secrets_only_whether_they_are_set_is_told() -> None:
     for secret in (MASTER, "hunter2", "db.example"):
         assert secret not in text
     assert (shown["master_key"], shown["master_key_previous"]) == ("(set)", None)
+    assert shown["verifier_tokens"] == "(2 set)"
     # Nothing is made of a secret: two values look alike.
     assert settings_picture(with_secrets(master_key=Secret("B" * 42 + "A"))) == shown
 

@@ -17,13 +17,18 @@ import httpx2
 import pytest
 
 from jotgate.server import Settings, create_app
+from jotgate.server.http.askers import device_cookie_name
+from jotgate.server.http.bodies import TokenAnswer
 from jotgate.server.http.browser import cookie_name
 from jotgate.server.http.routes import ROUTES, Route
+from jotgate.server.secret import Secret
 from tests.server.http.support import BROWSER, Clock, client_of
 
 CANARY: Final = "kanarienvogel"  # in every secret that is planted, and in nothing else
 TOKEN: Final = "jgr_" + CANARY * 6
 JWT: Final = "eyJhbGciOiJFUzI1NiJ9.eyJrYW5hcmllbnZvZ2VsIjoxfQ." + CANARY * 4
+DEVICE: Final = "jgd_" + CANARY * 6
+OPERATORS: Final = CANARY + "-that-only-programs-of-the-operator-have"
 PASSWORDS: Final = (CANARY + " and three words", CANARY + " and four more words")
 QUERY: Final = "?" + urlencode({"token": TOKEN, "password": CANARY, "after": CANARY})
 PLANTED: Final = {
@@ -56,7 +61,7 @@ class Person:
             if answer.status_code == 200:
                 self.password, self.tokens = password, answer.json()
                 break
-        self.secrets |= {self.tokens["access_token"], self.tokens["refresh_token"]}
+        self.secrets |= {value for name, value in self.tokens.items() if name.endswith("_token")}
         sessions = (await self.http.get("/v1/sessions", headers=self.bearer)).json()["sessions"]
         self.sid = next(each["id"] for each in sessions if each["current"])
 
@@ -95,6 +100,7 @@ GOOD: Final[dict[tuple[str, str], Body]] = {
     ("POST", "/oauth/token"): lambda who: {"grant_type": "refresh_token", **who.credential},
     ("GET", "/revocations"): nothing,
     ("GET", "/revocations/stream"): nothing,
+    ("GET", "/metrics"): nothing,
     ("GET", "/healthz"): nothing,
     ("GET", "/readyz"): nothing,
 }
@@ -106,7 +112,8 @@ def test_every_route_has_a_good_request() -> None:
 
 def refused_headers(settings: Settings) -> Iterator[dict[str, str]]:
     """Headers with which no route that wants a credential lets anybody pass, and others that it should not mind."""
-    cookie = {"cookie": f"{cookie_name(settings.issuer)}={TOKEN}; other={CANARY}"}
+    names = (cookie_name(settings.issuer), device_cookie_name(settings.issuer))
+    cookie = {"cookie": f"{names[0]}={TOKEN}; {names[1]}={DEVICE}; other={CANARY}"}
     yield PLANTED | {"authorization": f"Bearer {JWT}"}
     yield PLANTED | {"authorization": f"Basic {CANARY}"}
     yield PLANTED | cookie | BROWSER
@@ -124,6 +131,7 @@ def refused_bodies(who: Person) -> Iterator[dict[str, str]]:
     yield {"email": f"{CANARY}@example.com", "password": CANARY + " is not it", "delivery": "body"}
     yield {"email": who.email, "password": CANARY + " is not it", "delivery": "body"}
     yield {"email": who.email, "password": CANARY}
+    yield {"email": who.email, "password": CANARY, "delivery": "body", "device_token": DEVICE}
     yield who.change | {"current_password": CANARY + " is not it"}
     yield who.change | {"new_password": CANARY}
 
@@ -134,7 +142,13 @@ async def test_no_secret_of_a_request_comes_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, route: Route, form: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    settings = Settings(data_dir=tmp_path / "data", hash_workers=1, log_format=form)
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        hash_workers=1,
+        log_format=form,
+        metrics_token=Secret(OPERATORS),
+        verifier_tokens=(Secret(OPERATORS + "-too"),),
+    )
     app = create_app(settings, clock=Clock())
     async with app.lifespan(), client_of(app) as http:
         who = Person(http)
@@ -157,8 +171,14 @@ async def test_no_secret_of_a_request_comes_out(
             assert answer.status_code >= 400
         if route.media_type != "text/event-stream":  # which has no end
             authorization = {} if route.credential == "none" else who.bearer
+            if route.path == "/metrics" or route.limit == "feed":
+                program = OPERATORS if route.path == "/metrics" else OPERATORS + "-too"
+                authorization = {"authorization": f"Bearer {program}"}
             answer = await ask(GOOD[route.method, route.path](who), PLANTED | authorization, who.sid, "")
             assert answer.status_code in (route.success, 409), answer.text
+            # Who asks for tokens gets them; nothing else tells any, a metric least of all.
+            gives_tokens = route.output is TokenAnswer
+            assert gives_tokens or not [each for each in who.secrets if each in answer.text]
         trail = repr(await app.start().store.audit_after(0, limit=10_000))
     assert "account_created" in trail
     assert [each for each in caplog.records if each.name == "jotgate"]

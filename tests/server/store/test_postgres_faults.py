@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from jotgate.server.records import Account, Family, LogEntry, Revoked, Target
+from jotgate.server.records import Account, AuditEvent, Family, LogEntry, Revoked, Target
 from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Rotated
 from jotgate.server.secret import Secret
 from jotgate.server.store import Approve, StoreBusy, StoreError
@@ -566,7 +566,8 @@ async def test_a_refresh_takes_two_round_trips_and_a_login_one(
     asked: list[str] = []
     async with (await store._pool()).connection() as connection:
         connection.add_query_logger(lambda query: asked.append(query.query))  # kept with the connection in the pool
-    await store.add_family(family, expected_hash=PASSWORD_HASH)
+    told = AuditEvent(at=1_000, event="login", actor="account", account_id=account.id, sid=family.sid)
+    await store.add_family(family, expected_hash=PASSWORD_HASH, audit=told)
     await asyncio.sleep(0)  # the driver tells a little later
     assert len(asked) == 1
     await step_on(store, family)
