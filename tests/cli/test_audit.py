@@ -123,6 +123,18 @@ def test_the_newest_lines_are_shown_and_steer_no_terminal(
     assert "2026-11-18 11:07:10 UTC  login  by account  session s  from 192.0.2.7  on =HYPERLINK" in out
 
 
+def test_people_are_shown_the_settings_that_changed_and_programs_all(
+    jotgate: Jotgate, settings: Settings, add: Callable[..., None]
+) -> None:
+    detail = '{"changed":["audience"],"settings":{"audience":"shop","http":false}}'
+    add(line(0, "settings_changed", detail=detail), line(1, "settings_changed", detail="no JSON"))
+    changed, odd = jotgate("audit", "tail").out.splitlines()
+    assert changed.endswith('  {"audience": "shop"}')
+    assert odd.endswith("  no JSON")
+    told = [json.loads(each)["detail"] for each in jotgate("audit", "tail", "--json").out.splitlines()]
+    assert told == [json.loads(detail), "no JSON"]
+
+
 def test_an_export_is_whole_in_order_and_of_the_time_that_is_asked_for(
     jotgate: Jotgate, settings: Settings, add: Callable[..., None]
 ) -> None:

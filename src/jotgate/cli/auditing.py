@@ -171,13 +171,22 @@ def _as_text(event: AuditEvent) -> None:
     named = {"account": event.account_id, "session": event.sid, "from": event.address, "on": event.device}
     words += [f"{name} {value}" for name, value in named.items() if value]
     words += [f"request {event.request_id}"] if event.request_id else []
-    words += [event.detail] if event.detail else []
+    words += [_brief(event)] if event.detail else []
     sys.stdout.write(printable("  ".join(words)) + "\n")
 
 
 def _as_json(event: AuditEvent) -> None:
     # ASCII only: what a terminal would act on is an escape.
     sys.stdout.write(json.dumps(asdict(event) | {"detail": _detail(event)}, ensure_ascii=True) + "\n")
+
+
+def _brief(event: AuditEvent) -> str:
+    """Of the settings show those that have changed: the line has all of them, to compare the next ones with."""
+    detail = _detail(event)
+    if event.event != "settings_changed" or not isinstance(detail, dict):
+        return event.detail
+    settings = detail.get("settings", {})
+    return json.dumps({name: settings.get(name) for name in detail.get("changed", ())})
 
 
 def _detail(event: AuditEvent) -> Any:  # noqa: ANN401  any JSON value
