@@ -165,15 +165,14 @@ def test_no_spreadsheet_takes_a_cell_for_a_formula_and_no_line_breaks_out(
 
 def test_a_reader_that_has_had_enough_is_no_error(settings: Settings, add: Callable[..., None]) -> None:
     add(*(line(n) for n in range(2 * PAGE)))
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*jotgate_command(), "audit", "export"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    assert json.loads(process.stdout.readline())["request_id"] == "r-0"
-    process.stdout.close()
-    assert (process.stderr.read(), process.wait(timeout=60)) == ("", 0)
-    process.stderr.close()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["request_id"] == "r-0"
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(timeout=60)) == ("", 0)
 
 
 def test_cells_that_mean_nothing_stay_as_they_are() -> None:
@@ -263,23 +262,23 @@ def test_following_for_long_neither_remembers_nor_reads_what_is_long_past() -> N
 def test_lines_that_come_are_followed(settings: Settings, add: Callable[..., None]) -> None:
     add(line(0), line(1))
     environment = {name: value for name, value in os.environ.items() if name != "JOTGATE_VECTORS"}
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*jotgate_command(), "audit", "tail", "--follow", "--limit", "1", "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-    )
-    assert process.stdout is not None
-    watchdog = threading.Timer(60, process.kill)
-    watchdog.start()
-    try:
-        assert json.loads(process.stdout.readline())["request_id"] == "r-1"
-        add(line(2), line(3))
-        assert [json.loads(process.stdout.readline())["request_id"] for _ in range(2)] == ["r-2", "r-3"]
-        process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=30)
-    finally:
-        watchdog.cancel()
-        process.kill()
-    assert (process.returncode, out, error) == (130, "", "")
+    ) as process:
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdout is not None
+            assert json.loads(process.stdout.readline())["request_id"] == "r-1"
+            add(line(2), line(3))
+            assert [json.loads(process.stdout.readline())["request_id"] for _ in range(2)] == ["r-2", "r-3"]
+            process.terminate()
+            out, error = process.communicate(timeout=30)
+        finally:
+            watchdog.cancel()
+            process.kill()
+    assert (process.returncode, out, error) == (-signal.SIGTERM, "", "")
