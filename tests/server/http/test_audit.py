@@ -218,3 +218,15 @@ async def test_the_lines_of_the_log_name_the_request_and_nothing_else_that_a_hos
     (line,) = [each for each in told if each["event"] == "account_created"]
     assert line["request_id"] == answer.headers["x-request-id"] != "the-hosts"
     assert "user" not in line
+
+
+async def test_a_guess_that_has_to_wait_leaves_its_line_without_saying_at_whom(api: Api) -> None:
+    form = {"email": EMAIL, "password": WRONG, "delivery": "body"}
+    answers = [(await api.post("/v1/login", form)).status_code for _ in range(6)]
+    assert answers == [401] * 5 + [429]
+    told = await people_did(api, count=6)
+    assert [(each.event, each.account_id, each.detail) for each in told][-1] == (
+        "login_failed",
+        "",
+        '{"limited":"account"}',
+    )

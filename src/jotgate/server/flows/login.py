@@ -11,7 +11,7 @@ from jotgate.server.flows.deps import CLIENT_ID, Deps
 from jotgate.server.flows.tokens import TokenPair, make_pair
 from jotgate.server.limits import Asker
 from jotgate.server.records import Account, AuditName, Family
-from jotgate.server.refusals import Busy, InvalidCredentials
+from jotgate.server.refusals import Busy, InvalidCredentials, TooManyRequests
 from jotgate.server.rules.accounts import email_identity, normalise_email, normalise_password
 from jotgate.server.rules.refresh import idle_end
 from jotgate.server.secret import Secret
@@ -53,7 +53,13 @@ async def login(
     address = normalise_email(email)
     identity = email_identity(address)
     text = normalise_password(password.reveal())
-    guess = await deps.limits.guess(identity, asker, devices)
+    try:
+        guess = await deps.limits.guess(identity, asker, devices)
+    except TooManyRequests as refused:
+        # Not whose account it is about: to look that up would be work for somebody who is refused.
+        limited = ", ".join(refused.decision.violated)
+        deps.audit.put(line("login_failed", now, origin, actor="anonymous", detail={"limited": limited}))
+        raise
     try:
         account = await deps.store.account_by_email(address)
         fits = await deps.passwords.verify(account.password_hash if account else None, text)
