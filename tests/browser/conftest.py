@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from cryptography import x509
@@ -14,13 +15,12 @@ from tests.conftest import Need, RunningServer
 WITHIN_MS = 20_000  # only a failing test waits so long
 
 
-@pytest.fixture(scope="module")
-def browser(running_shop: RunningServer, need: Need) -> Iterator[Browser]:
-    """Chromium that accepts the shop's own certificate, known by its public key, and no other unknown one."""
-    certificate = x509.load_pem_x509_certificate((running_shop.data_dir / "tls" / "cert.pem").read_bytes())
+@contextmanager
+def launched(server: RunningServer, chromium_path: str) -> Iterator[Browser]:
+    """Chromium that accepts the server's own certificate, known by its public key, and no other unknown one."""
+    certificate = x509.load_pem_x509_certificate((server.data_dir / "tls" / "cert.pem").read_bytes())
     spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     pin = base64.b64encode(hashlib.sha256(spki).digest()).decode()
-    chromium_path = need("chromium")
     expect.set_options(timeout=WITHIN_MS)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
@@ -38,6 +38,13 @@ def browser(running_shop: RunningServer, need: Need) -> Iterator[Browser]:
         )
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="module")
+def browser(running_shop: RunningServer, need: Need) -> Iterator[Browser]:
+    """Chromium in front of the shop."""
+    with launched(running_shop, need("chromium")) as chromium:
+        yield chromium
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Route
+from playwright.sync_api import Browser, BrowserContext, Cookie, Page, Route
 
 from tests.browser.conftest import WITHIN_MS
 from tests.conftest import PASSWORD, RunningServer
@@ -26,6 +26,12 @@ CALL = """async ([path, body]) => {
 BEGIN_REFRESH = f"() => {{ window.refreshed = ({CALL})(['refresh', {{}}]); }}"
 
 
+def session_cookie(context: BrowserContext) -> Cookie:
+    """The one beside that of the device."""
+    (cookie,) = [each for each in context.cookies() if not each["name"].endswith("-device")]
+    return cookie
+
+
 @dataclass
 class Holder:
     """One browser with the session, whose refreshes wait for their turn."""
@@ -38,7 +44,7 @@ class Holder:
 
     @property
     def token(self) -> str:
-        (cookie,) = self.context.cookies()
+        cookie = session_cookie(self.context)
         return cookie["value"]
 
     def hold(self, route: Route) -> None:
@@ -53,7 +59,7 @@ class Holder:
     def reach_server(self) -> tuple[Route, httpx2.Response]:
         """Let the request reach the server, and hold the answer: the browser knows nothing of it yet."""
         route = self.held.pop()
-        (cookie,) = self.context.cookies()
+        cookie = session_cookie(self.context)
         sent = route.request
         headers = sent.headers | {"origin": self.origin, "cookie": f"{cookie['name']}={cookie['value']}"}
         answer = self.server.post(sent.url, headers=headers, content=sent.post_data_buffer or b"")
@@ -86,7 +92,7 @@ def holders(browser: Browser, running_shop: RunningServer, new_email: Callable[[
             holders.append(Holder(context, page, server, running_shop.url))
         first, second = holders
         assert first.page.evaluate(CALL, ["login", {"email": email, "password": PASSWORD}]) == 200
-        (cookie,) = first.context.cookies()
+        cookie = session_cookie(first.context)
         second.context.add_cookies(
             [
                 {
