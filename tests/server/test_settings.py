@@ -50,6 +50,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "JOTGATE_ALLOWED_ORIGINS": "https://www.example.com",
         "JOTGATE_HTTP": "true",
         "JOTGATE_HASH_WORKERS": "3",
+        "JOTGATE_ARGON2": "7168/5",
         "JOTGATE_FEED_CONNECTIONS": "50",
         "JOTGATE_FEED_CONNECTIONS_PER_ADDRESS": "20",
         "JOTGATE_VERIFIER_TOKENS": f"{'v' * 32}, {'w' * 40}",
@@ -95,6 +96,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
         allowed_origins=("https://www.example.com",),
         http=True,
         hash_workers=3,
+        argon2="7168/5",
         feed_connections=50,
         feed_connections_per_address=20,
         verifier_tokens=(Secret("v" * 32), Secret("w" * 40)),
@@ -162,6 +164,7 @@ def test_the_audience_is_the_api_and_never_the_auth_server() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("argon2", "8/1"),
         ("access_token_ttl_s", 3601),
         ("access_token_ttl_s", 9),
         ("session_idle_s", 59),

@@ -24,6 +24,7 @@ from jotgate.server.log import get_log
 from jotgate.server.passwords import Passwords
 from jotgate.server.records import Account, AuditEvent, AuditName, Revoked, SealedKey, Target, audit_detail
 from jotgate.server.rules.accounts import check_new_password, check_scope_token, check_text, normalise_email
+from jotgate.server.rules.hashing import parse_argon2
 from jotgate.server.rules.keys import EventName, KeyChange, NoSuchKey, Standing, is_published, standing
 from jotgate.server.sealing import rewrap
 from jotgate.server.secret import Secret
@@ -96,7 +97,7 @@ def add_account(data: Path | None, email: str, *, as_json: bool) -> None:
     password = _read_password(settings)
     store = make_store(settings)
     store.open()
-    passwords = Passwords(1, salt=secrets.token_bytes)
+    passwords = Passwords(1, parse_argon2(settings.argon2), salt=secrets.token_bytes)
     try:
         deps = _SignupDeps(settings, store, passwords, secrets.token_bytes, get_log(settings.log_format))
         account = asyncio.run(signup(deps, email, password, int(time.time()), actor="cli"))

@@ -45,6 +45,7 @@ from jotgate.server.live import Follower, Listener, LiveState
 from jotgate.server.log import get_log
 from jotgate.server.metrics import Counted, Levels, Uncounted
 from jotgate.server.passwords import Passwords
+from jotgate.server.rules.hashing import parse_argon2
 from jotgate.server.settings import Settings
 from jotgate.server.store import Store, StoreError
 from jotgate.server.store.opening import make_store
@@ -303,7 +304,7 @@ class AuthApp:
         except StoreError:
             follower.stop()
             raise
-        passwords = Passwords(settings.hash_workers, salt=self._random)
+        passwords = Passwords(settings.hash_workers, parse_argon2(settings.argon2), salt=self._random)
         limits = Limits(settings, monotonic=self._monotonic, log=self._log)
 
         def levels() -> Levels:

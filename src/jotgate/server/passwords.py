@@ -1,7 +1,7 @@
 """Password hashing by Argon2id, in a bounded pool of niced threads: the event loop never waits for a hash.
 
-An unknown account costs what a known one costs: its password is checked against a hash made with the same
-parameters, which no password fits.
+An unknown account costs what a known one costs: its password is checked against a hash made with the current
+parameters, which no password fits. So is one whose row holds no hash, or one that would cost too much to check.
 """
 
 import asyncio
@@ -14,14 +14,11 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from argon2 import PasswordHasher, Type
-from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.exceptions import HashingError, InvalidHashError, VerificationError
 
 from jotgate.server.refusals import Busy
+from jotgate.server.rules.hashing import ARGON2_SETS, Argon2, stored_parameters
 
-# OWASP Password Storage Cheat Sheet, first of the equivalent sets: 19 MiB, two passes, one lane.
-MEMORY_KIB: Final = 19_456
-PASSES: Final = 2
-LANES: Final = 1
 # At about 25 ms a hash, the last one in a full queue is answered after a second and a half.
 _QUEUED_PER_WORKER: Final = 64
 _NICE: Final = 10
@@ -34,12 +31,21 @@ class Passwords:
 
     Args:
         workers: threads that hash at the same time.
+        argon2: what a new hash costs.
         salt: gives the random bytes of a salt; the default is the system's generator.
     """
 
-    def __init__(self, workers: int, *, salt: Callable[[int], bytes] = secrets.token_bytes) -> None:
+    def __init__(
+        self, workers: int, argon2: Argon2 = ARGON2_SETS[0], *, salt: Callable[[int], bytes] = secrets.token_bytes
+    ) -> None:
+        self._argon2 = argon2
         self._hasher = PasswordHasher(
-            time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES, type=Type.ID, hash_len=32, salt_len=16
+            time_cost=argon2.passes,
+            memory_cost=argon2.memory_kib,
+            parallelism=argon2.lanes,
+            type=Type.ID,
+            hash_len=32,
+            salt_len=16,
         )
         self._salt = salt
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="jotgate-argon2", initializer=_yield_to_requests)
@@ -53,18 +59,23 @@ class Passwords:
         """Return the PHC string of a normalised password.
 
         Raises:
-            Busy: when the queue is full.
+            Busy: when the queue is full, or there is no memory for it.
         """
         return await self._run(partial(self._hash, password))
 
     async def verify(self, password_hash: str | None, password: str) -> bool:
-        """Tell whether the password fits; False, after the same work, where there is no hash.
+        """Tell whether the password fits; False, after a hash's work, where there is none that may be checked.
 
         Raises:
             Busy: when the queue is full.
         """
-        fits = await self._run(partial(self._verify, password_hash or self._decoy, password))
-        return fits and password_hash is not None
+        checked = None if password_hash is None or stored_parameters(password_hash) is None else password_hash
+        fits = await self._run(partial(self._verify, checked or self._decoy, password))
+        return fits and checked is not None
+
+    def is_current(self, password_hash: str) -> bool:
+        """Whether a stored hash was made with the parameters of now."""
+        return stored_parameters(password_hash) == self._argon2
 
     def check_room(self) -> None:
         """Refuse before anything else is done for a password that would find the queue full.
@@ -85,7 +96,10 @@ class Passwords:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _hash(self, password: str) -> str:
-        return self._hasher.hash(password, salt=self._salt(16))
+        try:
+            return self._hasher.hash(password, salt=self._salt(16))
+        except HashingError:
+            raise Busy("The server has no memory to hash a password with. Try again in a moment.") from None
 
     def _verify(self, password_hash: str, password: str) -> bool:
         try:

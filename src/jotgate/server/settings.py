@@ -20,6 +20,7 @@ from jotgate.core.errors import SettingsError
 from jotgate.core.forwarded import TrustedProxies
 from jotgate.server.places import database_faults, is_sqlite, name_of, redis_faults, sqlite_path
 from jotgate.server.rules.accounts import is_scope_token
+from jotgate.server.rules.hashing import ARGON2_SETS, parse_argon2
 from jotgate.server.sealing import MasterKey, MasterKeySource, command_faults
 from jotgate.server.secret import Secret
 from jotgate.throttle import InvalidLimit, parse_limit
@@ -91,6 +92,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The server listens without TLS: only for loopback, or behind a trusted proxy that speaks TLS."""
     hash_workers: int = field(default_factory=lambda: max(1, _usable_cores() - 1))
     """Threads that check passwords, so that the event loop never does."""
+    argon2: str = str(ARGON2_SETS[0])
+    """What a password hash costs, as memory in KiB / passes: one of OWASP's sets, equally strong. A login replaces a
+    stored hash of another cost."""
     feed_connections: int = 1000
     """How many verifiers may listen to one process's stream of revocations at once; others poll. Those with a verifier
     token have as many places of their own."""
@@ -287,6 +291,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "allowed_origins": _read_list,
     "http": _read_bool,
     "hash_workers": _read_int,
+    "argon2": str.strip,
     "feed_connections": _read_int,
     "feed_connections_per_address": _read_int,
     "verifier_tokens": _read_tokens,
@@ -343,6 +348,10 @@ def _faults(settings: Settings) -> Iterator[str]:
         TrustedProxies.parse(settings.trusted_proxies)
     except ValueError as error:
         yield f"trusted_proxies: {error}"
+    try:
+        parse_argon2(settings.argon2)
+    except ValueError as error:
+        yield f"argon2 {error}, not {settings.argon2!r}"
     for name in _LIMITS:
         try:
             if getattr(settings, name) is not None:
@@ -381,6 +390,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "allowed_origins": (tuple,),
     "http": (bool,),
     "hash_workers": (int,),
+    "argon2": (str,),
     "feed_connections": (int,),
     "feed_connections_per_address": (int,),
     "verifier_tokens": (tuple,),

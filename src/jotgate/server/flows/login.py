@@ -13,6 +13,7 @@ from jotgate.server.limits import Asker
 from jotgate.server.records import Account, AuditName, Family
 from jotgate.server.refusals import Busy, InvalidCredentials, TooManyRequests
 from jotgate.server.rules.accounts import email_identity, normalise_email, normalise_password
+from jotgate.server.rules.hashing import stored_parameters
 from jotgate.server.rules.refresh import idle_end
 from jotgate.server.secret import Secret
 from jotgate.server.store import StoreError
@@ -67,11 +68,13 @@ async def login(
         await guess.was_none()
         raise
     if account is None or not fits:
+        if account is not None and stored_parameters(account.password_hash) is None:
+            deps.log.error("password_hash_unusable", account=account.id)
         await guess.was_wrong()
         _refuse(deps, account, now, origin)
         raise InvalidCredentials("The e-mail address or the password is wrong.")
     try:
-        pair = await begin_session(deps, account, now, origin)
+        pair = await begin_session(deps, account, text, now, origin)
     except (Busy, StoreError):
         await guess.was_none()
         raise
@@ -92,9 +95,11 @@ def _refuse(deps: Deps, account: Account | None, now: int, origin: Origin) -> No
 
 
 async def begin_session(
-    deps: Deps, account: Account, now: int, origin: Origin, *, after: AuditName = "login"
+    deps: Deps, account: Account, password: str, now: int, origin: Origin, *, after: AuditName = "login"
 ) -> TokenPair | None:
-    """Begin a session of an account whose password has just been checked; None where it was changed since.
+    """Begin a session of an account whose normalised password has just been checked; None where it was changed since.
+
+    A hash that was made with other parameters than those of now is replaced afterwards.
 
     Args:
         after: what begins it.
@@ -102,13 +107,57 @@ async def begin_session(
     Raises:
         Busy, StoreError: not now.
     """
+    family = await _add_family(deps, account, now, origin, after)
+    if family is None:
+        # Another login may just have replaced the hash, which changes no password.
+        current = await recheck(deps, account, password)
+        if current is None:
+            return None
+        account = current
+        family = await _add_family(deps, account, now, origin, after)
+        if family is None:
+            return None
+    deps.log.info("login", account=account.id, sid=family.sid)
+    pair = await make_pair(deps, account, family, now)
+    if not deps.passwords.is_current(account.password_hash):
+        await _rehash(deps, account, password)
+    return pair
+
+
+async def _add_family(
+    deps: Deps, account: Account, now: int, origin: Origin, after: AuditName
+) -> Family | None:
     family = _new_family(deps, account, now, origin)
     detail = None if after == "login" else {"after": after}
     audit = line("login", now, origin, account=account.id, sid=family.sid, detail=detail)
-    if not await deps.store.add_family(family, expected_hash=account.password_hash, audit=audit):
+    added = await deps.store.add_family(family, expected_hash=account.password_hash, audit=audit)
+    return family if added else None
+
+
+async def recheck(deps: Deps, account: Account, password: str) -> Account | None:
+    """Read an account again whose hash is no longer the one that was checked; None unless the password fits it still.
+
+    Raises:
+        Busy, StoreError: not now.
+    """
+    current = await deps.store.account_by_id(account.id)
+    if current is None or current.password_hash == account.password_hash:
         return None
-    deps.log.info("login", account=account.id, sid=family.sid)
-    return await make_pair(deps, account, family, now)
+    return current if await deps.passwords.verify(current.password_hash, password) else None
+
+
+async def _rehash(deps: Deps, account: Account, password: str) -> None:
+    """Replace the hash by one with the parameters of now, if that can be: the login has succeeded anyway."""
+    try:
+        password_hash = await deps.passwords.hash(password)
+        done = await deps.store.replace_hash(
+            account.id, expected_hash=account.password_hash, password_hash=password_hash
+        )
+    except (Busy, StoreError) as error:
+        deps.log.warning("rehash_failed", account=account.id, code=error.code)
+        return
+    if done:
+        deps.log.info("password_rehashed", account=account.id)
 
 
 def _new_family(deps: Deps, account: Account, now: int, origin: Origin) -> Family:

@@ -4,10 +4,10 @@ import msgspec
 
 from jotgate.server.flows.auditing import Origin, line
 from jotgate.server.flows.deps import Deps
-from jotgate.server.flows.login import begin_session
+from jotgate.server.flows.login import begin_session, recheck
 from jotgate.server.flows.tokens import TokenPair
 from jotgate.server.keys import REVOCATION_LIFE_S
-from jotgate.server.records import Account, Family
+from jotgate.server.records import Account, Family, Revoked
 from jotgate.server.refusals import Busy, InvalidCredentials, PasswordUnchanged
 from jotgate.server.rules.accounts import check_new_password, email_identity, normalise_password
 from jotgate.server.secret import Secret
@@ -43,7 +43,26 @@ async def change_password(
     if text == known:
         raise PasswordUnchanged("The new password is the current one: choose another.")
     password_hash = await deps.passwords.hash(text)
-    done = await deps.store.set_password(
+    done = await _set(deps, account, family, password_hash, now, origin)
+    if done is None:
+        # A login may just have replaced the hash of the same password: the change wins over that.
+        again = await recheck(deps, account, known)
+        done = None if again is None else await _set(deps, again, family, password_hash, now, origin)
+    if done is None:
+        raise InvalidCredentials(_WRONG)
+    deps.live.revoke(entry.revocation for entry in done.entries)
+    deps.log.info("password_changed", account=account.id, sid=family.sid, sessions_ended=len(done.entries))
+    changed = msgspec.structs.replace(account, password_hash=password_hash)
+    pair = await begin_session(deps, changed, text, now, origin, after="password_changed")
+    if pair is None:
+        raise InvalidCredentials(_WRONG)
+    return pair
+
+
+async def _set(
+    deps: Deps, account: Account, family: Family, password_hash: str, now: int, origin: Origin
+) -> Revoked | None:
+    return await deps.store.set_password(
         account.id,
         expected_hash=account.password_hash,
         password_hash=password_hash,
@@ -51,15 +70,6 @@ async def change_password(
         until_s=REVOCATION_LIFE_S,
         audit=line("password_changed", now, origin, account=account.id, sid=family.sid),
     )
-    if done is None:
-        raise InvalidCredentials(_WRONG)
-    deps.live.revoke(entry.revocation for entry in done.entries)
-    deps.log.info("password_changed", account=account.id, sid=family.sid, sessions_ended=len(done.entries))
-    changed = msgspec.structs.replace(account, password_hash=password_hash)
-    pair = await begin_session(deps, changed, now, origin, after="password_changed")
-    if pair is None:
-        raise InvalidCredentials(_WRONG)
-    return pair
 
 
 _WRONG = "The current password is wrong."

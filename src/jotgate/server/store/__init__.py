@@ -110,6 +110,13 @@ class Store(Protocol):
         None when the password is not the expected one any more: somebody else has changed it meanwhile.
         """
 
+    async def replace_hash(self, account_id: str, *, expected_hash: str, password_hash: str) -> bool:
+        """Store another hash of the same password; no session ends.
+
+        False, and nothing is changed, when the account's hash is not the expected one any more, or there is no such
+        account: a change of password in the meantime stands.
+        """
+
     async def add_family(self, family: Family, *, expected_hash: str, audit: AuditEvent | None = None) -> bool:
         """Add a session; its `born_seq` is read here, in the same transaction.
 

@@ -230,6 +230,15 @@ class PostgresStore:
 
         return await self._change_sessions(job)
 
+    async def replace_hash(self, account_id: str, *, expected_hash: str, password_hash: str) -> bool:
+        """See `Store.replace_hash`."""
+        change = {"account_id": account_id, "expected_hash": expected_hash, "password_hash": password_hash}
+
+        async def job(connection: Connection) -> bool:
+            return await _fetch_row(connection, self._sql.set_password, change) is not None
+
+        return await self._transaction(_BEGIN, job)
+
     # Sessions
 
     async def add_family(self, family: Family, *, expected_hash: str, audit: AuditEvent | None = None) -> bool:

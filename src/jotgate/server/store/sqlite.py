@@ -215,6 +215,13 @@ class SqliteStore:
 
         return await self._write(job)
 
+    async def replace_hash(self, account_id: str, *, expected_hash: str, password_hash: str) -> bool:
+        """See `Store.replace_hash`."""
+        change = {"account_id": account_id, "expected_hash": expected_hash, "password_hash": password_hash}
+        return await self._write(
+            lambda connection: connection.execute(self._sql.set_password, change).fetchone() is not None
+        )
+
     def _account_by_identity(self, connection: sqlite3.Connection, identity: str) -> Account | None:
         row = connection.execute(self._sql.account_by_identity, {"email_identity": identity}).fetchone()
         return to_account(row) if row else None

@@ -94,6 +94,56 @@ async def test_no_session_begins_with_a_password_that_has_been_changed_since_it_
     assert {f.sid for f in await changing.families_of_account(account.id, now=1_100)} == {right.sid}
 
 
+async def test_another_hash_of_the_same_password_ends_no_session_and_logs_nothing(
+    store: Store, account: Account, new_account: NewAccount, new_family: NewFamily
+) -> None:
+    other = new_account()
+    await store.add_account(other)
+    before, after = new_family(account), new_family(account)
+    assert await store.add_family(before, expected_hash=PASSWORD_HASH)
+    assert await store.replace_hash(account.id, expected_hash=account.password_hash, password_hash="upgraded") is True
+    assert await store.account_by_id(account.id) == msgspec.structs.replace(account, password_hash="upgraded")
+    assert await store.account_by_id(other.id) == other
+    assert [f.sid for f in await store.families_of_account(account.id, now=1_100)] == [before.sid]
+    assert await store.revocations_after(0) == []
+    assert await store.add_family(new_family(account), expected_hash=account.password_hash) is False
+    assert await store.add_family(after, expected_hash="upgraded") is True
+
+
+async def test_a_hash_that_is_not_the_expected_one_is_not_replaced(store: Store, account: Account) -> None:
+    assert await change(store, account, account.password_hash, "new") is not None
+    assert await store.replace_hash(account.id, expected_hash=account.password_hash, password_hash="x") is False
+    assert await store.replace_hash("unknown", expected_hash="new", password_hash="x") is False
+    changed = await store.account_by_id(account.id)
+    assert changed is not None
+    assert changed.password_hash == "new"
+
+
+async def test_of_replacements_and_a_change_at_the_same_time_the_change_is_never_undone(
+    open_store: OpenStore, new_account: NewAccount
+) -> None:
+    changing, logging_in = open_store(), open_store()
+    for _ in range(10):
+        account = new_account()
+        await changing.add_account(account)
+        changed, replaced = await asyncio.gather(
+            change(changing, account, account.password_hash, "new"),
+            asyncio.gather(
+                *(
+                    logging_in.replace_hash(
+                        account.id, expected_hash=account.password_hash, password_hash=f"upgraded {n}"
+                    )
+                    for n in range(6)
+                )
+            ),
+        )
+        assert sum((changed is not None, *replaced)) == 1
+        stored = await logging_in.account_by_id(account.id)
+        assert stored is not None
+        expected = "new" if changed is not None else f"upgraded {replaced.index(True)}"
+        assert stored.password_hash == expected
+
+
 async def test_no_session_begins_for_an_account_that_is_not_there(
     store: Store, new_account: NewAccount, new_family: NewFamily
 ) -> None:

@@ -1,0 +1,62 @@
+"""What a password hash may cost: the sets of Argon2id parameters that may be chosen, and the bound for stored ones.
+
+Pure: it hashes nothing.
+"""
+
+import re
+from typing import Final
+
+from msgspec import Struct
+
+
+class Argon2(Struct, frozen=True):
+    """Parameters of Argon2id (RFC 9106)."""
+
+    memory_kib: int
+    passes: int
+    lanes: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.memory_kib}/{self.passes}"
+
+
+# OWASP Password Storage Cheat Sheet: equally strong against a guesser, they trade memory for time. The first is the
+# default.
+ARGON2_SETS: Final = (Argon2(19_456, 2), Argon2(47_104, 1), Argon2(12_288, 3), Argon2(9_216, 4), Argon2(7_168, 5))
+
+# A stored hash says itself what checking it costs, and whoever can write a row must not be able to stop a server. These
+# leave room for what other programs make (64 MiB, three passes, four lanes: RFC 9106 section 4), which takes about five
+# times as long as the default.
+MAX_MEMORY_KIB: Final = 65_536
+MAX_MEMORY_TIMES_PASSES: Final = 3 * 65_536
+MAX_LANES: Final = 4
+
+# The PHC string as Argon2's own decoder takes it, so that both read the same numbers.
+_PHC: Final = re.compile(
+    r"\$argon2id\$v=19\$m=([1-9][0-9]{0,9}),t=([1-9][0-9]{0,9}),p=([1-9][0-9]{0,7})"
+    r"\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{22,86}",
+    re.ASCII,
+)
+
+
+def parse_argon2(text: str) -> Argon2:
+    """Read a set as it is written in settings: memory in KiB, a slash, passes.
+
+    Raises:
+        ValueError: it is none of OWASP's sets.
+    """
+    for each in ARGON2_SETS:
+        if text == str(each):
+            return each
+    raise ValueError(f"must be one of {', '.join(map(str, ARGON2_SETS))} (memory in KiB / passes)")
+
+
+def stored_parameters(password_hash: str) -> Argon2 | None:
+    """Return what a stored hash was made with; None where it is none, or one that is too costly to check."""
+    found = _PHC.fullmatch(password_hash)
+    if found is None:
+        return None
+    memory, passes, lanes = map(int, found.groups())
+    if memory > MAX_MEMORY_KIB or memory * passes > MAX_MEMORY_TIMES_PASSES or lanes > MAX_LANES:
+        return None
+    return Argon2(memory, passes, lanes)
