@@ -23,6 +23,7 @@ from jotgate.server.http.routes import ROUTES
 from jotgate.testing import TestAuth
 from jotgate.throttle import MemoryStore
 from jotgate.verifier import Snapshot
+from tests.conftest import jotgate_command
 
 if TYPE_CHECKING:
     from tests.conftest import Need, RunningServer
@@ -152,6 +153,20 @@ def test_the_websocket_example_closes_the_sockets_of_sessions_that_end() -> None
         bystander.send_text("still here")
         assert bystander.receive_text() == "still here"
     assert names["sockets"] == {}
+
+
+def test_the_doctor_says_what_the_readme_shows(running_shop: "RunningServer", tmp_path: Path) -> None:
+    session = next(block for block in blocks("console") if "doctor" in block)
+    command, _, expected = session.partition("\n")
+    command = command.removeprefix("$ jotgate ").replace("https://localhost:8443", running_shop.url)
+    command = command.replace("jotgate-demo/", f"{running_shop.data_dir}/")
+    done = subprocess.run(
+        [*jotgate_command(), *command.split()], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    output = "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+    pattern = ".*".join(re.escape(part) for part in expected.split("…"))
+    assert re.fullmatch(pattern, output, re.DOTALL), output
 
 
 def test_the_curl_session_gives_the_output_that_the_readme_shows(

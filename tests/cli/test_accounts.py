@@ -205,6 +205,7 @@ def test_settings_from_the_environment_count(jotgate: Jotgate, tmp_path: Path, m
         "serve",
         "demo",
         "inspect",
+        "doctor",
         "keys list",
         "accounts add",
         "accounts list",

@@ -73,6 +73,13 @@ class Purpose(StrEnum):
     device = "device"
 
 
+class FailOn(StrEnum):
+    """From which status on the doctor's exit status tells of it."""
+
+    warn = "warn"
+    fail = "fail"
+
+
 Data = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="Folder of the database, keys and certificates.", show_default=False),
@@ -227,6 +234,42 @@ def inspect(
     from jotgate.cli.showing import show
 
     raise typer.Exit(show(token, jwks=jwks, issuer=issuer, ca_file=ca_file, as_json=as_json))
+
+
+@app.command(
+    epilog="Exit status: 0 nothing failed; 1 something did (--fail-on warn: or warned); 2 wrong usage or settings.",
+)
+def doctor(
+    data: Data = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Ask the server of this issuer instead.", show_default=False)
+    ] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Trust this authority there.", show_default="the system's")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="As for `serve`.", show_default="one for localhost")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="As for `serve`.", show_default=False)] = None,
+    fail_on: Annotated[FailOn, typer.Option(metavar="warn|fail", help="What makes the exit status 1.")] = FailOn.fail,
+    as_json: AsJson = False,
+) -> None:
+    """Check the settings and the data folder, or a running server, against the eight practices.
+
+    It changes nothing. What is wrong comes with what to do about it; no secret is ever shown.
+    """
+    from jotgate.cli.doctor import doctor
+
+    status = doctor(
+        data,
+        url=url,
+        ca_file=ca_file,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        as_json=as_json,
+        fail_on=fail_on.value,
+    )
+    raise typer.Exit(status)
 
 
 @accounts.command("add", epilog=_EXIT_CODES)

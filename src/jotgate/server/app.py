@@ -397,7 +397,7 @@ def create_app(
     Raises:
         SettingsError: ``settings.claims_for`` names nothing that can be called.
     """
-    hook = claims_for or (_import_hook(settings.claims_for) if settings.claims_for else None)
+    hook = claims_for or (import_hook(settings.claims_for) if settings.claims_for else None)
     if monotonic is None:
         monotonic = time.monotonic if clock is unix_time else clock
     return AuthApp(settings, claims_for=hook, clock=clock, monotonic=monotonic, random=random)
@@ -408,7 +408,12 @@ def app_from_environment() -> AuthApp:
     return create_app(Settings.from_env(os.environ))
 
 
-def _import_hook(name: str) -> ClaimsFor:
+def import_hook(name: str) -> ClaimsFor:
+    """Return the function that the setting `claims_for` names.
+
+    Raises:
+        SettingsError: it names nothing that can be called.
+    """
     module, _, attribute = name.partition(":")
     try:
         hook: ClaimsFor = getattr(importlib.import_module(module), attribute)

@@ -141,7 +141,7 @@ class MasterKeySource(msgspec.Struct, frozen=True, kw_only=True):
         by a change that was cut off. The other sources are changed by their operator, and this is their present key.
         Raises `SettingsError` as `load` does.
         """
-        if not self._in_data_dir:
+        if not self.in_data_dir:
             return self.load(make=False)
         self._read(make=False)  # nothing is made beside a key that cannot be used
         path = self.data_dir / _NEXT_NAME
@@ -158,7 +158,7 @@ class MasterKeySource(msgspec.Struct, frozen=True, kw_only=True):
         `master` is what `begin_rewrap` returned. The key before it stays as ``master.key.previous``.
         Raises `SettingsError` when files cannot be written; it can be called again then.
         """
-        if not self._in_data_dir:
+        if not self.in_data_dir:
             return
         path = self.data_dir / FILE_NAME
         following = self.data_dir / _NEXT_NAME
@@ -181,7 +181,7 @@ class MasterKeySource(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises `SettingsError`, and deletes nothing, unless the present key opens every one of them by itself.
         """
-        if not self._in_data_dir:
+        if not self.in_data_dir:
             return
         path, previous = self.data_dir / FILE_NAME, self.data_dir / _PREVIOUS_NAME
         present = MasterKey(_read_key(path))
@@ -195,7 +195,8 @@ class MasterKeySource(msgspec.Struct, frozen=True, kw_only=True):
             raise SettingsError((f"{previous} cannot be deleted: {error.strerror}",)) from None
 
     @property
-    def _in_data_dir(self) -> bool:
+    def in_data_dir(self) -> bool:
+        """Whether it is the file that the first start makes."""
         return self.text is None and self.file is None and self.command is None
 
     def _read(self, *, make: bool) -> list[bytes]:

@@ -38,7 +38,8 @@ _NOT_SETTINGS: Final = frozenset({"JOTGATE_VECTORS"})
 _PLAIN_ISSUER: Final = re.compile(r"https://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]+)?(?:/[A-Za-z0-9._~-]+)*")
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -90,7 +91,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Further origins, on the issuer's own site, whose pages may use the session cookie (credentialed CORS)."""
     http: bool = False
     """The server listens without TLS: only for loopback, or behind a trusted proxy that speaks TLS."""
-    hash_workers: int = field(default_factory=lambda: max(1, _usable_cores() - 1))
+    hash_workers: int = field(default_factory=lambda: max(1, usable_cores() - 1))
     """Threads that check passwords, so that the event loop never does."""
     argon2: str = str(ARGON2_SETS[0])
     """What a password hash costs, as memory in KiB / passes: one of OWASP's sets, equally strong. A login replaces a

@@ -1,0 +1,299 @@
+"""``jotgate doctor``: gathers facts of a configuration, or of a running server, has them judged, and shows what came.
+
+It changes nothing: a database is read and not migrated, and neither keys nor a master key are made.
+"""
+
+import asyncio
+import inspect
+import os
+import sqlite3
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+from argon2 import low_level
+from cryptography import x509
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jotgate.cli.checkup import Certificate, Database, Facts, Hook, check_configuration
+from jotgate.cli.findings import TITLES, Finding, exit_status, ordered
+from jotgate.cli.text import print_json, printable
+from jotgate.core.errors import ClaimRefused, SettingsError
+from jotgate.core.lint import LintRules, lint_claims
+from jotgate.server.app import import_hook
+from jotgate.server.flows.deps import PublicAccount
+from jotgate.server.records import SealedKey
+from jotgate.server.rules.hashing import ARGON2_SETS
+from jotgate.server.secret import Secret
+from jotgate.server.settings import Settings, usable_cores
+from jotgate.server.store.schema import HEAD, REVISIONS, VERSION_TABLE, keys
+from jotgate.server.tls import check_certificate
+
+# Of each set: enough to see which is faster, over in a second altogether.
+_HASHES: Final = 3
+_WITHIN_S: Final = 5.0
+_COLUMNS: Final = ", ".join(SealedKey.__struct_fields__)
+_READ_KEYS: Final = f"SELECT {_COLUMNS} FROM {keys.name}"  # noqa: S608 - constants
+_READ_REVISION: Final = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608 - a constant
+_STYLES: Final = {"pass": "green", "warn": "yellow", "fail": "bold red"}
+# A made-up account, for the operator's hook.
+_SAMPLE: Final = PublicAccount("jotgate-doctor", "doctor@jotgate.invalid", ("account:read",), 1_700_000_000)
+
+Clock = Callable[[], float]
+
+
+def doctor(
+    data: Path | None,
+    *,
+    url: str | None,
+    ca_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    as_json: bool,
+    fail_on: Literal["warn", "fail"],
+) -> int:
+    """Check the configuration of the environment, or with a URL the server there; returns the exit status.
+
+    Raises:
+        SettingsError: the settings, or the options, cannot be meant.
+    """
+    if url is None:
+        if ca_file is not None:
+            raise SettingsError(("--ca-file goes with --url",))
+        if (tls_cert is None) != (tls_key is None):
+            raise SettingsError(("--tls-cert and --tls-key belong together: give both or neither",))
+        settings = Settings.from_env(os.environ, **({} if data is None else {"data_dir": data}))
+        findings = list(check_configuration(gather(settings, tls_cert, tls_key)))
+    else:
+        if data is not None or tls_cert is not None or tls_key is not None:
+            raise SettingsError(("--url asks a running server: leave --data, --tls-cert and --tls-key out",))
+        # Loaded here, as a configuration is checked without the network.
+        from jotgate.cli.checkup_outside import check_server  # noqa: PLC0415
+        from jotgate.cli.probing import probe  # noqa: PLC0415
+
+        findings = list(check_server(probe(url, ca_file)))
+    findings = ordered(findings)
+    if as_json:
+        print_json([msgspec.structs.asdict(finding) for finding in findings])
+    else:
+        _print(findings)
+    return exit_status(findings, fail_on)
+
+
+def gather(settings: Settings, tls_cert: Path | None = None, tls_key: Path | None = None) -> Facts:
+    """Look at everything that a configuration is about. Takes a second or so, for hashing on one core."""
+    now = int(time.time())
+    return Facts(
+        settings=settings,
+        now=now,
+        cores=usable_cores(),
+        modes=_modes(settings),
+        certificate=_certificate(settings, tls_cert, tls_key, now),
+        database=_database(settings),
+        hook=None if settings.claims_for is None else _hook(settings.claims_for),
+        hash_s=measure_hashes(time.perf_counter),
+    )
+
+
+def measure_hashes(clock: Clock) -> dict[str, float]:
+    """Return the seconds that one hash takes on one core with each set of parameters; the shortest of a few counts."""
+    took: dict[str, float] = {}
+    for each in ARGON2_SETS:
+        times = []
+        for _ in range(_HASHES):
+            begun = clock()
+            low_level.hash_secret_raw(
+                b"a password to measure with", b"0123456789abcdef", each.passes, each.memory_kib, each.lanes, 32,
+                low_level.Type.ID,
+            )  # fmt: skip
+            times.append(clock() - begun)
+        took[str(each)] = min(times)
+    return took
+
+
+def _modes(settings: Settings) -> dict[str, int]:
+    """Permission bits of the data folder and of what is secret in it, as far as it is there."""
+    folder = settings.data_dir
+    named = [folder, settings.sqlite_path, folder / "tls" / "key.pem", folder / "tls" / "ca-key.pem"]
+    named += sorted(folder.glob("master.key*"))
+    if settings.master_key_file is not None:
+        named.append(settings.master_key_file)
+    found = {}
+    for path in named:
+        try:
+            found[str(path)] = stat.S_IMODE(path.stat().st_mode)
+        except OSError:
+            continue
+    return found
+
+
+def _certificate(settings: Settings, cert: Path | None, key: Path | None, now: int) -> Certificate | None:
+    local = cert is None or key is None
+    if cert is None or key is None:
+        cert, key = settings.data_dir / "tls" / "cert.pem", settings.data_dir / "tls" / "key.pem"
+        if not cert.exists():
+            return None
+    try:
+        check_certificate(cert, key, now)
+        chain = x509.load_pem_x509_certificates(cert.read_bytes())
+        mode = stat.S_IMODE(key.stat().st_mode)
+    except SettingsError as error:
+        return Certificate(local=local, faults=error.faults)
+    except (OSError, ValueError):
+        return Certificate(local=local, faults=(f"the certificate {cert} or its key cannot be read",))
+    return Certificate(
+        local=local,
+        ends_at=int(min(each.not_valid_after_utc for each in chain).timestamp()),
+        names=names_of(chain[0]),
+        chain=len(chain),
+        self_signed=chain[0].subject == chain[0].issuer,
+        key_mode=mode,
+    )
+
+
+def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
+    """Return the host names and addresses that a certificate is for."""
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    addresses = extension.get_values_for_type(x509.IPAddress)
+    return (*extension.get_values_for_type(x509.DNSName), *map(str, addresses))
+
+
+def _database(settings: Settings) -> Database:
+    url, name = settings.shared_database, settings.database_name
+    if url is None and not settings.sqlite_path.exists():
+        return Database(name=name, exists=False)
+    try:
+        revision, rows = _read_sqlite(settings.sqlite_path) if url is None else _read_postgres(url)
+    except sqlite3.Error as error:
+        return Database(name=name, fault=getattr(error, "sqlite_errorname", type(error).__name__))
+    except SettingsError as error:
+        return Database(name=name, fault="; ".join(error.faults))
+    if revision != HEAD:
+        return Database(name=name, schema="older" if revision is None or revision in REVISIONS else "newer")
+    found = Database(name=name, schema="current", keys=rows)
+    if not rows and settings.master_key_source.in_data_dir:
+        return found  # the first start makes both
+    try:
+        master = settings.master_key_source.load(make=False)
+    except SettingsError as error:
+        return msgspec.structs.replace(found, master_key_fault="; ".join(error.faults))
+    unopened = set()
+    for row in rows:
+        if row.sealed:
+            try:
+                master.unseal(row.sealed, purpose=row.purpose, kid=row.kid, ask_again=False)
+            except SettingsError:
+                unopened.add(row.kid)
+    return msgspec.structs.replace(found, unopened=frozenset(unopened))
+
+
+def _read_sqlite(path: Path) -> tuple[str | None, tuple[SealedKey, ...]]:
+    # Without a log beside it nobody has it open, and it can be read without leaving files there.
+    is_open = path.with_name(path.name + "-wal").exists()
+    uri = f"{path.resolve().as_uri()}?mode=ro{'' if is_open else '&immutable=1'}"
+    with closing(sqlite3.connect(uri, uri=True, timeout=_WITHIN_S)) as connection:
+        known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (VERSION_TABLE,)).fetchone()
+        row = known and connection.execute(_READ_REVISION).fetchone()
+        revision = None if not row else str(row[0])
+        rows = connection.execute(_READ_KEYS).fetchall() if revision == HEAD else []
+    return revision, tuple(_key(row) for row in rows)
+
+
+def _read_postgres(url: Secret) -> tuple[str | None, tuple[SealedKey, ...]]:
+    # The driver is there only with the extra `postgres`; the settings have checked that it is.
+    from jotgate.server.places import name_of  # noqa: PLC0415
+    from jotgate.server.store.postgres_pool import as_settings_error, connect  # noqa: PLC0415
+
+    async def read() -> tuple[str | None, tuple[SealedKey, ...]]:
+        async with asyncio.timeout(_WITHIN_S):
+            connection = await connect(url)
+            try:
+                async with connection.transaction(readonly=True):
+                    if await connection.fetchval("SELECT to_regclass($1)", VERSION_TABLE) is None:
+                        return None, ()
+                    revision = str(await connection.fetchval(_READ_REVISION))
+                    rows = await connection.fetch(_READ_KEYS) if revision == HEAD else []
+                    return revision, tuple(_key(tuple(row)) for row in rows)
+            finally:
+                connection.terminate()
+
+    try:
+        return asyncio.run(read())
+    except Exception as error:  # noqa: BLE001 - the driver raises many kinds, and each is told in a sentence
+        raise as_settings_error(error, name_of(url)) from None
+
+
+def _key(row: Sequence[Any]) -> SealedKey:
+    return SealedKey(**dict(zip(SealedKey.__struct_fields__, row, strict=True)))
+
+
+def _hook(name: str) -> Hook:
+    """Ask the operator's function for the claims of a made-up account, as the server would, but not for long."""
+    sys.path.append(str(Path.cwd()))  # as `serve` does
+    try:
+        function = import_hook(name)
+    except SettingsError as error:
+        return Hook(fault=error.faults[0])
+    given: list[object] = []
+    raised: list[str] = []
+
+    def ask() -> None:
+        async def wait() -> object:
+            claims = function(_SAMPLE)
+            return dict(await claims if inspect.isawaitable(claims) else claims)
+
+        try:
+            given.append(asyncio.run(wait()))
+        except Exception as error:  # noqa: BLE001 - the operator's code: its message may hold anything
+            raised.append(type(error).__name__)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_WITHIN_S)
+    if raised:
+        return Hook(raised=raised[0])
+    if not given:
+        return Hook(fault=f"claims_for did not answer within {_WITHIN_S:.0f} s")
+    return _lint(given[0])
+
+
+def _lint(claims: Any) -> Hook:  # noqa: ANN401 - whatever the operator returns
+    try:
+        warnings = lint_claims(claims, len(msgspec.json.encode(claims)), LintRules())
+    except ClaimRefused as error:
+        return Hook(refused=str(error))
+    except (TypeError, ValueError) as error:
+        return Hook(refused=f"what claims_for returns is no JSON ({type(error).__name__})")
+    return Hook(warnings=tuple(map(str, warnings)))
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    console = Console(highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    practice = None
+    for finding in findings:
+        if finding.practice != practice:
+            practice = finding.practice
+            table.add_row("", "", "") if table.row_count else None
+            table.add_row(Text(""), Text(""), Text(TITLES[practice], "bold"))
+        said = Text(printable(finding.detail))
+        if finding.remedy:
+            said.append("\n" + printable(finding.remedy), "italic")
+        table.add_row(Text(finding.status, _STYLES[finding.status]), Text(finding.check), said)
+    console.print(table)
+    counts = {status: sum(finding.status == status for finding in findings) for status in ("pass", "warn", "fail")}
+    console.print(Text(f"\n{counts['pass']} passed, {counts['warn']} warned, {counts['fail']} failed"))
