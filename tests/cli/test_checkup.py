@@ -199,9 +199,13 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "content-security-policy": "default-src 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=()",
     "strict-transport-security": "max-age=31536000",
     "date": "Wed, 18 Nov 2026 11:06:40 GMT",
 }
+NEEDED_ELSEWHERE = ("strict-transport-security", "date")
 ERROR = Answer(400, {"cache-control": "no-store", "ratelimit": "x", "ratelimit-policy": "x"})
 SEEN = Server(
     url=ISSUER,
@@ -240,7 +244,7 @@ def dated(date: str) -> Answer:
         ("port-80", "pass", {"port_80": Answer(308, {"location": f"{ISSUER}/"})}),
         ("port-80", "fail", {"port_80": Answer(200, {})}),
         ("port-80", "fail", {"port_80": Answer(302, {"location": "http://elsewhere"})}),
-        ("security-headers", "fail", {"ready": lacking("content-security-policy")}),
+        *(("security-headers", "fail", {"ready": lacking(name)}) for name in HEADERS if name not in NEEDED_ELSEWHERE),
         ("hsts", "fail", {"ready": lacking("strict-transport-security")}),
         ("ready", "fail", {"ready": Answer(503, HEADERS)}),
         ("ready", "fail", {"ready": None}),

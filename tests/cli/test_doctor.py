@@ -2,12 +2,14 @@
 
 import http.client
 import json
+import shutil
 import socket
+import sqlite3
 import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -72,6 +74,20 @@ def test_a_used_folder_passes_and_is_left_byte_for_byte(jotgate: Jotgate, served
         **dict.fromkeys(("database", "schema", "sealed", "permissions", "clock"), "pass")
     }
     assert {found[f"{purpose}-keys"]["status"] for purpose in ("access", "feed", "refresh")} == {"pass"}
+
+
+def test_a_database_that_was_not_closed_is_left_as_it_is(jotgate: Jotgate, served: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(served / "jotgate.sqlite3")) as connection, connection:
+        connection.execute("UPDATE jotgate_keys SET created_at = created_at + 100000")
+        connection.commit()
+        copy = shutil.copytree(served, tmp_path / "copy", ignore=shutil.ignore_patterns("*-shm"))
+    before = listing(copy)
+    assert before["jotgate.sqlite3-wal"][2], "what was written last is there alone"
+    found = findings(jotgate("doctor", "--json", "--data", str(copy)))
+    assert found["clock"]["status"] == "fail", "what was written last counts"
+    after = listing(copy)
+    after.pop("jotgate.sqlite3-shm", None)  # SQLite's own index of the other, made anew by whoever opens it
+    assert after == before
 
 
 def test_a_folder_that_is_in_use_can_be_looked_at(jotgate: Jotgate, running_server: RunningServer) -> None:

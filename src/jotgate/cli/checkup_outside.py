@@ -17,7 +17,14 @@ HEARTBEAT_WITHIN_S: Final = 6.0
 FOREIGN_ORIGIN: Final = "https://foreign.example"
 _CLOCK_WARN_S: Final = 5
 _CLOCK_FAIL_S: Final = 60
-_HEADERS: Final = ("x-content-type-options", "referrer-policy", "content-security-policy")
+_HEADERS: Final = (
+    "x-content-type-options",
+    "referrer-policy",
+    "content-security-policy",
+    "cross-origin-opener-policy",
+    "cross-origin-resource-policy",
+    "permissions-policy",
+)
 
 
 class Answer(Struct, frozen=True):
