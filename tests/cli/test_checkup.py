@@ -189,7 +189,7 @@ def test_every_practice_has_a_finding_and_every_check_of_the_module_is_made() ->
 
 def test_logins_a_second_follow_from_what_was_measured() -> None:
     (_, finding) = checkup.check_hashing(facts(hash_workers=2, hash_s={"19456/2": 0.04, "47104/1": 0.02}))
-    assert "About 50 logins/s at 19456/2 with 2 workers" in finding.detail
+    assert "About 50 logins/s at 19456/2 with hash_workers=2" in finding.detail
     assert finding.remedy == "JOTGATE_ARGON2=47104/1 is as strong, and 2.0 times as fast on this machine."
     (_, on_one_core) = checkup.check_hashing(facts(hash_workers=8, cores=1, hash_s={"19456/2": 0.04}))
     assert "About 25 logins/s" in on_one_core.detail

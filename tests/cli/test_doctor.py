@@ -244,6 +244,7 @@ def test_a_server_that_is_not_trusted_or_not_there_is_one_row(jotgate: Jotgate, 
     nobody = f"https://localhost:{free_port()}"
     assert "no connection" in one_row(jotgate("doctor", "--json", "--url", nobody))["detail"]
     assert "no connection" in one_row(jotgate("doctor", "--json", "--url", "https://nobody.invalid"))["detail"]
+    assert "no name" in one_row(jotgate("doctor", "--json", "--url", "https://two..dots"))["detail"]
 
 
 @pytest.fixture

@@ -497,7 +497,7 @@ def check_hashing(facts: Facts) -> Iterator[Finding]:
     now_s, best_s = facts.hash_s[settings.argon2], facts.hash_s[best]
     measured = "; ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in facts.hash_s.items())
     rate = min(workers, facts.cores) / now_s
-    detail = f"About {rate:.0f} logins/s at {settings.argon2} with {workers} workers (one hash: {measured})."
+    detail = f"About {rate:.0f} logins/s at {settings.argon2} with hash_workers={workers} (one hash: {measured})."
     if now_s > _WORTH_CHANGING * best_s:
         remedy = f"JOTGATE_ARGON2={best} is as strong, and {now_s / best_s:.1f} times as fast on this machine."
         yield warned("rate-limiting", "argon2", detail, remedy)

@@ -48,7 +48,6 @@ def probe(url: str, ca_file: Path | None) -> Server:
         raise SettingsError((f"--ca-file {ca_file} cannot be used: {error.strerror or 'no certificates'}",)) from None
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or 443
-    now = int(time.time())
     context.set_alpn_protocols(["h2", "http/1.1"])
     try:
         with (
@@ -58,7 +57,6 @@ def probe(url: str, ca_file: Path | None) -> Server:
             found = connection.getpeercert() or {}
             seen = Server(
                 url=url,
-                now=now,
                 certificate_ends_at=int(ssl.cert_time_to_seconds(str(found["notAfter"]))),
                 tls_version=connection.version() or "",
                 alpn=connection.selected_alpn_protocol(),
@@ -69,14 +67,17 @@ def probe(url: str, ca_file: Path | None) -> Server:
         return Server(url=url, fault=f"TLS failed ({error.reason or 'no reason'})")
     except OSError as error:
         return Server(url=url, fault=f"no connection ({error.strerror or error})")
+    except ValueError:  # UnicodeError, for one, where no name of a host could be so
+        return Server(url=url, fault=f"{host} is no name of a host")
     context.set_alpn_protocols(["http/1.1"])
     asks = _Asks(host, port, parts.path.rstrip("/"), context)
+    # Together: what comes after may take some seconds, by which the clocks would seem to differ.
+    seen = msgspec.structs.replace(seen, ready=asks.ask("GET", "/readyz"), now=int(time.time()))
     seen = msgspec.structs.replace(
         seen,
         old_tls=_old_tls(host, port),
         clear_text=_clear_text(host, port),
         port_80=_port_80(host) if port == 443 else None,
-        ready=asks.ask("GET", "/readyz"),
         token_error=asks.ask("POST", "/oauth/token", body="grant_type=none", content=_FORM),
         preflight=asks.ask("OPTIONS", "/v1/refresh", origin=FOREIGN_ORIGIN),
         account=asks.ask("GET", "/v1/account", origin=FOREIGN_ORIGIN),
