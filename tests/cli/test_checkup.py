@@ -142,6 +142,7 @@ CASES: list[tuple[Check, Status, dict[str, Any]]] = [
     (checkup.check_limits, "pass", {"limit_logins": "600/minute"}),
     (checkup.check_limits, "warn", {"limit_logins": "601/minute"}),
     (checkup.check_limits, "warn", {"limit_requests": "1000000/s"}),
+    (checkup.check_limits, "pass", {"limit_global": "1000000/s"}),
     (checkup.check_shared_limits, "warn", {"database_url": Secret(REMOTE)}),
     (checkup.check_shared_limits, "pass", {"database_url": Secret(REMOTE), "redis_url": Secret("redis://r/0")}),
     (checkup.check_proxies, "pass", {}),

@@ -434,8 +434,9 @@ def check_limits(facts: Facts) -> Iterator[Finding]:
     """Limits limit."""
     high = []
     for each in fields(Settings):
-        if each.name.startswith("limit_"):
-            chosen, default = parse_limit(getattr(facts.settings, each.name)), parse_limit(str(each.default))
+        text = getattr(facts.settings, each.name) if each.name.startswith("limit_") else None
+        if text is not None and each.default is not None:  # one without a default is what the operator finds right
+            chosen, default = parse_limit(text), parse_limit(str(each.default))
             if chosen.quota / chosen.window_s > ABSURD_LIMIT * default.quota / default.window_s:
                 high.append(f"JOTGATE_{each.name.upper()}")
     if high:
