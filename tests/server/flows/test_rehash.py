@@ -11,8 +11,9 @@ import pytest
 
 from jotgate.core.encoding import encode_segment
 from jotgate.server import AuthApp, Settings, create_app
+from jotgate.server.flows.auditing import Origin
 from jotgate.server.flows.deps import Deps
-from jotgate.server.flows.login import Origin, login
+from jotgate.server.flows.login import login
 from jotgate.server.flows.password import change_password
 from jotgate.server.flows.signup import signup
 from jotgate.server.limits import Asker

@@ -124,9 +124,7 @@ async def begin_session(
     return pair
 
 
-async def _add_family(
-    deps: Deps, account: Account, now: int, origin: Origin, after: AuditName
-) -> Family | None:
+async def _add_family(deps: Deps, account: Account, now: int, origin: Origin, after: AuditName) -> Family | None:
     family = _new_family(deps, account, now, origin)
     detail = None if after == "login" else {"after": after}
     audit = line("login", now, origin, account=account.id, sid=family.sid, detail=detail)
