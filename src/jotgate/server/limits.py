@@ -86,12 +86,13 @@ class Ticket:
 class Guess:
     """What a guess at a password was charged, with the session that it would begin."""
 
-    __slots__ = ("_guess", "_session", "_store")
+    __slots__ = ("_guess", "_session", "_store", "by_device")
 
-    def __init__(self, store: Store, guess: Sequence[Charge], session: Charge) -> None:
+    def __init__(self, store: Store, guess: Sequence[Charge], session: Charge, *, by_device: bool) -> None:
         self._store = store
         self._guess = guess
         self._session = session
+        self.by_device = by_device
 
     async def was_right(self) -> None:
         """Count the session alone."""
@@ -193,7 +194,7 @@ class Limits:
                 own = [Charge(self._device, device.id), Charge(self._devices, account)]
                 decision = await self._store.take([*own, session])
                 if decision.allowed:
-                    return Guess(self._store, own, session)
+                    return Guess(self._store, own, session, by_device=True)
         charges = [*self._backoff.charges(account, asker.key), Charge(self._strangers, "logins")]
         if asker.devices:  # it was admitted as a device of some account, but is none of this one
             charges.append(Charge(self._limits["logins"], asker.key))
@@ -201,7 +202,7 @@ class Limits:
             await self._take([*charges, session])
         except TooManyRequests as refused:
             raise TooManyRequests(self._backoff.told(refused.decision)) from None
-        return Guess(self._store, charges, session)
+        return Guess(self._store, charges, session, by_device=False)
 
     async def guess_in_session(self, sid: str, identity: str) -> Guess:
         """Count a guess at the password by whoever holds a session of the account: they have an allowance of their own.
@@ -211,7 +212,7 @@ class Limits:
         """
         own, session = Charge(self._device, f"session {sid}"), Charge(self._sessions, _digest(identity))
         await self._take([own, session])
-        return Guess(self._store, [own], session)
+        return Guess(self._store, [own], session, by_device=True)
 
     @property
     def shared(self) -> bool:

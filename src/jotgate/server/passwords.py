@@ -77,13 +77,16 @@ class Passwords:
         """Whether a stored hash was made with the parameters of now."""
         return stored_parameters(password_hash) == self._argon2
 
-    def check_room(self) -> None:
+    def check_room(self, *, stranger: bool) -> None:
         """Refuse before anything else is done for a password that would find the queue full.
+
+        Strangers are refused when it is full but for a quarter, which is left for known devices and live sessions: so a
+        flood of guesses does not lock these out.
 
         Raises:
             Busy: it is.
         """
-        if len(self._under_way) >= self._most:
+        if len(self._under_way) >= (self._most * 3 // 4 if stranger else self._most):
             raise _busy()
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from itertools import pairwise
@@ -247,17 +248,39 @@ async def test_who_was_not_answered_has_not_guessed(start: Start) -> None:
     await api.login()
 
 
-async def test_when_no_more_can_be_hashed_the_body_is_not_even_read(start: Start) -> None:
+async def test_when_no_more_can_be_hashed_the_body_is_not_even_read_and_a_quarter_is_left_for_known_devices(
+    start: Start,
+) -> None:
     api = await start()
-    passwords = api.app.start().passwords
-    full = [asyncio.ensure_future(passwords.hash("a password that keeps it busy")) for _ in range(65)]
+    await api.signup()
+    await api.browser_login()
+    passwords, done = api.app.start().passwords, threading.Event()
+    waiting = [asyncio.ensure_future(passwords._run(done.wait)) for _ in range(48)]
     await asyncio.sleep(0)
-    for path in ("/v1/login", "/v1/signup", "/v1/password"):
+    device = {"cookie": "; ".join(f"{name}={value}" for name, value in api.http.cookies.items() if "device" in name)}
+    api.http.cookies.clear()
+    for path in ("/v1/login", "/v1/signup"):
         answer = await api.http.post(path, content=b"x" * 100_000)
         assert code(answer) == (503, "busy")
         assert answer.headers["retry-after"] == "1"
-    passwords.close()
-    await asyncio.gather(*full, return_exceptions=True)
+    # Whoever shows a device of another account gets no further.
+    other = {"email": OTHER, "password": PASSWORD}
+    assert code(await api.post("/v1/login", other, headers=BROWSER | device)) == (503, "busy")
+    known = asyncio.ensure_future(
+        api.post("/v1/login", {"email": EMAIL, "password": PASSWORD}, headers=BROWSER | device)
+    )
+    async with asyncio.timeout(15):
+        while True:
+            if passwords.busy_with == 49:
+                break
+            await asyncio.sleep(0.001)
+    waiting += [asyncio.ensure_future(passwords._run(done.wait)) for _ in range(16)]
+    await asyncio.sleep(0)
+    for path in ("/v1/login", "/v1/password"):
+        assert code(await api.http.post(path, content=b"x" * 100_000, headers=device)) == (503, "busy")
+    done.set()
+    assert (await known).status_code == 200
+    await asyncio.gather(*waiting)
 
 
 async def test_strangers_together_have_a_limit_and_known_devices_are_none(start: Start) -> None:

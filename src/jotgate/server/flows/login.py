@@ -63,6 +63,7 @@ async def login(
         raise
     try:
         account = await deps.store.account_by_email(address)
+        deps.passwords.check_room(stranger=not guess.by_device)
         fits = await deps.passwords.verify(account.password_hash if account else None, text)
     except (Busy, StoreError):
         await guess.was_none()

@@ -154,7 +154,8 @@ class Api:
         ticket = await self._deps.limits.admit(route.limit, request.asker, CLIENT_ID)
         fields += limit_headers(ticket.decision)
         if route.hashes:
-            self._deps.passwords.check_room()
+            stranger = route.credential == "none" and not request.asker.devices
+            self._deps.passwords.check_room(stranger=stranger)
         if route.method != "GET":
             request = await read_body(request, receive)
         response = await route.handler(self._deps, request)
