@@ -1,6 +1,8 @@
 """Password hashing: Argon2id with one of OWASP's sets of parameters, bounded, and off the event loop."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from typing import Literal
 
@@ -151,3 +153,32 @@ async def test_a_closed_pool_says_busy() -> None:
     passwords.close()
     with pytest.raises(Busy):
         await passwords.hash("x" * 20)
+
+
+NO_MEMORY = """
+import asyncio, resource, sys
+from pathlib import Path
+from argon2 import PasswordHasher
+from jotgate.server.passwords import Passwords
+from jotgate.server.refusals import Busy
+
+async def check() -> None:
+    passwords = Passwords(1)
+    costly = PasswordHasher(memory_cost=65_536, time_cost=1, parallelism=1).hash("the right password")
+    assert await passwords.verify(costly, "the right password")
+    assert not await passwords.verify(costly, "a wrong password")
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 8 * 2**20, resource.RLIM_INFINITY))
+    try:
+        await passwords.verify(costly, "the right password")
+    except Busy:
+        print("busy")
+
+asyncio.run(check())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does it")
+def test_without_memory_to_check_it_a_password_is_not_called_wrong() -> None:
+    ran = subprocess.run([sys.executable, "-c", NO_MEMORY], capture_output=True, text=True, check=False, timeout=60)
+    assert (ran.stdout, ran.stderr) == ("busy\n", "")

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import HashingError, InvalidHashError, VerificationError
+from argon2.low_level import error_to_str
 
 from jotgate.server.refusals import Busy
 from jotgate.server.rules.hashing import ARGON2_SETS, Argon2, stored_parameters
@@ -22,6 +23,7 @@ from jotgate.server.rules.hashing import ARGON2_SETS, Argon2, stored_parameters
 # At about 25 ms a hash, the last one in a full queue is answered after a second and a half.
 _QUEUED_PER_WORKER: Final = 64
 _NICE: Final = 10
+_NO_MEMORY: Final = error_to_str(-22)  # ARGON2_MEMORY_ALLOCATION_ERROR, told by its sentence alone
 
 _T = TypeVar("_T")
 
@@ -102,12 +104,16 @@ class Passwords:
         try:
             return self._hasher.hash(password, salt=self._salt(16))
         except HashingError:
-            raise Busy("The server has no memory to hash a password with. Try again in a moment.") from None
+            raise _out_of_memory() from None
 
     def _verify(self, password_hash: str, password: str) -> bool:
         try:
             return self._hasher.verify(password_hash, password)
-        except (VerificationError, InvalidHashError):
+        except VerificationError as error:
+            if str(error) == _NO_MEMORY:  # which says nothing of the password
+                raise _out_of_memory() from None
+            return False
+        except InvalidHashError:
             return False
 
     def _free(self, future: Future[Any]) -> None:
@@ -126,6 +132,10 @@ class Passwords:
         self._under_way.add(future)
         future.add_done_callback(self._free)
         return await asyncio.wrap_future(future)
+
+
+def _out_of_memory() -> Busy:
+    return Busy("The server has no memory to hash a password with. Try again in a moment.")
 
 
 def _busy() -> Busy:

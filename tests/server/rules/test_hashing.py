@@ -45,6 +45,7 @@ def test_a_hash_that_another_program_made_may_be_checked_within_the_bound(parame
         phc("m=4294967295,t=1,p=1"),
         phc("m=65536,t=4,p=1"),
         phc("m=8,t=4294967295,p=1"),
+        phc("m=32,t=6144,p=4"),
         phc("m=65536,t=1,p=5"),
         phc("m=0,t=1,p=1"),
         phc("m=19456,t=0,p=1"),

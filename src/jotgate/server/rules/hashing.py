@@ -30,6 +30,7 @@ ARGON2_SETS: Final = (Argon2(19_456, 2), Argon2(47_104, 1), Argon2(12_288, 3), A
 MAX_MEMORY_KIB: Final = 65_536
 MAX_MEMORY_TIMES_PASSES: Final = 3 * 65_536
 MAX_LANES: Final = 4
+MAX_PASSES: Final = 48  # with little memory, a pass costs more than its share of it
 
 # The PHC string as Argon2's own decoder takes it, so that both read the same numbers.
 _PHC: Final = re.compile(
@@ -57,6 +58,8 @@ def stored_parameters(password_hash: str) -> Argon2 | None:
     if found is None:
         return None
     memory, passes, lanes = map(int, found.groups())
-    if memory > MAX_MEMORY_KIB or memory * passes > MAX_MEMORY_TIMES_PASSES or lanes > MAX_LANES:
+    if memory > MAX_MEMORY_KIB or memory * passes > MAX_MEMORY_TIMES_PASSES:
+        return None
+    if lanes > MAX_LANES or passes > MAX_PASSES:
         return None
     return Argon2(memory, passes, lanes)
