@@ -27,17 +27,17 @@ async def play(folder: Path, count: int, max_entries: int) -> int:
         for _ in range(30):
             await limits.admit("logins", first, CLIENT)
         for n in range(5):
-            await limits.guess("ada@example.com", Asker(ipaddress.ip_address(f"198.51.100.{n}")), ())
+            await limits.guess("ada@example.com", Asker(ipaddress.ip_address(f"198.51.100.{n}")), None)
         for n in range(count):
             asker = Asker(ipaddress.ip_address(0x0A00_0000 + n))
             with suppress(TooManyRequests):  # all at one instant: new ones share what is left
                 await limits.admit("logins", asker, CLIENT)
-                await limits.guess(f"person{n}@example.com", asker, ())
+                await limits.guess(f"person{n}@example.com", asker, None)
             if n % (count // 20) == 0:  # the first address again, and the first account: they are not forgotten
                 with pytest.raises(TooManyRequests):
                     await limits.admit("logins", first, CLIENT)
                 with pytest.raises(TooManyRequests):
-                    await limits.guess("ada@example.com", asker, ())
+                    await limits.guess("ada@example.com", asker, None)
         return tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()

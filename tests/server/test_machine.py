@@ -328,7 +328,7 @@ class Sessions(RuleBasedStateMachine):
             origin=Origin(),
         )
         if right:
-            pair = self.run(change)
+            pair = self.run(change).tokens
             self.model.passwords[session.owner] = new
             self.model.end_all_of(session.owner)
             self.begin(session.owner, pair)

@@ -9,6 +9,7 @@ import hashlib
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -18,13 +19,16 @@ from msgspec.structs import fields
 from jotgate.server.records import AuditEvent, AuditName, audit_detail
 from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings
-from jotgate.server.store import Store
+from jotgate.server.store import Store, StoreError
 
 WRITE_EVERY_S: Final = 1.0
 WINDOW_S: Final = 60.0
 LINES_A_WINDOW: Final = 40
 """Of each name, and of those with and without a known account: who makes up addresses must not hide another's guesses
 at an account that there is."""
+LINES_AN_ACCOUNT: Final = 3
+ACCOUNTS_A_WINDOW: Final = 200
+"""Beyond these lines, so many accounts have so many lines of their own."""
 CAPACITY: Final = 2_000
 _BATCH: Final = 200
 _LONGEST_VALUE: Final = 120
@@ -57,6 +61,7 @@ class AuditQueue:
         self._lines: deque[AuditEvent] = deque()
         self._written: Counter[_Lane] = Counter()
         self._omitted: Counter[_Lane] = Counter()
+        self._of_account: Counter[tuple[AuditName, str]] = Counter()
         self._dropped = 0
         self._window_began = monotonic()
 
@@ -68,8 +73,18 @@ class AuditQueue:
             if self._written[lane] < LINES_A_WINDOW:
                 self._written[lane] += 1
                 self._keep(event)
+            elif event.account_id and self._is_among_first(event):
+                self._keep(event)
             else:
                 self._omitted[lane] += 1
+
+    def _is_among_first(self, event: AuditEvent) -> bool:
+        """Whether there were few lines of the account: nobody's failures hide another's, as long as these are few."""
+        account = event.event, event.account_id
+        if account not in self._of_account and len(self._of_account) >= ACCOUNTS_A_WINDOW:
+            return False
+        self._of_account[account] += 1
+        return self._of_account[account] <= LINES_AN_ACCOUNT
 
     async def write(self, store: Store, *, everything: bool = False) -> None:
         """Write what is there; with `everything`, at the end, also what would be counted for a while yet.
@@ -80,8 +95,12 @@ class AuditQueue:
             StoreError: it could not be written.
         """
         if self._settings is not None:
-            await store.record_settings(self._told_settings)
-            self._settings = None
+            settings, self._settings = self._settings, None
+            try:
+                await store.record_settings(partial(self._told_settings, settings))
+            except StoreError:
+                self._settings = settings
+                raise
         with self._guard:
             self._begin_window(at_once=everything)
         while batch := self._next():
@@ -113,6 +132,7 @@ class AuditQueue:
             self._keep(AuditEvent(at=self._clock(), event=name, actor="server", detail=told))
         self._omitted.clear()
         self._written.clear()
+        self._of_account.clear()
         self._tell_dropped()
         self._window_began = now
 
@@ -127,15 +147,13 @@ class AuditQueue:
             self._log.error("audit_dropped", count=self._dropped, reason="the database did not take them in time")
             self._dropped = 0
 
-    def _told_settings(self, last: AuditEvent | None) -> AuditEvent | None:
+    def _told_settings(self, settings: dict[str, object], last: AuditEvent | None) -> AuditEvent | None:
         """Return what to write about the settings after the last line that was written about them."""
         before = _settings_in(last)
-        if self._settings is None or before == self._settings:
+        if before == settings:
             return None
-        changed = sorted(
-            name for name in before.keys() | self._settings.keys() if before.get(name) != self._settings.get(name)
-        )
-        detail = audit_detail(changed=changed if before else [], settings=self._settings)
+        changed = sorted(name for name in before.keys() | settings.keys() if before.get(name) != settings.get(name))
+        detail = audit_detail(changed=changed if before else [], settings=settings)
         return AuditEvent(at=self._clock(), event="settings_changed", actor="server", detail=detail)
 
 
@@ -164,7 +182,8 @@ def _shown(value: object) -> object:
     if value is None or isinstance(value, bool | int):
         return value
     text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = text.encode("utf-8", "backslashreplace").decode()  # a path may be any bytes
     if len(text) <= _LONGEST_VALUE:
         return text
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return f"{text[:_LONGEST_VALUE]}… ({len(text)} characters, SHA-256 {digest})"

@@ -4,8 +4,8 @@ It opens nothing. Whoever has one may guess at that account's password by an all
 does not wait while others guess (OWASP Authentication Cheat Sheet, "device cookies").
 
 `jgd_` and 104 characters of base64url: MAC key id (8 bytes), device id (16), time of the login (6, big-endian), a tag
-of the account (16), HMAC-SHA256 over all of that (32). The tag is a MAC, too: it tells nobody whose account it is. It
-knows no database and no HTTP.
+of the account and its password's hash (16), HMAC-SHA256 over all of that (32). The tag is a MAC, too: it tells nobody
+whose account it is. Another password makes all of an account's devices strangers. It knows no database and no HTTP.
 """
 
 import hmac
@@ -38,9 +38,9 @@ class DeviceToken(Struct, frozen=True):
     _tag: bytes
     _key: bytes
 
-    def is_for(self, identity: str) -> bool:
-        """Whether somebody has logged in to this account with it (`rules.accounts.email_identity` of its address)."""
-        return hmac.compare_digest(self._tag, _tag(self._key, identity))
+    def is_for(self, account_id: str, password_hash: str) -> bool:
+        """Whether somebody has logged in to this account with it, by the password that it has now."""
+        return hmac.compare_digest(self._tag, _tag(self._key, account_id, password_hash))
 
     def __repr__(self) -> str:
         return f"DeviceToken(issued_at={self.issued_at})"
@@ -62,10 +62,23 @@ class DeviceTokens:
         self._active = active
         self._secret = keys[active]
 
-    def make(self, identity: str, *, now: int, random: Callable[[int], bytes], again: DeviceToken | None = None) -> str:
+    def make(
+        self,
+        account_id: str,
+        password_hash: str,
+        *,
+        now: int,
+        random: Callable[[int], bytes],
+        again: DeviceToken | None = None,
+    ) -> str:
         """Return the token of a device with which somebody has just logged in; ``again`` is what it had before."""
         device = random(_ID_BYTES) if again is None else decode_segment(again.id)
-        named = decode_segment(self._active) + device + now.to_bytes(_TIME_BYTES) + _tag(self._secret, identity)
+        named = (
+            decode_segment(self._active)
+            + device
+            + now.to_bytes(_TIME_BYTES)
+            + _tag(self._secret, account_id, password_hash)
+        )
         return PREFIX + encode_segment(named + _mac(self._secret, named))
 
     def read(self, raw: str, *, now: int) -> DeviceToken | None:
@@ -92,7 +105,6 @@ def _mac(secret: bytes, named: bytes) -> bytes:
     return hmac.digest(secret, PREFIX.encode() + b"token\0" + named, "sha256")
 
 
-def _tag(secret: bytes, identity: str) -> bytes:
-    return hmac.digest(secret, PREFIX.encode() + b"account\0" + identity.encode("utf-8", "surrogatepass"), "sha256")[
-        :_TAG_BYTES
-    ]
+def _tag(secret: bytes, account_id: str, password_hash: str) -> bytes:
+    named = b"\0".join((PREFIX.encode() + b"account", account_id.encode(), password_hash.encode()))
+    return hmac.digest(secret, named, "sha256")[:_TAG_BYTES]

@@ -172,7 +172,7 @@ class Limits:
         """
         await self._take([Charge(self._strangers, "signups")])
 
-    async def guess(self, identity: str, asker: Asker, devices: Sequence[DeviceToken]) -> Guess:
+    async def guess(self, identity: str, asker: Asker, known: DeviceToken | None) -> Guess:
         """Count a guess at the password of an account, and the session that it would begin, account or none.
 
         A device that has logged in to it before has an allowance of its own, so that nobody else's guesses make its
@@ -181,20 +181,19 @@ class Limits:
 
         Args:
             identity: what writings of one address have in common (`rules.accounts.email_identity`).
-            devices: all that the asker has shown.
+            known: a device that has logged in to this account before.
 
         Raises:
             TooManyRequests: it has to wait. Nothing was counted.
         """
         account = _digest(identity)
         session = Charge(self._sessions, account)
-        for device in devices:
-            if device.is_for(identity):
-                # And all devices together: whoever knew the password once may have made themselves many.
-                own = [Charge(self._device, device.id), Charge(self._devices, account)]
-                decision = await self._store.take([*own, session])
-                if decision.allowed:
-                    return Guess(self._store, own, session, by_device=True)
+        if known is not None:
+            # And all devices together: whoever knows the password may have made themselves many.
+            own = [Charge(self._device, known.id), Charge(self._devices, account)]
+            decision = await self._store.take([*own, session])
+            if decision.allowed:
+                return Guess(self._store, own, session, by_device=True)
         charges = [*self._backoff.charges(account, asker.key), Charge(self._strangers, "logins")]
         if asker.devices:  # it was admitted as a device of some account, but is none of this one
             charges.append(Charge(self._limits["logins"], asker.key))

@@ -8,6 +8,7 @@ Without a metrics token nothing is counted, and prometheus-client is not even lo
 import os
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -162,7 +163,8 @@ class Counted:
 
         for pid in _pids(Path(folder)):
             if not _lives(pid):  # replaced, or killed: its counts stay, and its levels go
-                mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+                with suppress(FileNotFoundError):  # another worker is asked at the same time
+                    mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
         return registry

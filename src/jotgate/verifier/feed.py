@@ -35,6 +35,7 @@ _log = logging.getLogger("jotgate.verifier")
 TOKEN_AGAIN_S: Final = 300.0
 """After so long a verifier token that was refused is tried again."""
 
+_OK: Final = 200
 _UNAUTHORIZED: Final = 401
 
 DEAD_S: Final = 12.0
@@ -334,6 +335,8 @@ class RemoteFeed:
             raise
         except FetchError as fault:
             raise self._held_back(fault) from None
+        if "Authorization" in headers:
+            self._token_refused = False
         try:
             with self._stopped:
                 if self._thread is not me:
@@ -499,7 +502,7 @@ class RemoteFeed:
                 if answer.status == _UNAUTHORIZED and headers:
                     self._is_stranger()
                     answer = transport.get(uri, self._timeout_s, max_bytes=max_bytes)
-                elif headers:
+                elif headers and answer.status == _OK:
                     self._token_refused = False
             else:
                 answer = transport(uri, self._timeout_s)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -230,3 +231,53 @@ async def test_a_guess_that_has_to_wait_leaves_its_line_without_saying_at_whom(a
         "",
         '{"limited":"account"}',
     )
+
+
+async def test_guesses_beyond_a_limit_leave_their_line_wherever_they_are_refused(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data", hash_workers=1, limit_logins="4/hour", limit_device="2/hour")
+    clock = Clock()
+    app = create_app(settings, clock=clock)
+    async with app.lifespan(), client_of(app) as http:
+        api = Api(app, http, clock, settings)
+        await api.signup()
+        session = (await api.login())["refresh_token"]
+        guess = {"refresh_token": session, "current_password": WRONG, "new_password": NEW_PASSWORD}
+        answers = [(await api.post("/v1/password", guess)).status_code for _ in range(3)]
+        assert answers == [401, 401, 429]
+        answers = [
+            (await api.post("/v1/login", {"email": EMAIL, "password": WRONG, "delivery": "body"})).status_code
+            for _ in range(2)
+        ]
+        assert answers == [401, 429]
+        told = await people_did(api, count=7)
+        account = await app.start().store.account_by_email(EMAIL)
+        assert account is not None
+        assert [(each.event, each.account_id, each.detail) for each in told][2:] == [
+            ("password_change_refused", account.id, ""),
+            ("password_change_refused", account.id, ""),
+            ("password_change_refused", account.id, '{"limited":"device"}'),
+            ("login_failed", account.id, ""),
+            ("login_failed", "", '{"limited":"logins"}'),
+        ]
+
+
+async def test_failures_at_many_accounts_do_not_hide_those_at_one(api: Api) -> None:
+    audit = api.app.start().audit
+    for n in range(100):
+        audit.put(AuditEvent(at=api.clock.now, event="login_failed", actor="anonymous", account_id=f"own{n}"))
+    for _ in range(10):
+        audit.put(AuditEvent(at=api.clock.now, event="login_failed", actor="anonymous", account_id="victim"))
+    told = Counter(each.account_id for each in await people_did(api, count=103))
+    assert told["victim"] == 3
+    assert len(told) == 101
+
+
+async def test_a_setting_that_is_no_text_keeps_no_line_from_the_trail(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / os.fsdecode(b"d\xff"), hash_workers=1)
+    app = create_app(settings, clock=Clock())
+    async with app.lifespan(), client_of(app) as http:
+        api = Api(app, http, Clock(), settings)
+        await api.post("/v1/login", {"email": EMAIL, "password": WRONG, "delivery": "body"})
+        assert [each.event for each in await people_did(api, count=1)] == ["login_failed"]
+        told = await app.start().store.audit_after(0, limit=100, event="settings_changed")
+        assert [r"d\\udcff" in each.detail for each in told] == [True]

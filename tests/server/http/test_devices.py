@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jotgate.server import Settings, create_app
+from jotgate.server.flows.deps import PublicAccount
 from jotgate.server.http.askers import device_cookie_name
 from jotgate.server.limits import Backoff
 from jotgate.server.secret import Secret
@@ -238,7 +239,7 @@ async def test_who_knows_the_password_uses_up_nothing(start: Start) -> None:
 
 
 async def test_who_was_not_answered_has_not_guessed(start: Start) -> None:
-    api = await start()
+    api = await start(limit_logins="5/minute")
     await api.signup()
     store = api.app.start().store
     store.close_now()
@@ -278,8 +279,13 @@ async def test_when_no_more_can_be_hashed_the_body_is_not_even_read_and_a_quarte
     await asyncio.sleep(0)
     for path in ("/v1/login", "/v1/password"):
         assert code(await api.http.post(path, content=b"x" * 100_000, headers=device)) == (503, "busy")
+    for _ in range(40):  # nor is it counted: whoever comes back later is let in
+        assert code(await api.post("/v1/login", RIGHT)) == (503, "busy")
     done.set()
     assert (await known).status_code == 200
+    await asyncio.gather(*waiting)
+    api.http.cookies.clear()
+    await api.login()
     await asyncio.gather(*waiting)
 
 
@@ -365,6 +371,52 @@ async def test_all_devices_of_an_account_together_guess_no_more_than_three(start
         for _ in range(2)
     ]
     assert answers.count(401) == 9
+
+
+async def test_a_new_password_makes_all_devices_strangers_but_the_one_that_it_was_set_with(start: Start) -> None:
+    """Whoever knew the old one may have logged in with many."""
+    api = await start()
+    await api.signup()
+    stolen = [(await api.login())["device_token"] for _ in range(3)]
+    session, new = (await api.login())["refresh_token"], "another correct horse"
+    change = {"refresh_token": session, "current_password": PASSWORD, "new_password": new}
+    own = (await api.post("/v1/password", change)).json()["device_token"]
+    await attack(api)
+    for n, token in enumerate(stolen):
+        waits(await from_elsewhere(api, n, WRONG | {"device_token": token}))
+    right = {"email": EMAIL, "password": new, "delivery": "body"}
+    assert (await from_elsewhere(api, 1, right | {"device_token": own})).status_code == 200
+
+
+async def test_a_browser_that_changes_the_password_stays_known(start: Start) -> None:
+    api = await start()
+    await api.signup()
+    await api.browser_login()
+    new = "another correct horse"
+    change = {"current_password": PASSWORD, "new_password": new}
+    assert (await api.post("/v1/password", change, headers=BROWSER)).status_code == 200
+    await attack(api)
+    answer = await api.post("/v1/login", {"email": EMAIL, "password": new}, headers=BROWSER)
+    assert answer.status_code == 200
+
+
+async def test_a_hook_that_fails_makes_no_guess_of_a_right_password(tmp_path: Path) -> None:
+    broken = True
+
+    def claims_for(account: PublicAccount) -> dict[str, object]:
+        if broken:
+            raise RuntimeError("the claims are away")
+        return {}
+
+    settings = Settings(data_dir=tmp_path / "data", hash_workers=1, limit_logins="5/hour")
+    app = create_app(settings, clock=Clock(), claims_for=claims_for)
+    async with app.lifespan(), client_of(app) as http:
+        api = Api(app, http, Clock(), settings)
+        await api.signup()
+        for _ in range(10):
+            assert (await api.post("/v1/login", RIGHT)).status_code == 500
+        broken = False
+        await api.login()
 
 
 async def test_who_logs_in_again_is_the_same_device(start: Start) -> None:

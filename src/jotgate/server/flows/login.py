@@ -1,8 +1,9 @@
 """A password becomes a session."""
 
+import asyncio
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from jotgate.core.encoding import encode_segment
 from jotgate.server.device_tokens import DeviceToken
@@ -23,8 +24,10 @@ class LoggedIn(Struct, frozen=True):
     """What a login gives."""
 
     tokens: TokenPair
-    identity: str
-    """The account's address, as ``rules.accounts.email_identity`` makes one of all its writings."""
+    account: Account
+    """As it is now."""
+    device: DeviceToken | None = None
+    """The one that it was done with, where the account knew that already."""
 
 
 async def login(
@@ -54,15 +57,19 @@ async def login(
     address = normalise_email(email)
     identity = email_identity(address)
     text = normalise_password(password.reveal())
+    account = await deps.store.account_by_email(address) if devices else None
+    device = None
+    if account is not None:
+        device = next((each for each in devices if each.is_for(account.id, account.password_hash)), None)
     try:
-        guess = await deps.limits.guess(identity, asker, devices)
+        guess = await deps.limits.guess(identity, asker, device)
     except TooManyRequests as refused:
         # Not whose account it is about: to look that up would be work for somebody who is refused.
         limited = ", ".join(refused.decision.violated)
         deps.audit.put(line("login_failed", now, origin, actor="anonymous", detail={"limited": limited}))
         raise
     try:
-        account = await deps.store.account_by_email(address)
+        account = account or await deps.store.account_by_email(address)
         deps.passwords.check_room(stranger=not guess.by_device)
         fits = await deps.passwords.verify(account.password_hash if account else None, text)
     except (Busy, StoreError):
@@ -75,17 +82,20 @@ async def login(
         _refuse(deps, account, now, origin)
         raise InvalidCredentials("The e-mail address or the password is wrong.")
     try:
-        pair = await begin_session(deps, account, text, now, origin)
+        begun = await begin_session(deps, account, text, now, origin)
     except (Busy, StoreError):
         await guess.was_none()
         raise
-    if pair is None:
+    except BaseException:  # the operator's hook, say, or nobody waits any more: the password was right all the same
+        await asyncio.shield(guess.was_right())
+        raise
+    if begun is None:
         await guess.was_wrong()
         # The password was changed while the old one was being checked, and that ends what the old one began.
         _refuse(deps, account, now, origin)
         raise InvalidCredentials("The e-mail address or the password is wrong.")
     await guess.was_right()
-    return LoggedIn(pair, identity)
+    return structs.replace(begun, device=device)
 
 
 def _refuse(deps: Deps, account: Account | None, now: int, origin: Origin) -> None:
@@ -97,7 +107,7 @@ def _refuse(deps: Deps, account: Account | None, now: int, origin: Origin) -> No
 
 async def begin_session(
     deps: Deps, account: Account, password: str, now: int, origin: Origin, *, after: AuditName = "login"
-) -> TokenPair | None:
+) -> LoggedIn | None:
     """Begin a session of an account whose normalised password has just been checked; None where it was changed since.
 
     A hash that was made with other parameters than those of now is replaced afterwards.
@@ -121,8 +131,8 @@ async def begin_session(
     deps.log.info("login", account=account.id, sid=family.sid)
     pair = await make_pair(deps, account, family, now)
     if not deps.passwords.is_current(account.password_hash):
-        await _rehash(deps, account, password)
-    return pair
+        account = await _rehash(deps, account, password)
+    return LoggedIn(pair, account)
 
 
 async def _add_family(deps: Deps, account: Account, now: int, origin: Origin, after: AuditName) -> Family | None:
@@ -145,8 +155,11 @@ async def recheck(deps: Deps, account: Account, password: str) -> Account | None
     return current if await deps.passwords.verify(current.password_hash, password) else None
 
 
-async def _rehash(deps: Deps, account: Account, password: str) -> None:
-    """Replace the hash by one with the parameters of now, if that can be: the login has succeeded anyway."""
+async def _rehash(deps: Deps, account: Account, password: str) -> Account:
+    """Replace the hash by one with the parameters of now, if that can be: the login has succeeded anyway.
+
+    Returns the account as it is then.
+    """
     try:
         password_hash = await deps.passwords.hash(password)
         done = await deps.store.replace_hash(
@@ -154,9 +167,11 @@ async def _rehash(deps: Deps, account: Account, password: str) -> None:
         )
     except (Busy, StoreError) as error:
         deps.log.warning("rehash_failed", account=account.id, code=error.code)
-        return
-    if done:
-        deps.log.info("password_rehashed", account=account.id)
+        return account
+    if not done:
+        return account
+    deps.log.info("password_rehashed", account=account.id)
+    return structs.replace(account, password_hash=password_hash)
 
 
 def _new_family(deps: Deps, account: Account, now: int, origin: Origin) -> Family:

@@ -4,18 +4,17 @@ import msgspec
 
 from jotgate.server.flows.auditing import Origin, line
 from jotgate.server.flows.deps import Deps
-from jotgate.server.flows.login import begin_session, recheck
-from jotgate.server.flows.tokens import TokenPair
+from jotgate.server.flows.login import LoggedIn, begin_session, recheck
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.records import Account, Family, Revoked
-from jotgate.server.refusals import Busy, InvalidCredentials, PasswordUnchanged
+from jotgate.server.refusals import Busy, InvalidCredentials, PasswordUnchanged, TooManyRequests
 from jotgate.server.rules.accounts import check_new_password, email_identity, normalise_password
 from jotgate.server.secret import Secret
 
 
 async def change_password(
     deps: Deps, account: Account, family: Family, *, current: Secret, new: Secret, now: int, origin: Origin
-) -> TokenPair:
+) -> LoggedIn:
     """Set a new password and end all sessions of the account, in one step; then begin a new one for who asks.
 
     Theirs is a new one, too: whoever shares it with them does not know the password.
@@ -28,7 +27,12 @@ async def change_password(
     """
     known = normalise_password(current.reveal())
     text = check_new_password(new.reveal(), min_length=deps.settings.password_min_length)
-    guess = await deps.limits.guess_in_session(family.sid, email_identity(account.email))
+    try:
+        guess = await deps.limits.guess_in_session(family.sid, email_identity(account.email))
+    except TooManyRequests as refused:
+        limited = {"limited": ", ".join(refused.decision.violated)}
+        deps.audit.put(line("password_change_refused", now, origin, account=account.id, sid=family.sid, detail=limited))
+        raise
     try:
         fits = await deps.passwords.verify(account.password_hash, known)
     except Busy:
@@ -53,10 +57,10 @@ async def change_password(
     deps.live.revoke(entry.revocation for entry in done.entries)
     deps.log.info("password_changed", account=account.id, sid=family.sid, sessions_ended=len(done.entries))
     changed = msgspec.structs.replace(account, password_hash=password_hash)
-    pair = await begin_session(deps, changed, text, now, origin, after="password_changed")
-    if pair is None:
+    begun = await begin_session(deps, changed, text, now, origin, after="password_changed")
+    if begun is None:
         raise InvalidCredentials(_WRONG)
-    return pair
+    return begun
 
 
 async def _set(

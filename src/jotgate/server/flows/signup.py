@@ -1,6 +1,6 @@
 """A person becomes an account."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
@@ -38,11 +38,13 @@ async def signup(
     origin: Origin = NOWHERE,
     *,
     actor: Actor = "account",
+    before_hash: Callable[[], Awaitable[None]] | None = None,
 ) -> Account:
     """Make an account with the default scopes; it is durable when this returns.
 
     Args:
         actor: who does it, for the audit trail.
+        before_hash: called once the input is known to be good; may refuse.
 
     Raises:
         InvalidEmail, PasswordTooShort, PasswordTooLong: what was given cannot be used.
@@ -51,6 +53,8 @@ async def signup(
     """
     address = normalise_email(email)
     text = check_new_password(password.reveal(), min_length=deps.settings.password_min_length)
+    if before_hash is not None:
+        await before_hash()
     account = Account(
         id=encode_segment(deps.random(16)),
         email=address,

@@ -9,9 +9,11 @@ from typing import Final
 
 from jotgate.core.bearer import parse_authorization
 from jotgate.server.device_tokens import DEVICE_LIFE_S, DeviceToken, DeviceTokens
+from jotgate.server.flows.auditing import Origin
 from jotgate.server.http.browser import cookie, cookie_name, cookie_values
 from jotgate.server.http.exchange import Request
 from jotgate.server.refusals import ClearTextRefused, MetricsRefused, UnknownVerifier
+from jotgate.server.rules.devices import describe_device
 from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings
 
@@ -34,13 +36,13 @@ def shown_devices(request: Request, tokens: DeviceTokens | None, issuer: str, *,
 
 
 def device_cookie(
-    request: Request, tokens: DeviceTokens, issuer: str, *, made: Secret, identity: str, now: int
+    request: Request, tokens: DeviceTokens, issuer: str, *, made: Secret, replaced: DeviceToken | None, now: int
 ) -> tuple[bytes, bytes]:
-    """Return the header that adds a new device token to those that the browser has, in the place of its account's."""
+    """Return the header that adds a new device token to those that the browser has, in the place of an older one."""
     kept = []
     for raw in _raw_tokens(request, issuer):
         token = tokens.read(raw, now=now)
-        if token is not None and not token.is_for(identity):
+        if token is not None and token != replaced:
             kept.append(raw)
     value = _SEPARATOR.join([made.reveal(), *kept][:_MAX_DEVICES])
     return cookie(device_cookie_name(issuer), value, DEVICE_LIFE_S)
@@ -79,6 +81,13 @@ def check_scraper(request: Request, token: Secret) -> None:
     given = parse_authorization(request.one(b"authorization"))
     if given is None or not _is_one_of(given, (token,)):
         raise MetricsRefused("Metrics are for whoever has the token in JOTGATE_METRICS_TOKEN.")
+
+
+def origin_of_request(request: Request) -> Origin:
+    """Return where a request comes from, as people are shown it and the audit trail keeps it."""
+    address = request.sender.address
+    device = describe_device(request.one(b"user-agent"))
+    return Origin("" if address is None else str(address), device, request.request_id)
 
 
 def _is_one_of(given: str, known: Sequence[Secret]) -> bool:

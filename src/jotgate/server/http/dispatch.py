@@ -5,9 +5,10 @@ from typing import Final
 
 from msgspec import structs
 
-from jotgate.core.errors import JotgateError, MalformedToken, RequestRefused
+from jotgate.core.errors import JotgateError, MalformedToken, RequestRefused, TokenError
+from jotgate.server.flows.auditing import line
 from jotgate.server.flows.deps import CLIENT_ID, Deps
-from jotgate.server.http.askers import is_known_verifier, shown_devices
+from jotgate.server.http.askers import is_known_verifier, origin_of_request, shown_devices
 from jotgate.server.http.browser import check_not_cross_site, cors_headers, preflight_headers
 from jotgate.server.http.documents import (
     FEED_KEYS_PATH,
@@ -24,7 +25,7 @@ from jotgate.server.http.problems import limit_headers, oauth_error, problem
 from jotgate.server.http.routes import ROUTES, Route
 from jotgate.server.keys import ServerKeys
 from jotgate.server.metrics import OTHER
-from jotgate.server.refusals import NOTHING_HERE, ClearTextRefused, MethodNotAllowed, NotFound, TooManyRequests
+from jotgate.server.refusals import NOTHING_HERE, Busy, ClearTextRefused, MethodNotAllowed, NotFound, TooManyRequests
 
 _ANY_ORIGIN: Final = ((b"access-control-allow-origin", b"*"),)
 _COMMON: Final = (
@@ -37,6 +38,7 @@ _COMMON: Final = (
 # Whether pages of other sites may embed an answer, without CORS and so without reading it (Fetch standard).
 _OPEN: Final = (b"cross-origin-resource-policy", b"cross-origin")
 _OWN: Final = (b"cross-origin-resource-policy", b"same-origin")
+_ASKERS_FAULTS: Final = (RequestRefused, TokenError)
 _HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
 _ROUTES: Final[Mapping[str, Mapping[str, Route]]] = {
     path: {route.method: route for route in ROUTES if route.path == path} for path in {route.path for route in ROUTES}
@@ -89,13 +91,15 @@ class Api:
         is_open = request.path in self._documents or any(route.public for route in routes.values())
         cors: Headers = _ANY_ORIGIN if is_open else cors_headers(request, self._settings)
         fields: list[tuple[bytes, bytes]] = []
+        slow = False
         try:
             response: Response | StreamResponse = await self._dispatch(request, routes, receive, fields)
         except Exception as error:  # noqa: BLE001 - the mapper turns every error into an answer
             response = render(error, self._deps.log)
             self._count_refusal(error)
             if isinstance(error, TooManyRequests):
-                await self._deps.slowdown.wait()
+                self._tell_of_guess(request, routes, error)
+            slow = isinstance(error, TooManyRequests | Busy)
             if any(name == b"retry-after" for name, _ in response.headers):
                 fields = []  # what is left of the limit would promise a later time than this
         known = routes or request.path in self._documents
@@ -103,7 +107,17 @@ class Api:
         self._deps.metrics.answered(
             (path if routes else request.path) if known else OTHER, request.method, status, self._monotonic() - began
         )
+        if slow:
+            await self._deps.slowdown.wait()
         return response.with_headers(*self._headers(request, cors), *fields)
+
+    def _tell_of_guess(self, request: Request, routes: Mapping[str, Route], refused: TooManyRequests) -> None:
+        """Leave a line in the audit trail where an address may not guess any more; of accounts, flows tell."""
+        route = routes.get(request.method)
+        if route is not None and route.by_device and refused.decision.violated == (route.limit,):
+            origin = origin_of_request(request)
+            detail = {"limited": route.limit}
+            self._deps.audit.put(line("login_failed", self._deps.clock(), origin, actor="anonymous", detail=detail))
 
     def _count_refusal(self, error: Exception) -> None:
         self._deps.metrics.refused(error.code if isinstance(error, JotgateError) else "internal_error")
@@ -151,14 +165,20 @@ class Api:
                 request, self._deps.keys.now.device_tokens, self._settings.issuer, now=self._deps.clock()
             )
             request = structs.replace(request, asker=structs.replace(request.asker, devices=devices))
-        ticket = await self._deps.limits.admit(route.limit, request.asker, CLIENT_ID)
-        fields += limit_headers(ticket.decision)
         if route.hashes:
             stranger = route.credential == "none" and not request.asker.devices
             self._deps.passwords.check_room(stranger=stranger)
-        if route.method != "GET":
-            request = await read_body(request, receive)
-        response = await route.handler(self._deps, request)
+        ticket = await self._deps.limits.admit(route.limit, request.asker, CLIENT_ID)
+        fields += limit_headers(ticket.decision)
+        try:
+            if route.method != "GET":
+                request = await read_body(request, receive)
+            response = await route.handler(self._deps, request)
+        except Exception as error:
+            # Who was not answered, for a reason on this side, has not guessed.
+            if route.counts_failures and (isinstance(error, Busy) or not isinstance(error, _ASKERS_FAULTS)):
+                await ticket.give_back()
+            raise
         if route.counts_failures:
             await ticket.give_back()
         return response

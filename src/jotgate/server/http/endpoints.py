@@ -10,13 +10,13 @@ from jotgate.server.feed import Position
 from jotgate.server.flows.account import account_of_bearer
 from jotgate.server.flows.auditing import Origin
 from jotgate.server.flows.deps import CLIENT_ID, Deps, public
-from jotgate.server.flows.login import login
+from jotgate.server.flows.login import LoggedIn, login
 from jotgate.server.flows.password import change_password
 from jotgate.server.flows.revoking import revoke_account, revoke_session, sessions_of
 from jotgate.server.flows.sessions import logout, refresh, session_of
 from jotgate.server.flows.signup import signup
 from jotgate.server.flows.tokens import TokenPair
-from jotgate.server.http.askers import check_scraper, device_cookie
+from jotgate.server.http.askers import check_scraper, device_cookie, origin_of_request
 from jotgate.server.http.bodies import (
     AccountAnswer,
     HealthAnswer,
@@ -43,7 +43,6 @@ from jotgate.server.http.inputs import parse_form_body, parse_json_body
 from jotgate.server.metrics import Counted
 from jotgate.server.records import Account, Family
 from jotgate.server.refusals import NOTHING_HERE, GrantRefused, InvalidRefreshToken, NotFound, ParameterRefused
-from jotgate.server.rules.devices import describe_device
 from jotgate.server.secret import Secret
 from jotgate.server.store import StoreError
 
@@ -57,8 +56,9 @@ async def post_signup(deps: Deps, request: Request) -> Response:
     """``POST /v1/signup``."""
     check_not_cross_site(request, deps.settings)
     form = parse_json_body(request, SignupInput)
-    await deps.limits.sign_up()
-    account = await signup(deps, form.email, form.password, deps.clock(), _origin(request))
+    account = await signup(
+        deps, form.email, form.password, deps.clock(), origin_of_request(request), before_hash=deps.limits.sign_up
+    )
     return _json(201, SignupAnswer(account=_account_answer(account)))
 
 
@@ -76,25 +76,18 @@ async def post_login(deps: Deps, request: Request) -> Response:
     tokens = deps.keys.now.device_tokens
     shown = None if form.device_token is None or tokens is None else tokens.read(form.device_token.reveal(), now=now)
     devices = (*request.asker.devices, *([] if shown is None else [shown]))
-    origin = _origin(request)
+    origin = origin_of_request(request)
     done = await login(deps, form.email, form.password, now, origin, asker=request.asker, devices=devices)
     if replaced is not None:
         await _end_replaced(deps, replaced, now, origin)
-    if tokens is None:
-        return _token_response(deps, done.tokens, in_body=in_body)
-    known = next((each for each in devices if each.is_for(done.identity)), None)
-    made = Secret(tokens.make(done.identity, now=now, random=deps.random, again=known))
-    if in_body:
-        return _token_response(deps, done.tokens, in_body=True, device_token=made)
-    remember = device_cookie(request, tokens, deps.settings.issuer, made=made, identity=done.identity, now=now)
-    return _token_response(deps, done.tokens, in_body=False).with_headers(remember)
+    return _logged_in(deps, request, done, now, in_body=in_body)
 
 
 async def post_refresh(deps: Deps, request: Request) -> Response:
     """``POST /v1/refresh``."""
     form = parse_json_body(request, SessionInput)
     credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
-    pair = await refresh(deps, credential, deps.clock(), _origin(request))
+    pair = await refresh(deps, credential, deps.clock(), origin_of_request(request))
     return _token_response(deps, pair, in_body=not is_cookie)
 
 
@@ -102,7 +95,7 @@ async def post_logout(deps: Deps, request: Request) -> Response:
     """``POST /v1/logout``."""
     form = parse_json_body(request, SessionInput)
     credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
-    await logout(deps, credential, deps.clock(), _origin(request))
+    await logout(deps, credential, deps.clock(), origin_of_request(request))
     return _gone(deps, clear=is_cookie)
 
 
@@ -110,7 +103,7 @@ async def post_logout_everywhere(deps: Deps, request: Request) -> Response:
     """``POST /v1/logout/everywhere``."""
     form = parse_json_body(request, SessionInput)
     credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
-    origin = _origin(request)
+    origin = origin_of_request(request)
     account, _ = await session_of(deps, credential, deps.clock(), origin)
     await revoke_account(deps, account, origin)
     return _gone(deps, clear=is_cookie)
@@ -128,7 +121,7 @@ async def delete_session(deps: Deps, request: Request) -> Response:
     form = parse_json_body(request, SessionInput)
     credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
     now = deps.clock()
-    origin = _origin(request)
+    origin = origin_of_request(request)
     account, current = await session_of(deps, credential, now, origin)
     sid = request.path.rpartition("/")[2]
     await revoke_session(deps, account, sid, now, origin)
@@ -140,9 +133,9 @@ async def post_password(deps: Deps, request: Request) -> Response:
     form = parse_json_body(request, PasswordInput)
     credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
     now = deps.clock()
-    origin = _origin(request)
+    origin = origin_of_request(request)
     account, family = await session_of(deps, credential, now, origin)
-    pair = await change_password(
+    done = await change_password(
         deps,
         account,
         family,
@@ -151,7 +144,7 @@ async def post_password(deps: Deps, request: Request) -> Response:
         now=now,
         origin=origin,
     )
-    return _token_response(deps, pair, in_body=not is_cookie)
+    return _logged_in(deps, request, done, now, in_body=not is_cookie)
 
 
 async def get_account(deps: Deps, request: Request) -> Response:
@@ -166,7 +159,7 @@ async def _reader(deps: Deps, request: Request) -> tuple[Account, Family]:
     if token is not None:
         return await account_of_bearer(deps, token)
     credential, _ = session_credential(request, None, deps.settings)
-    return await session_of(deps, credential, deps.clock(), _origin(request))
+    return await session_of(deps, credential, deps.clock(), origin_of_request(request))
 
 
 async def post_token(deps: Deps, request: Request) -> Response:
@@ -185,7 +178,7 @@ async def post_token(deps: Deps, request: Request) -> Response:
         deps,
         Secret(form["refresh_token"]),
         deps.clock(),
-        _origin(request),
+        origin_of_request(request),
         client_id=form.get("client_id"),
         scopes=tuple(dict.fromkeys(form["scope"].split(" "))) if "scope" in form else None,
     )
@@ -259,12 +252,6 @@ def _gone(deps: Deps, *, clear: bool) -> Response:
     return Response(204, headers=(_NO_STORE, *([clear_cookie(deps.settings.issuer)] if clear else [])))
 
 
-def _origin(request: Request) -> Origin:
-    address = request.sender.address
-    device = describe_device(request.one(b"user-agent"))
-    return Origin("" if address is None else str(address), device, request.request_id)
-
-
 def _session_answer(family: Family, current: Family) -> SessionAnswer:
     return SessionAnswer(
         id=family.sid,
@@ -283,6 +270,19 @@ def _session_answer(family: Family, current: Family) -> SessionAnswer:
 def _account_answer(account: Account) -> AccountAnswer:
     shown = public(account)
     return AccountAnswer(id=shown.id, email=shown.email, scopes=shown.scopes, created_at=shown.created_at)
+
+
+def _logged_in(deps: Deps, request: Request, done: LoggedIn, now: int, *, in_body: bool) -> Response:
+    """Answer with tokens, and with what tells this device from strangers the next time."""
+    tokens = deps.keys.now.device_tokens
+    if tokens is None:
+        return _token_response(deps, done.tokens, in_body=in_body)
+    account = done.account
+    made = Secret(tokens.make(account.id, account.password_hash, now=now, random=deps.random, again=done.device))
+    if in_body:
+        return _token_response(deps, done.tokens, in_body=True, device_token=made)
+    remember = device_cookie(request, tokens, deps.settings.issuer, made=made, replaced=done.device, now=now)
+    return _token_response(deps, done.tokens, in_body=False).with_headers(remember)
 
 
 def _token_response(deps: Deps, pair: TokenPair, *, in_body: bool, device_token: Secret | None = None) -> Response:
