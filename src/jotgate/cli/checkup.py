@@ -13,6 +13,7 @@ from msgspec.structs import fields
 
 from jotgate.cli.findings import Finding, failed, passed, warned
 from jotgate.core.algorithms import ALGORITHMS
+from jotgate.core.forwarded import TrustedProxies
 from jotgate.server.records import SealedKey
 from jotgate.server.rules.keys import Standing, is_published, standing
 from jotgate.server.secret import Secret
@@ -31,7 +32,13 @@ ABSURD_LIMIT: Final = 20
 # A set of Argon2 parameters has to be so much faster before anybody is told to change.
 _WORTH_CHANGING: Final = 1.25
 _CLOCK_LEEWAY_S: Final = 60
+# By version of IP. Networks of proxies that anybody can rent are narrower: the widest of a known one are /10 and /24.
+_WIDE_PREFIX: Final = {4: 10, 6: 24}
+# Wide, and of nobody but those who stand in one's own networks.
+_OWN_NETWORKS: Final = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "127.0.0.0/8", "fc00::/7", "fe80::/10")))
 _OWN_PATHS: Final = ("/.well-known", "/v1", "/oauth", "/revocations")
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Certificate(Struct, frozen=True, kw_only=True):
@@ -186,7 +193,8 @@ def check_certificate(facts: Facts) -> Iterator[Finding]:
     elif not found.local and found.self_signed:
         detail = "The certificate is signed by itself, so that every client has to be told of it."
         yield warned("https", "certificate-chain", detail, "Get one from an authority that clients trust.")
-    if found.key_mode & 0o077:
+    # A group may read a key that was brought, as for `jotgate serve`: so Debian's ssl-cert hands keys to a service.
+    if found.key_mode & (0o077 if found.local else 0o007):
         detail = f"Others can read the private key of the certificate (mode {found.key_mode:04o})."
         yield failed("https", "certificate-key", detail, "Get a new key and certificate, and chmod 600 the key.")
 
@@ -459,18 +467,35 @@ def check_shared_limits(facts: Facts) -> Iterator[Finding]:
 
 def check_proxies(facts: Facts) -> Iterator[Finding]:
     """A sender's address is believed from known proxies only."""
-    proxies = facts.settings.trusted_proxies
-    if isinstance(proxies, int) and proxies:
-        detail = f"{proxies} proxies are counted: whoever reaches the server around them chooses their own address."
+    proxies = facts.settings.proxies
+    networks = _collapsed(proxies)
+    wide = [each for each in networks if each.prefixlen < _WIDE_PREFIX[each.version] and not _is_own(each)]
+    if proxies.count:
+        detail = f"{proxies.count} proxies are counted: who gets around them chooses their own address."
         yield warned("rate-limiting", "proxies", detail, "Name their networks in JOTGATE_TRUSTED_PROXIES instead.")
-    elif isinstance(proxies, tuple) and not {"0.0.0.0/0", "::/0"}.isdisjoint(proxies):
+    elif any(each.prefixlen == 0 for each in networks):
         detail = "Everybody is a trusted proxy, and so chooses their own address."
         yield failed("rate-limiting", "proxies", detail, "Name the proxies' own networks in JOTGATE_TRUSTED_PROXIES.")
+    elif wide:
+        detail = f"All of {', '.join(map(str, wide))} are trusted proxies: who has an address there can choose another."
+        yield warned("rate-limiting", "proxies", detail, "Name the proxies' own networks in JOTGATE_TRUSTED_PROXIES.")
     elif facts.settings.http and not proxies:
         detail = "Without TLS and without a trusted proxy, all who come through a proxy are one address."
         yield warned("rate-limiting", "proxies", detail, "Name the proxy in JOTGATE_TRUSTED_PROXIES.")
     else:
         yield passed("rate-limiting", "proxies", "Forwarding headers count from the proxies that are named, if any.")
+
+
+def _collapsed(proxies: TrustedProxies) -> list[Network]:
+    """The trusted networks, those together that are one: two halves of the internet are all of it."""
+    of_4 = [each for each in proxies.networks if isinstance(each, ipaddress.IPv4Network)]
+    of_6 = [each for each in proxies.networks if isinstance(each, ipaddress.IPv6Network)]
+    return [*ipaddress.collapse_addresses(of_4), *ipaddress.collapse_addresses(of_6)]
+
+
+def _is_own(network: Network) -> bool:
+    first, last = network[0], network[-1]
+    return any(first in each and last in each for each in _OWN_NETWORKS)
 
 
 def check_password_length(facts: Facts) -> Iterator[Finding]:
