@@ -226,6 +226,8 @@ SEEN = Server(
     certificate_ends_at=NOW + 60 * DAY,
     tls_version="TLSv1.3",
     alpn="h2",
+    old_tls="refused",
+    clear_text="closed",
     ready=Answer(200, HEADERS),
     token_error=ERROR,
     preflight=Answer(204, {}),
@@ -250,10 +252,14 @@ def dated(date: str) -> Answer:
         ("certificate-expiry", "warn", {"certificate_ends_at": NOW + 20 * DAY}),
         ("old-tls", "fail", {"old_tls": "taken"}),
         ("old-tls", "warn", {"old_tls": "not tried"}),
+        ("old-tls", "warn", {"old_tls": "not seen"}),
         ("http-2", "warn", {"alpn": "http/1.1"}),
         ("http-2", "warn", {"alpn": None}),
         ("clear-text", "fail", {"clear_text": 200}),
         ("clear-text", "pass", {"clear_text": 400}),
+        ("clear-text", "pass", {"clear_text": 0}),
+        ("clear-text", "fail", {"clear_text": 404}),
+        ("clear-text", "warn", {"clear_text": "not seen"}),
         ("port-80", "pass", {"port_80": Answer(308, {"location": f"{ISSUER}/"})}),
         ("port-80", "fail", {"port_80": Answer(200, {})}),
         ("port-80", "fail", {"port_80": Answer(302, {"location": "http://elsewhere"})}),
@@ -264,6 +270,7 @@ def dated(date: str) -> Answer:
         ("clock", "warn", {"ready": dated("Wed, 18 Nov 2026 11:06:46 GMT")}),
         ("clock", "fail", {"ready": dated("Wed, 18 Nov 2026 11:05:00 GMT")}),
         ("clock", "warn", {"ready": dated("yesterday")}),
+        ("clock", "warn", {"ready": dated("Mon, 01 Jan 2024 00:00:00 +99999999999999")}),
         ("metadata", "fail", {"metadata_fault": "it is the metadata of 'x'"}),
         ("key-set", "fail", {"keys_fault": "the key set publishes a secret or private key"}),
         ("next-key", "warn", {"algorithms": ("ES256",)}),
@@ -273,6 +280,10 @@ def dated(date: str) -> Answer:
         ("cors", "fail", {"preflight": Answer(204, {"access-control-allow-origin": FOREIGN_ORIGIN})}),
         ("cors", "fail", {"account": Answer(401, {"access-control-allow-credentials": "true"})}),
         ("cors", "pass", {"account": Answer(401, {"access-control-allow-origin": "*"})}),
+        ("cors", "warn", {"preflight": None}),
+        ("cors", "warn", {"account": None}),
+        ("cors", "warn", {"account": Answer(502, {})}),
+        ("cors", "fail", {"preflight": None, "account": Answer(401, {"access-control-allow-credentials": "true"})}),
         ("fields", "warn", {"token_error": Answer(400, {"cache-control": "no-store"})}),
         ("fields", "pass", {"token_error": Answer(429, {"cache-control": "no-store"})}),
     ],
@@ -289,6 +300,15 @@ def test_a_good_server_passes_everything_and_says_so_for_every_practice() -> Non
     findings = list(check_server(SEEN))
     assert [finding for finding in findings if finding.status != "pass"] == []
     assert {finding.practice for finding in findings} == set(PRACTICES)
+
+
+def test_of_a_server_that_gives_no_answer_nothing_passes_for_which_one_is_needed() -> None:
+    seen = msgspec.structs.replace(
+        SEEN, old_tls="not seen", clear_text="not seen", ready=None, token_error=None, preflight=None, account=None,
+        metadata_fault="no answer",
+    )  # fmt: skip
+    good = {finding.check for finding in check_server(seen) if finding.status == "pass"}
+    assert good == {"certificate", "certificate-expiry", "http-2"}, "these were seen in the handshake"
 
 
 def test_localhost_needs_no_hsts() -> None:

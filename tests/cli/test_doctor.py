@@ -300,7 +300,16 @@ def test_old_tls_and_clear_text_are_noticed_where_they_are_taken(running_server:
     assert probing._old_tls("localhost", running_server.port) == "refused"
     with answering(b"HTTP/1.1 200 OK\r\n\r\n") as port:
         assert probing._clear_text("127.0.0.1", port) == 200
-    assert probing._clear_text("localhost", running_server.port) in (None, 0, 400)
+    assert probing._clear_text("localhost", running_server.port) in ("closed", 0, 400)
+
+
+def test_a_server_that_says_nothing_is_not_taken_for_one_that_refuses(
+    silent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "_WITHIN_S", 0.2)
+    for port in (silent, free_port()):
+        assert probing._old_tls("127.0.0.1", port) == "not seen"
+        assert probing._clear_text("127.0.0.1", port) == "not seen"
 
 
 def test_an_answer_that_drips_in_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

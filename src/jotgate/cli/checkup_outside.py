@@ -17,6 +17,9 @@ HEARTBEAT_WITHIN_S: Final = 6.0
 FOREIGN_ORIGIN: Final = "https://foreign.example"
 _CLOCK_WARN_S: Final = 5
 _CLOCK_FAIL_S: Final = 60
+_AGAIN: Final = "See the server's log and the proxy's, and ask again when it answers."
+# Of servers of TLS to whoever speaks without it: a bad request, to https, misdirected, upgrade.
+_REFUSALS: Final = frozenset({400, 301, 302, 307, 308, 421, 426})
 _HEADERS: Final = (
     "x-content-type-options",
     "referrer-policy",
@@ -44,9 +47,9 @@ class Server(Struct, frozen=True, kw_only=True):
     certificate_ends_at: int = 0
     tls_version: str = ""
     alpn: str | None = None
-    old_tls: Literal["refused", "taken", "not tried"] = "refused"
-    clear_text: int | None = None
-    """The status of an answer to HTTP without TLS on the same port; 0 for bytes that are no HTTP, None for nothing."""
+    old_tls: Literal["refused", "taken", "not tried", "not seen"] = "not seen"
+    clear_text: int | Literal["closed", "not seen"] = "not seen"
+    """The status of an answer to HTTP without TLS on the same port; 0 for bytes that are no HTTP."""
     port_80: Answer | None = None
     ready: Answer | None = None
     token_error: Answer | None = None
@@ -105,6 +108,9 @@ def check_protocols(seen: Server) -> Iterator[Finding]:
     elif seen.old_tls == "not tried":
         detail = "This machine's OpenSSL cannot speak TLS 1.1, so that it could not be tried."
         yield warned("https", "old-tls", detail, "Run the doctor from a machine whose OpenSSL can.")
+    elif seen.old_tls == "not seen":
+        detail = "Whether TLS 1.0 or 1.1 is taken could not be seen: no answer came."
+        yield warned("https", "old-tls", detail, _AGAIN)
     else:
         yield passed("https", "old-tls", f"TLS 1.0 and 1.1 are refused; this was {seen.tls_version}.")
     if seen.alpn == "h2":
@@ -115,10 +121,17 @@ def check_protocols(seen: Server) -> Iterator[Finding]:
 
 def check_clear_text(seen: Server) -> Iterator[Finding]:
     """Clear text gets no answer, or is sent to https."""
-    if seen.clear_text is not None and 200 <= seen.clear_text < 300:
-        yield failed("https", "clear-text", "HTTP without TLS is answered on this port.", "Let it speak TLS only.")
-    else:
+    status = seen.clear_text
+    if status == "not seen":
+        detail = "Whether HTTP without TLS is answered on this port could not be seen: it was left waiting."
+        yield warned("https", "clear-text", detail, _AGAIN)
+    elif status in {"closed", 0}:
         yield passed("https", "clear-text", "HTTP without TLS gets no answer on this port.")
+    elif status in _REFUSALS:
+        yield passed("https", "clear-text", f"HTTP without TLS is refused on this port (status {status}).")
+    else:
+        detail = f"HTTP without TLS is answered on this port (status {status})."
+        yield failed("https", "clear-text", detail, "Let it speak TLS only.")
     if seen.port_80 is None:
         return
     if 300 <= seen.port_80.status < 400 and seen.port_80.headers.get("location", "").startswith("https://"):
@@ -130,7 +143,10 @@ def check_clear_text(seen: Server) -> Iterator[Finding]:
 
 def check_headers(seen: Server) -> Iterator[Finding]:
     """Browsers are told what not to do."""
-    headers = {} if seen.ready is None else seen.ready.headers
+    if seen.ready is None:
+        yield failed("https", "security-headers", "No answer came whose headers could be seen.", _AGAIN)
+        return
+    headers = seen.ready.headers
     missing = [name for name in _HEADERS if name not in headers]
     if missing:
         detail = f"Answers lack {', '.join(missing)}."
@@ -157,10 +173,13 @@ def check_ready(seen: Server) -> Iterator[Finding]:
 
 def check_clock(seen: Server) -> Iterator[Finding]:
     """The server's clock and this machine's agree."""
-    date = "" if seen.ready is None else seen.ready.headers.get("date", "")
+    if seen.ready is None:
+        yield warned("expire", "clock", "The server's clock could not be seen: no answer came.", _AGAIN)
+        return
+    date = seen.ready.headers.get("date", "")
     try:
         apart_s = abs(int(parsedate_to_datetime(date).timestamp()) - seen.now)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter: an offset of years
         yield warned("expire", "clock", "The server's answers tell no time.", "Let the proxy pass the field Date on.")
         return
     remedy = "Set both clocks by NTP: tokens expire by them."
@@ -211,7 +230,10 @@ def check_feed(seen: Server) -> Iterator[Finding]:
 
 def check_no_store(seen: Server) -> Iterator[Finding]:
     """Nobody keeps what the token endpoint says, an error included."""
-    if seen.token_error is not None and "no-store" in seen.token_error.headers.get("cache-control", ""):
+    if seen.token_error is None:
+        detail = "Whether answers of the token endpoint may be kept could not be seen: none came."
+        yield failed("sensitive-data", "no-store", detail, _AGAIN)
+    elif "no-store" in seen.token_error.headers.get("cache-control", ""):
         yield passed("sensitive-data", "no-store", "Answers of the token endpoint must not be kept.")
     else:
         detail = "Answers of the token endpoint may be kept by caches (no Cache-Control: no-store)."
@@ -228,15 +250,23 @@ def check_cors(seen: Server) -> Iterator[Finding]:
             detail = f"The pages of a foreign origin ({FOREIGN_ORIGIN}) may use the session."
             yield failed("sensitive-data", "cors", detail, "Let no proxy add CORS headers, and none reflect an origin.")
             return
+    if any(answer is None or answer.status >= 500 for answer in (seen.preflight, seen.account)):
+        detail = "Whether pages of a foreign origin may use the session could not be seen: the server did not answer."
+        yield warned("sensitive-data", "cors", detail, _AGAIN)
+        return
     yield passed("sensitive-data", "cors", "Pages of a foreign origin may not use the session.")
 
 
 def check_limits(seen: Server) -> Iterator[Finding]:
     """A limited route says what is left."""
-    headers = {} if seen.token_error is None else seen.token_error.headers
+    if seen.token_error is None:
+        detail = "Whether the token endpoint is limited could not be seen: no answer came."
+        yield warned("rate-limiting", "fields", detail, _AGAIN)
+        return
+    headers = seen.token_error.headers
     if "ratelimit" in headers and "ratelimit-policy" in headers:
         yield passed("rate-limiting", "fields", "Answers tell what is left of a limit.")
-    elif seen.token_error is not None and seen.token_error.status == 429:
+    elif seen.token_error.status == 429:
         yield passed("rate-limiting", "fields", "The limit of this address is used up, which shows that there is one.")
     else:
         detail = "The token endpoint's answers carry no RateLimit fields."

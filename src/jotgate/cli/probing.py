@@ -132,7 +132,7 @@ def _cut(connection: socket.socket) -> None:
         socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not TLS's own, which would take away what is being read
 
 
-def _old_tls(host: str, port: int) -> Literal["refused", "taken", "not tried"]:
+def _old_tls(host: str, port: int) -> Literal["refused", "taken", "not tried", "not seen"]:
     """Offer TLS 1.1 at the most, and any cipher."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # nothing is told to whoever answers: it is the handshake that counts
@@ -149,20 +149,24 @@ def _old_tls(host: str, port: int) -> Literal["refused", "taken", "not tried"]:
         return "not tried" if error.reason in _CANNOT else "refused"
     except ValueError:
         return "not tried"
-    except OSError:
+    except (ConnectionResetError, BrokenPipeError):
         return "refused"
+    except OSError:  # it took too long, or there was no connection
+        return "not seen"
 
 
-def _clear_text(host: str, port: int) -> int | None:
+def _clear_text(host: str, port: int) -> int | Literal["closed", "not seen"]:
     """Speak HTTP without TLS to the port."""
     try:
         with socket.create_connection((host, port), _WITHIN_S) as plain:
             plain.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             head = plain.recv(_LONGEST_ANSWER)
-    except OSError:
-        return None
+    except (ConnectionResetError, BrokenPipeError):
+        return "closed"
+    except OSError:  # it took too long, or there was no connection
+        return "not seen"
     if not head:
-        return None
+        return "closed"
     words = head.split(b" ", 2)
     return int(words[1]) if head.startswith(b"HTTP/") and len(words) == 3 and words[1].isdigit() else 0
 
