@@ -151,6 +151,8 @@ CASES: list[tuple[Check, Status, dict[str, Any]]] = [
     (checkup.check_limits, "pass", {"limit_global": "1000000/s"}),
     (checkup.check_shared_limits, "warn", {"database_url": Secret(REMOTE)}),
     (checkup.check_shared_limits, "pass", {"database_url": Secret(REMOTE), "redis_url": Secret("redis://r/0")}),
+    (checkup.check_redis, "pass", {"redis_url": Secret("redis://:canary@r/0")}),
+    (checkup.check_redis, "fail", {"redis_url": Secret("redis://:canary@r/0"), "redis_fault": "it takes too long"}),
     (checkup.check_proxies, "pass", {}),
     (checkup.check_proxies, "pass", {"trusted_proxies": ("10.0.0.0/8",)}),
     (checkup.check_proxies, "warn", {"trusted_proxies": 1}),
@@ -189,8 +191,13 @@ def test_each_check_of_a_configuration(check: Check, status: Status, given: dict
 
 def test_where_a_check_is_about_nothing_it_says_nothing() -> None:
     assert list(checkup.check_certificate(facts(http=True, certificate=None))) == []
-    for check in (checkup.check_database_tls, checkup.check_redis_tls, checkup.check_shared_limits, checkup.check_keys):
+    for check in (
+        *(checkup.check_database_tls, checkup.check_redis_tls, checkup.check_redis),
+        *(checkup.check_shared_limits, checkup.check_keys),
+    ):
         assert list(check(facts())) == []
+    lost = facts(database_url=Secret(REMOTE), redis_url=Secret("redis://r/0"), redis_fault="it takes too long")
+    assert list(checkup.check_shared_limits(lost)) == [], "that servers count together was not seen"
 
 
 def test_every_practice_has_a_finding_and_every_check_of_the_module_is_made() -> None:

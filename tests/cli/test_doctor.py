@@ -15,13 +15,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jotgate.cli import probing
+from jotgate.cli import doctor, probing
 from jotgate.cli.findings import PRACTICES, TITLES
 from jotgate.core.encoding import encode_segment
 from jotgate.server import Settings, create_app
 from jotgate.server.secret import Secret
 from tests.cli.conftest import Jotgate, Ran
 from tests.conftest import RunningServer, free_port
+from tests.services import RedisServer
 
 CANARY = "kanarienvogel"
 Findings = dict[str, dict[str, str]]
@@ -137,7 +138,7 @@ def test_a_bad_configuration_is_told_without_what_is_secret_in_it(
     ran, shown = jotgate("doctor", "--json"), jotgate("doctor")
     found = findings(ran)
     assert {name for name, each in found.items() if each["status"] == "fail"} == {
-        *("database", "redis-tls", "proxies", "claims-for")
+        *("database", "redis-tls", "redis", "proxies", "claims-for")
     }
     assert {name for name, each in found.items() if each["status"] == "warn"} >= {
         *("access-token", "password-length", "limits", "hash-workers", "audience")
@@ -202,6 +203,9 @@ def test_keys_in_postgresql_are_looked_at_and_nothing_is_changed(
         ("def claims(account): return 5", "warn"),
         (f"def claims(account): raise KeyError('{CANARY}')", "warn"),
         (f"raise RuntimeError('{CANARY}')", "fail"),
+        (f"import sys; sys.exit('{CANARY}')", "fail"),
+        ("def claims(account):\n    claims = {}\n    claims['more'] = claims\n    return claims", "fail"),
+        (f"import sys\ndef claims(account): sys.exit('{CANARY}')", "warn"),
     ],
 )
 def test_the_claims_of_a_made_up_account_are_judged(
@@ -214,6 +218,40 @@ def test_the_claims_of_a_made_up_account_are_judged(
     ran = jotgate("doctor", "--json")
     assert findings(ran)["claims-for"]["status"] == status
     assert CANARY not in ran.out + ran.err
+
+
+@pytest.mark.parametrize(
+    "source", ["import threading; threading.Event().wait(60)", "import threading\ndef claims(account): gone.wait(60)"]
+)
+def test_a_hook_that_does_not_answer_or_end_its_import_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setattr(doctor, "_WITHIN_S", 0.3)
+    module = f"slow_hook_{abs(hash(source))}"
+    (tmp_path / f"{module}.py").write_text(f"import threading\ngone = threading.Event()\n{source}\n")
+    monkeypatch.chdir(tmp_path)
+    assert "within 0 s" in str(doctor._hook(f"{module}:claims").fault)
+
+
+def test_redis_is_asked_and_its_password_not_told(
+    jotgate: Jotgate, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOTGATE_DATA_DIR", str(tmp_path / "new"))
+    monkeypatch.setenv("JOTGATE_REDIS_URL", redis_server.url)
+    assert findings(jotgate("doctor", "--json"))["redis"]["status"] == "pass"
+    for url in (
+        f"redis://:{CANARY}@127.0.0.1:{redis_server.port}/0",
+        f"redis://:{CANARY}@127.0.0.1:{free_port()}/0",
+    ):
+        monkeypatch.setenv("JOTGATE_REDIS_URL", url)
+        ran = jotgate("doctor", "--json")
+        assert findings(ran)["redis"]["status"] == "fail"
+        assert CANARY not in ran.out + ran.err
+
+
+def test_a_redis_that_says_nothing_is_not_waited_for(silent: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_WITHIN_S", 0.3)
+    assert doctor._redis_fault(Secret(f"redis://:{CANARY}@127.0.0.1:{silent}/0")) == "it takes too long"
 
 
 def test_a_running_server_is_found_good(jotgate: Jotgate, running_server: RunningServer) -> None:

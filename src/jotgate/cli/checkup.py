@@ -89,6 +89,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     certificate: Certificate | None = None
     """None where there is none, or none yet."""
     database: Database
+    redis_fault: str | None = None
+    """Why Redis does not answer, where one is named; without its URL."""
     hook: Hook | None = None
     hash_s: dict[str, float] = {}
     """Seconds that one hash took on one core, by set of parameters."""
@@ -114,6 +116,7 @@ def check_configuration(facts: Facts) -> Iterator[Finding]:
         check_revocation_bound,
         check_claims,
         check_limits,
+        check_redis,
         check_shared_limits,
         check_proxies,
         check_password_length,
@@ -454,6 +457,17 @@ def check_limits(facts: Facts) -> Iterator[Finding]:
         yield passed("rate-limiting", "limits", "All limits are within reason.")
 
 
+def check_redis(facts: Facts) -> Iterator[Finding]:
+    """The Redis that is named answers."""
+    if facts.settings.redis_url is None:
+        return
+    if facts.redis_fault is None:
+        yield passed("rate-limiting", "redis", "Redis answers.")
+    else:
+        detail = f"Redis does not answer: {facts.redis_fault}. Until it does, each process counts for itself."
+        yield failed("rate-limiting", "redis", detail, "Start it, or mend JOTGATE_REDIS_URL.")
+
+
 def check_shared_limits(facts: Facts) -> Iterator[Finding]:
     """Several servers count together."""
     if facts.settings.shared_database is None:
@@ -461,7 +475,7 @@ def check_shared_limits(facts: Facts) -> Iterator[Finding]:
     if facts.settings.redis_url is None:
         detail = "Servers share a database and no Redis, so each process counts for itself."
         yield warned("rate-limiting", "shared-limits", detail, "Set JOTGATE_REDIS_URL.")
-    else:
+    elif facts.redis_fault is None:
         yield passed("rate-limiting", "shared-limits", "All servers count together, in Redis.")
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from argon2 import low_level
@@ -48,6 +48,7 @@ _STYLES: Final = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 _SAMPLE: Final = PublicAccount("jotgate-doctor", "doctor@jotgate.invalid", ("account:read",), 1_700_000_000)
 
 Clock = Callable[[], float]
+T = TypeVar("T")
 
 
 def doctor(
@@ -98,6 +99,7 @@ def gather(settings: Settings, tls_cert: Path | None = None, tls_key: Path | Non
         modes=_modes(settings),
         certificate=_certificate(settings, tls_cert, tls_key, now),
         database=_database(settings),
+        redis_fault=None if settings.redis_url is None else _redis_fault(settings.redis_url),
         hook=None if settings.claims_for is None else _hook(settings.claims_for),
         hash_s=measure_hashes(time.perf_counter),
     )
@@ -234,6 +236,55 @@ def _read_postgres(url: Secret) -> tuple[str | None, tuple[SealedKey, ...]]:
         raise as_settings_error(error, name_of(url)) from None
 
 
+def _redis_fault(url: Secret) -> str | None:
+    """Ask Redis, as whoever has this URL, whether it is there. Its own words are not repeated: they may hold any."""
+    # The driver is there only with the extra `redis`; the settings have checked that it is.
+    from redis import Redis  # noqa: PLC0415
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+    from redis.exceptions import AuthenticationError, NoPermissionError, RedisError  # noqa: PLC0415
+    from redis.exceptions import TimeoutError as RedisTimeout  # noqa: PLC0415
+    from redis.retry import Retry  # noqa: PLC0415
+
+    late: str | None = "it takes too long"
+
+    def ask() -> str | None:
+        with Redis.from_url(
+            url.reveal(), socket_connect_timeout=_WITHIN_S, socket_timeout=_WITHIN_S, retry=Retry(NoBackoff(), 0)
+        ) as redis:
+            try:
+                redis.ping()
+            except (AuthenticationError, NoPermissionError):
+                return "it refuses this user, password or command"
+            except (TimeoutError, RedisTimeout):
+                return late
+            except (RedisError, OSError, ValueError) as error:
+                reason = error.__cause__ or error.__context__ or error
+                return f"there is no connection, or who answers is no Redis ({type(reason).__name__})"
+        return None
+
+    # The driver's time limits are for each step of it, and to look up a name has none.
+    return _within(_WITHIN_S, ask, late=late)
+
+
+def _within(limit_s: float, ask: Callable[[], T], *, late: T) -> T:
+    """Return what `ask` returns, or `late` after so many seconds; it then goes on for as long as this process does."""
+    given: list[T] = []
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            given.append(ask())
+        except BaseException as error:  # noqa: BLE001 - it is raised below
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if raised:
+        raise raised[0]
+    return given[0] if given else late
+
+
 def _key(row: Sequence[Any]) -> SealedKey:
     return SealedKey(**dict(zip(SealedKey.__struct_fields__, row, strict=True)))
 
@@ -241,31 +292,27 @@ def _key(row: Sequence[Any]) -> SealedKey:
 def _hook(name: str) -> Hook:
     """Ask the operator's function for the claims of a made-up account, as the server would, but not for long."""
     sys.path.append(str(Path.cwd()))  # as `serve` does
+    late = Hook(fault=f"claims_for was not imported, or did not answer, within {_WITHIN_S:.0f} s")
+    return _within(_WITHIN_S, lambda: _ask_hook(name), late=late)
+
+
+def _ask_hook(name: str) -> Hook:
+    # The operator's code may end in whatever there is, `sys.exit` included, and its message may hold anything.
     try:
         function = import_hook(name)
     except SettingsError as error:
         return Hook(fault=error.faults[0])
-    given: list[object] = []
-    raised: list[str] = []
+    except BaseException as error:  # noqa: BLE001 - see above
+        return Hook(fault=f"claims_for: {name} cannot be imported ({type(error).__name__})")
 
-    def ask() -> None:
-        async def wait() -> object:
-            claims = function(_SAMPLE)
-            return dict(await claims if inspect.isawaitable(claims) else claims)
+    async def ask() -> object:
+        claims = function(_SAMPLE)
+        return dict(await claims if inspect.isawaitable(claims) else claims)
 
-        try:
-            given.append(asyncio.run(wait()))
-        except Exception as error:  # noqa: BLE001 - the operator's code: its message may hold anything
-            raised.append(type(error).__name__)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_WITHIN_S)
-    if raised:
-        return Hook(raised=raised[0])
-    if not given:
-        return Hook(fault=f"claims_for did not answer within {_WITHIN_S:.0f} s")
-    return _lint(given[0])
+    try:
+        return _lint(asyncio.run(ask()))
+    except BaseException as error:  # noqa: BLE001 - see above
+        return Hook(raised=type(error).__name__)
 
 
 def _lint(claims: Any) -> Hook:  # noqa: ANN401 - whatever the operator returns
@@ -273,7 +320,7 @@ def _lint(claims: Any) -> Hook:  # noqa: ANN401 - whatever the operator returns
         warnings = lint_claims(claims, len(msgspec.json.encode(claims)), LintRules())
     except ClaimRefused as error:
         return Hook(refused=str(error))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:  # the last: one that holds itself
         return Hook(refused=f"what claims_for returns is no JSON ({type(error).__name__})")
     return Hook(warnings=tuple(map(str, warnings)))
 
