@@ -63,8 +63,34 @@ def served(tmp_path: Path) -> Path:
 def test_a_folder_that_is_not_there_is_judged_and_not_made(jotgate: Jotgate, tmp_path: Path) -> None:
     found = findings(jotgate("doctor", "--json", "--data", str(tmp_path / "new")))
     assert found["database"]["status"] == "pass"
+    assert found["data-folder"]["status"] == "warn"
     assert "19456/2" in found["argon2"]["detail"]
     assert not (tmp_path / "new").exists()
+
+
+def test_a_data_folder_that_is_none_or_cannot_be_looked_at_fails(jotgate: Jotgate, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300)):
+        found = findings(jotgate("doctor", "--json", "--data", str(path)))
+        assert found["data-folder"]["status"] == "fail", path
+
+
+def test_all_private_keys_and_files_of_the_database_are_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "tls" / "old").mkdir(parents=True)
+    private = b"-----BEGIN PRIVATE KEY-----\n"
+    for name, text in {
+        "jotgate.sqlite3-wal": b"",
+        "jotgate.sqlite3-shm": b"",
+        "tls/pkcs8-1.pem": private,
+        "tls/old/key.pem": private,
+        "tls/ca.pem": b"-----BEGIN CERTIFICATE-----\n",
+    }.items():
+        (tmp_path / name).write_bytes(text)
+        (tmp_path / name).chmod(0o644)
+    modes = doctor._modes(Settings(data_dir=tmp_path))
+    assert {str(Path(name).relative_to(tmp_path)) for name, mode in modes.items() if mode == 0o644} == {
+        *("jotgate.sqlite3-wal", "jotgate.sqlite3-shm", "tls/pkcs8-1.pem", "tls/old/key.pem")
+    }
 
 
 def test_a_used_folder_passes_and_is_left_byte_for_byte(jotgate: Jotgate, served: Path) -> None:
@@ -86,9 +112,7 @@ def test_a_database_that_was_not_closed_is_left_as_it_is(jotgate: Jotgate, serve
     assert before["jotgate.sqlite3-wal"][2], "what was written last is there alone"
     found = findings(jotgate("doctor", "--json", "--data", str(copy)))
     assert found["clock"]["status"] == "fail", "what was written last counts"
-    after = listing(copy)
-    after.pop("jotgate.sqlite3-shm", None)  # SQLite's own index of the other, made anew by whoever opens it
-    assert after == before
+    assert listing(copy) == before
 
 
 def test_a_folder_that_is_in_use_can_be_looked_at(jotgate: Jotgate, running_server: RunningServer) -> None:

@@ -84,6 +84,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     settings: Settings
     now: int
     cores: int = 1
+    folder: Literal["there", "missing", "no folder", "unreadable"] = "there"
+    """What is found where the data folder should be; it, or one above it, may be no folder."""
     modes: dict[str, int] = {}
     """Permission bits of the folder and of files in it that nobody else may read."""
     certificate: Certificate | None = None
@@ -108,6 +110,7 @@ def check_configuration(facts: Facts) -> Iterator[Finding]:
         check_database,
         check_clock,
         check_lives,
+        check_data_folder,
         check_permissions,
         check_master_key,
         check_rotation,
@@ -312,6 +315,23 @@ def check_lives(facts: Facts) -> Iterator[Finding]:
         yield warned("expire", "sessions", detail, remedy)
     else:
         yield passed("expire", "sessions", "Sessions end when unused, and in any case within half a year.")
+
+
+def check_data_folder(facts: Facts) -> Iterator[Finding]:
+    """The data folder is one, and the one that is meant."""
+    path, remedy = facts.settings.data_dir, "Mend --data or JOTGATE_DATA_DIR."
+    if facts.folder == "no folder":
+        yield failed("keys", "data-folder", f"{path}, or what it lies in, is no folder.", remedy)
+    elif facts.folder == "unreadable":
+        detail = f"The data folder {path} cannot be looked at."
+        yield failed("keys", "data-folder", detail, "Run the doctor as the server's own user, or mend --data.")
+    elif facts.folder == "there":
+        yield passed("keys", "data-folder", f"The data folder is {path}.")
+    elif facts.settings.shared_database is None:
+        detail = f"The data folder {path} is not there: the first start makes it, with keys and accounts of its own."
+        yield warned("keys", "data-folder", detail, "If a server has run already, mend --data or JOTGATE_DATA_DIR.")
+    else:
+        yield passed("keys", "data-folder", f"The data folder {path} is made at the first start.")
 
 
 def check_permissions(facts: Facts) -> Iterator[Finding]:

@@ -1,14 +1,18 @@
 """``jotgate doctor``: gathers facts of a configuration, or of a running server, has them judged, and shows what came.
 
-It changes nothing: a database is read and not migrated, and neither keys nor a master key are made.
+It changes nothing: a database is read and not migrated, and neither keys nor a master key are made. One that was not
+closed is read from a private copy.
 """
 
 import asyncio
+import contextlib
 import inspect
 import os
+import shutil
 import sqlite3
 import stat
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -43,6 +47,10 @@ _WITHIN_S: Final = 5.0
 _COLUMNS: Final = ", ".join(SealedKey.__struct_fields__)
 _READ_KEYS: Final = f"SELECT {_COLUMNS} FROM {keys.name}"  # noqa: S608 - constants
 _READ_REVISION: Final = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608 - a constant
+_PRIVATE: Final = b"PRIVATE KEY-----"
+_LONGEST_PEM: Final = 1_048_576
+# A database of millions of accounts has some hundred MiB.
+_LONGEST_COPY: Final = 1024 * 1_048_576
 _STYLES: Final = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 # A made-up account, for the operator's hook.
 _SAMPLE: Final = PublicAccount("jotgate-doctor", "doctor@jotgate.invalid", ("account:read",), 1_700_000_000)
@@ -96,6 +104,7 @@ def gather(settings: Settings, tls_cert: Path | None = None, tls_key: Path | Non
         settings=settings,
         now=now,
         cores=usable_cores(),
+        folder=_folder(settings.data_dir),
         modes=_modes(settings),
         certificate=_certificate(settings, tls_cert, tls_key, now),
         database=_database(settings),
@@ -123,9 +132,11 @@ def measure_hashes(clock: Clock) -> dict[str, float]:
 
 def _modes(settings: Settings) -> dict[str, int]:
     """Permission bits of the data folder and of what is secret in it, as far as it is there."""
-    folder = settings.data_dir
-    named = [folder, settings.sqlite_path, folder / "tls" / "key.pem", folder / "tls" / "ca-key.pem"]
-    named += sorted(folder.glob("master.key*"))
+    folder, database = settings.data_dir, settings.sqlite_path
+    named = [folder, *(database.with_name(database.name + ending) for ending in ("", "-wal", "-shm"))]
+    with contextlib.suppress(OSError):  # it is told as what is wrong with the folder
+        named += sorted(folder.glob("master.key*"))
+        named += [path for path in sorted((folder / "tls").rglob("*")) if _holds_private_key(path)]
     if settings.master_key_file is not None:
         named.append(settings.master_key_file)
     found = {}
@@ -137,12 +148,37 @@ def _modes(settings: Settings) -> dict[str, int]:
     return found
 
 
+def _folder(path: Path) -> Literal["there", "missing", "no folder", "unreadable"]:
+    try:
+        return "there" if stat.S_ISDIR(path.stat().st_mode) else "no folder"
+    except FileNotFoundError:
+        return "missing"
+    except NotADirectoryError:
+        return "no folder"
+    except OSError:
+        return "unreadable"
+
+
+def _holds_private_key(path: Path) -> bool:
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return _PRIVATE in file.read(_LONGEST_PEM)
+    except OSError:
+        return False
+
+
 def _certificate(settings: Settings, cert: Path | None, key: Path | None, now: int) -> Certificate | None:
     local = cert is None or key is None
     if cert is None or key is None:
         cert, key = settings.data_dir / "tls" / "cert.pem", settings.data_dir / "tls" / "key.pem"
-        if not cert.exists():
+        try:
+            cert.stat()
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError:
+            return Certificate(local=True, faults=(f"the certificate {cert} cannot be read",))
     try:
         check_certificate(cert, key, now)
         chain = x509.load_pem_x509_certificates(cert.read_bytes())
@@ -173,12 +209,19 @@ def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
 
 def _database(settings: Settings) -> Database:
     url, name = settings.shared_database, settings.database_name
-    if url is None and not settings.sqlite_path.exists():
+    try:
+        if url is None:
+            settings.sqlite_path.stat()
+    except FileNotFoundError:
         return Database(name=name, exists=False)
+    except OSError as error:
+        return Database(name=name, fault=f"{settings.sqlite_path} cannot be looked at ({error.strerror})")
     try:
         revision, rows = _read_sqlite(settings.sqlite_path) if url is None else _read_postgres(url)
     except sqlite3.Error as error:
         return Database(name=name, fault=getattr(error, "sqlite_errorname", type(error).__name__))
+    except OSError as error:
+        return Database(name=name, fault=f"{settings.sqlite_path} cannot be read ({error.strerror})")
     except SettingsError as error:
         return Database(name=name, fault="; ".join(error.faults))
     if revision != HEAD:
@@ -201,9 +244,24 @@ def _database(settings: Settings) -> Database:
 
 
 def _read_sqlite(path: Path) -> tuple[str | None, tuple[SealedKey, ...]]:
-    # Without a log beside it nobody has it open, and it can be read without leaving files there.
-    is_open = path.with_name(path.name + "-wal").exists()
-    uri = f"{path.resolve().as_uri()}?mode=ro{'' if is_open else '&immutable=1'}"
+    log, index = (path.with_name(path.name + ending) for ending in ("-wal", "-shm"))
+    if not log.exists():
+        # Nobody has it open, and it can be read without leaving files there.
+        return _read_open_sqlite(path, "&immutable=1")
+    if index.exists():
+        return _read_open_sqlite(path, "")  # as one of those that have it open
+    # It was not closed, or its log was copied with it: whoever opens it makes the index anew, beside it.
+    if path.stat().st_size + log.stat().st_size > _LONGEST_COPY:
+        raise SettingsError(("it was not closed, and is too large for a copy to be read: start the server",))
+    with tempfile.TemporaryDirectory(prefix="jotgate-doctor-") as folder:  # of mode 0700
+        copy = Path(folder) / "copy"
+        shutil.copyfile(path, copy)
+        shutil.copyfile(log, copy.with_name("copy-wal"))
+        return _read_open_sqlite(copy, "")
+
+
+def _read_open_sqlite(path: Path, option: str) -> tuple[str | None, tuple[SealedKey, ...]]:
+    uri = f"{path.resolve().as_uri()}?mode=ro{option}"
     with closing(sqlite3.connect(uri, uri=True, timeout=_WITHIN_S)) as connection:
         known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (VERSION_TABLE,)).fetchone()
         row = known and connection.execute(_READ_REVISION).fetchone()
