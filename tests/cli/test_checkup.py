@@ -23,6 +23,7 @@ MASTER_KEY = Secret(encode_segment(b"k" * 32))
 GOOD = Certificate(local=False, ends_at=NOW + 60 * DAY, names=("auth.example.com",), chain=2)
 DATABASE = Database(name="file", schema="current")
 REMOTE = "postgresql://u:canary@db.example.com/auth"
+OF_LIBPQ = Secret("postgresql:///auth")
 
 Check = Callable[[Facts], Iterator[Finding]]
 
@@ -98,6 +99,21 @@ CASES: list[tuple[Check, Status, dict[str, Any]]] = [
     (checkup.check_database_tls, "pass", {"database_url": Secret("postgresql:///auth?host=/run/postgresql")}),
     (checkup.check_database_tls, "fail", {"database_url": Secret("postgresql://localhost,db.example.com/auth")}),
     (checkup.check_database_tls, "fail", {"database_url": Secret("postgresql:///auth?host=db.example.com")}),
+    (checkup.check_database_tls, "fail", {"database_url": OF_LIBPQ, "libpq": {"PGHOST": "localhost,db.example.com"}}),
+    (checkup.check_database_tls, "pass", {"database_url": OF_LIBPQ, "libpq": {"PGHOST": "/run/postgresql"}}),
+    (
+        checkup.check_database_tls,
+        "pass",
+        {"database_url": OF_LIBPQ, "libpq": {"PGHOST": "db.example.com", "PGSSLMODE": "verify-full"}},
+    ),
+    (checkup.check_database_tls, "warn", {"database_url": Secret(REMOTE), "libpq": {"PGSSLMODE": "require"}}),
+    (
+        checkup.check_database_tls,
+        "fail",
+        {"database_url": Secret(f"{REMOTE}?sslmode=prefer"), "libpq": {"PGSSLMODE": "verify-full"}},
+    ),
+    (checkup.check_database_tls, "warn", {"database_url": OF_LIBPQ, "libpq": {"PGSERVICE": "auth"}}),
+    (checkup.check_database_tls, "warn", {"database_url": Secret("postgresql:///auth?service=auth")}),
     (checkup.check_redis_tls, "fail", {"redis_url": Secret("redis://:canary@redis.example.com/0")}),
     (checkup.check_redis_tls, "pass", {"redis_url": Secret("rediss://:canary@redis.example.com/0")}),
     (checkup.check_redis_tls, "pass", {"redis_url": Secret("redis://127.0.0.1/0")}),
@@ -174,8 +190,8 @@ CASES: list[tuple[Check, Status, dict[str, Any]]] = [
     (checkup.check_password_length, "warn", {"password_min_length": 14}),
     (checkup.check_hashing, "pass", {"hash_workers": 2}),
     (checkup.check_hashing, "warn", {"hash_workers": 3}),
-    (checkup.check_hashing, "pass", {"hash_workers": 1, "hash_s": {"19456/2": 0.025, "7168/5": 0.02}}),
-    (checkup.check_hashing, "warn", {"hash_workers": 1, "hash_s": {"19456/2": 0.026, "7168/5": 0.02}}),
+    (checkup.check_hashing, "pass", {"hash_workers": 1, "hash_s": {"19456/2": 0.0299, "7168/5": 0.02}}),
+    (checkup.check_hashing, "warn", {"hash_workers": 1, "hash_s": {"19456/2": 0.031, "7168/5": 0.02}}),
 ]
 
 

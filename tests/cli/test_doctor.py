@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,7 @@ from jotgate.cli import doctor, probing
 from jotgate.cli.findings import PRACTICES, TITLES
 from jotgate.core.encoding import encode_segment
 from jotgate.server import Settings, create_app
+from jotgate.server.rules.hashing import ARGON2_SETS
 from jotgate.server.secret import Secret
 from tests.cli.conftest import Jotgate, Ran
 from tests.conftest import RunningServer, free_port
@@ -48,6 +50,12 @@ def listing(folder: Path) -> dict[str, tuple[int, int, bytes]]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+@pytest.fixture(autouse=True)
+def _measured_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For these tests it is no matter how long a hash takes."""
+    monkeypatch.setattr(doctor, "_MEASURE_S", 0.1)
 
 
 @pytest.fixture
@@ -194,6 +202,29 @@ def test_a_warning_counts_when_it_is_told_to(jotgate: Jotgate, tmp_path: Path) -
     folder = ("--data", str(tmp_path / "new"))
     assert jotgate("doctor", *folder).status == 0
     assert jotgate("doctor", "--fail-on", "warn", *folder).status == 1, "the issuer is localhost"
+
+
+def test_where_the_url_names_no_host_the_environment_does(
+    jotgate: Jotgate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOTGATE_DATA_DIR", str(tmp_path / "new"))
+    monkeypatch.setenv("JOTGATE_DATABASE_URL", "postgresql:///auth")
+    monkeypatch.setenv("PGHOST", "nobody.invalid")
+    assert findings(jotgate("doctor", "--json"))["database-tls"]["status"] == "fail"
+
+
+def test_sets_of_parameters_take_turns_so_that_a_busy_while_is_one_for_each() -> None:
+    busy = [float((look + 1) // 2) for look in range(10)]  # in the first round each hash takes a second
+    times = iter([0.0, *busy, 5.0, *([5.0] * 11)])
+    took = doctor.measure_hashes(lambda: next(times))
+    assert took == {str(each): 0.0 for each in ARGON2_SETS}, "by then the machine was idle again"
+
+
+def test_hashes_are_measured_for_two_seconds_at_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_MEASURE_S", 2.0)
+    looks = count()
+    doctor.measure_hashes(lambda: next(looks) / 32)  # a round is 11 looks
+    assert next(looks) / 32 < 2.1
 
 
 def test_keys_in_postgresql_are_looked_at_and_nothing_is_changed(

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from math import inf
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -27,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jotgate.cli.checkup import Certificate, Database, Facts, Hook, check_configuration
+from jotgate.cli.checkup import LIBPQ_NAMES, Certificate, Database, Facts, Hook, check_configuration
 from jotgate.cli.findings import TITLES, Finding, exit_status, ordered
 from jotgate.cli.text import print_json, printable
 from jotgate.core.errors import ClaimRefused, SettingsError
@@ -41,8 +42,9 @@ from jotgate.server.settings import Settings, usable_cores
 from jotgate.server.store.schema import HEAD, REVISIONS, VERSION_TABLE, keys
 from jotgate.server.tls import check_certificate
 
-# Of each set: enough to see which is faster, over in a second altogether.
-_HASHES: Final = 3
+# Of each set, at the least and at the most: enough to see which is faster, over in two seconds or so altogether.
+_HASHES: Final = (2, 10)
+_MEASURE_S: Final = 2.0
 _WITHIN_S: Final = 5.0
 _COLUMNS: Final = ", ".join(SealedKey.__struct_fields__)
 _READ_KEYS: Final = f"SELECT {_COLUMNS} FROM {keys.name}"  # noqa: S608 - constants
@@ -98,7 +100,7 @@ def doctor(
 
 
 def gather(settings: Settings, tls_cert: Path | None = None, tls_key: Path | None = None) -> Facts:
-    """Look at everything that a configuration is about. Takes a second or so, for hashing on one core."""
+    """Look at everything that a configuration is about. Takes two seconds or so, for hashing on one core."""
     now = int(time.time())
     return Facts(
         settings=settings,
@@ -108,6 +110,7 @@ def gather(settings: Settings, tls_cert: Path | None = None, tls_key: Path | Non
         modes=_modes(settings),
         certificate=_certificate(settings, tls_cert, tls_key, now),
         database=_database(settings),
+        libpq={name: os.environ[name] for name in LIBPQ_NAMES if name in os.environ},
         redis_fault=None if settings.redis_url is None else _redis_fault(settings.redis_url),
         hook=None if settings.claims_for is None else _hook(settings.claims_for),
         hash_s=measure_hashes(time.perf_counter),
@@ -115,18 +118,23 @@ def gather(settings: Settings, tls_cert: Path | None = None, tls_key: Path | Non
 
 
 def measure_hashes(clock: Clock) -> dict[str, float]:
-    """Return the seconds that one hash takes on one core with each set of parameters; the shortest of a few counts."""
-    took: dict[str, float] = {}
-    for each in ARGON2_SETS:
-        times = []
-        for _ in range(_HASHES):
-            begun = clock()
+    """Return the seconds that one hash takes on one core with each set of parameters; the shortest of a few counts.
+
+    All sets take turns, so that a machine that is busy for a while is so for each of them.
+    """
+    took = {str(each): inf for each in ARGON2_SETS}
+    begun = clock()
+    for round_ in range(_HASHES[1]):
+        for each in ARGON2_SETS:
+            before = clock()
             low_level.hash_secret_raw(
                 b"a password to measure with", b"0123456789abcdef", each.passes, each.memory_kib, each.lanes, 32,
                 low_level.Type.ID,
             )  # fmt: skip
-            times.append(clock() - begun)
-        took[str(each)] = min(times)
+            took[str(each)] = min(took[str(each)], clock() - before)
+        so_far_s = clock() - begun
+        if round_ + 1 >= _HASHES[0] and so_far_s + so_far_s / (round_ + 1) > _MEASURE_S:
+            break
     return took
 
 
