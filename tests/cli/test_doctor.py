@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import shutil
 import socket
 import sqlite3
@@ -81,6 +82,20 @@ def test_a_data_folder_that_is_none_or_cannot_be_looked_at_fails(jotgate: Jotgat
     for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300)):
         found = findings(jotgate("doctor", "--json", "--data", str(path)))
         assert found["data-folder"]["status"] == "fail", path
+
+
+def test_a_data_folder_of_another_user_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o000)
+    tmp_path.chmod(0o711)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65_534)  # to root, every folder is open
+    try:
+        assert doctor._folder(folder) == "unreadable"
+        assert doctor._folder(folder / "below") == "unreadable"
+    finally:
+        os.seteuid(user)
 
 
 def test_all_private_keys_and_files_of_the_database_are_looked_at(tmp_path: Path) -> None:

@@ -158,13 +158,17 @@ def _modes(settings: Settings) -> dict[str, int]:
 
 def _folder(path: Path) -> Literal["there", "missing", "no folder", "unreadable"]:
     try:
-        return "there" if stat.S_ISDIR(path.stat().st_mode) else "no folder"
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
     except FileNotFoundError:
         return "missing"
     except NotADirectoryError:
-        return "no folder"
+        is_folder = False
     except OSError:
         return "unreadable"
+    if not is_folder:
+        return "no folder"
+    usable = os.access(path, os.R_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+    return "there" if usable else "unreadable"
 
 
 def _holds_private_key(path: Path) -> bool:
