@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from jotgate.cli.process import Listening, _granian, _Replacing
+from jotgate.cli.renewing import Renewal
 from jotgate.server.tls import ensure_local_certificate
 from tests.cli.test_serve import der, handshake, make_certificate, rewrite_in_the_old_form, served_certificate, turn
 from tests.conftest import RunningServer, StartServer, launch
@@ -268,6 +270,49 @@ def test_half_a_renewal_is_told_once_and_the_rest_of_it_taken(start_server: Star
     wait_until(lambda: served_certificate(server.port) == der(pairs[1][0]), "the new pair is served")
     assert server.output.count("error: ") == 2
     assert server.stop() == 0
+
+
+def test_a_file_that_is_rewritten_while_workers_are_replaced_ends_nothing(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    cert, key = make_certificate(tmp_path)
+    options = ("--tls-cert", str(cert), "--tls-key", str(key), "--workers", "2")
+    server = start_server("serve", *options, data_dir=tmp_path / "data")
+    tls_dir, whole, before = tmp_path / "data" / "tls", cert.read_bytes(), served_certificate(server.port)
+
+    def copies() -> list[str]:
+        return sorted(path.parent.name for path in tls_dir.glob("serving-*/*/key.pem"))
+
+    assert copies() == ["1"]
+    os.kill(server.process.pid, signal.SIGHUP)
+    wait_until(lambda: copies() == ["1", "2"], "what the new workers serve with is there")
+    cert.write_bytes(whole[:100])  # seconds before the second of them begins
+    wait_until(lambda: copies() == ["2"], "both have been replaced")
+    assert served_certificate(server.port) == before
+    server.wait_for(".*holds no certificate in PEM form.*")
+    cert.write_bytes(whole)
+    assert server.stop() == 0
+    assert "panicked" not in server.output
+
+
+def test_whatever_goes_wrong_in_a_look_is_told_and_the_next_look_comes(capsys: pytest.CaptureFixture[str]) -> None:
+    looks: list[int] = []
+
+    def prepare(now: int) -> None:
+        looks.append(now)
+        if len(looks) < 3:
+            raise RuntimeError("of a kind that nobody thought of")
+
+    server = _granian(Listening("127.0.0.1", 1, None, 1, "error"))
+    stopping = threading.Event()
+    replacing = _Replacing(server, Renewal((), prepare, int(time.time())), lambda: 200, 0.01, stopping)
+    replacing.start()
+    for _ in range(3):
+        replacing.ask()
+    wait_until(lambda: server.reload_signal, "the third look succeeds")
+    stopping.set()
+    sentence = "error: the workers are not replaced: RuntimeError: of a kind that nobody thought of\n"
+    assert capsys.readouterr().err == 2 * sentence
 
 
 def test_new_workers_wait_for_the_database_while_the_old_ones_serve(

@@ -2,17 +2,18 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from jotgate.cli.renewing import Renewal, TlsFiles
-from jotgate.cli.serving import local_renewal, local_tls
+from jotgate.cli.serving import begin_tls
 from jotgate.core.errors import SettingsError
 from jotgate.server.settings import Settings
-from jotgate.server.tls import check_certificate, ensure_pkcs8
+from jotgate.server.tls import check_certificate
 from tests.cli.test_serve import make_certificate, rewrite_in_the_old_form, turn
 
 NOW = int(time.time())
@@ -30,10 +31,10 @@ def other(tmp_path: Path) -> TlsFiles:
     return TlsFiles(*make_certificate(tmp_path / "other"))
 
 
-def watching(pair: TlsFiles, tls_dir: Path | None = None) -> Renewal:
+def watching(pair: TlsFiles) -> Renewal:
     def prepare(now: int) -> TlsFiles:
         check_certificate(pair.cert, pair.key, now)
-        return pair if tls_dir is None else TlsFiles(pair.cert, ensure_pkcs8(pair.key, tls_dir))
+        return pair
 
     return Renewal((pair.cert, pair.key), prepare, NOW)
 
@@ -148,15 +149,38 @@ def test_a_link_that_is_turned_to_other_files_is_noticed(
     assert taken(renewal) == [linked]
 
 
-def test_a_converted_key_is_converted_again(tmp_path: Path, pair: TlsFiles, other: TlsFiles) -> None:
+def test_what_is_served_is_a_copy_of_what_was_checked_from_the_start_on(
+    tmp_path: Path, pair: TlsFiles, other: TlsFiles
+) -> None:
     rewrite_in_the_old_form(pair.key)
-    renewal = watching(pair, tmp_path / "tls")
+    settings = Settings(issuer="https://auth.shop.example", data_dir=tmp_path / "data")
+    settings.master_key_source.load(make=True)
+    first = pair.cert.read_bytes()
+    with ExitStack() as beside:
+        served, renewal = begin_tls(settings, pair, NOW, beside)
+        assert served is not None
+        copy(other.cert, pair.cert)
+        copy(other.key, pair.key)
+        rewrite_in_the_old_form(pair.key)
+        (used,) = taken(renewal)
+        pair.cert.write_text("-----BEGIN CERTIFICATE-----")
+        assert served.cert.read_bytes() == first  # until no worker needs it
+        assert [used.cert.read_bytes(), used.key.read_bytes()] == [other.cert.read_bytes(), other.key.read_bytes()]
+        check_certificate(used.cert, used.key, NOW)
+        renewal.settled(used.cert)
+        assert [served.cert.exists(), used.cert.exists()] == [False, True]
+    assert not used.key.exists()
+
+
+def test_whatever_error_it_was_what_was_refused_is_not_due_at_once_again(pair: TlsFiles, other: TlsFiles) -> None:
+    def prepare(_: int) -> TlsFiles:
+        raise RuntimeError
+
+    renewal = Renewal((pair.cert, pair.key), prepare, NOW)
     copy(other.cert, pair.cert)
-    copy(other.key, pair.key)
-    rewrite_in_the_old_form(pair.key)
-    (used,) = taken(renewal)
-    assert used.key.parent == tmp_path / "tls"
-    check_certificate(other.cert, used.key, NOW)
+    with pytest.raises(RuntimeError):
+        taken(renewal)
+    assert taken(renewal) == []
 
 
 def test_what_does_not_work_in_use_is_refused_too(pair: TlsFiles, other: TlsFiles) -> None:
@@ -175,33 +199,32 @@ def test_what_does_not_work_in_use_is_refused_too(pair: TlsFiles, other: TlsFile
 
 
 @pytest.fixture
-def local(tmp_path: Path) -> tuple[TlsFiles, Callable[[], Renewal]]:
+def local(tmp_path: Path) -> Iterator[tuple[Path, Renewal]]:
+    """The folder of a server's own certificate, and what renews it."""
     settings = Settings(issuer="https://localhost:8443", data_dir=tmp_path / "data")
-    tls = local_tls(settings.data_dir)
     settings.master_key_source.load(make=True)
-    return tls, lambda: local_renewal(settings, tls, NOW)
+    with ExitStack() as beside:
+        yield tmp_path / "data" / "tls", begin_tls(settings, None, NOW, beside)[1]
 
 
 def test_the_local_certificate_is_renewed_while_the_server_runs_on(
-    local: tuple[TlsFiles, Callable[[], Renewal]],
+    local: tuple[Path, Renewal],
 ) -> None:
-    tls, start = local
-    renewal = start()
-    before = x509.load_pem_x509_certificate(tls.cert.read_bytes())
+    tls_dir, renewal = local
+    before = x509.load_pem_x509_certificate((tls_dir / "cert.pem").read_bytes())
     ends_at = int(before.not_valid_after_utc.timestamp())
     used = [now for now in range(NOW, ends_at, DAY_S) if taken(renewal, now)]
     assert len(used) == 1
     assert 58 * DAY_S <= ends_at - used[0] <= 60 * DAY_S
-    after = x509.load_pem_x509_certificate(tls.cert.read_bytes())
+    after = x509.load_pem_x509_certificate((tls_dir / "cert.pem").read_bytes())
     assert int(after.not_valid_after_utc.timestamp()) > ends_at
 
 
 def test_a_local_certificate_that_cannot_be_renewed_is_told_once_a_day(
-    local: tuple[TlsFiles, Callable[[], Renewal]],
+    local: tuple[Path, Renewal],
 ) -> None:
-    tls, start = local
-    renewal = start()
-    (tls.cert.parent / "ca.pem").write_text("nonsense")
+    tls_dir, renewal = local
+    (tls_dir / "ca.pem").write_text("nonsense")
     assert not renewal.due(NOW + DAY_S - 1)
     with pytest.raises(SettingsError, match=r"ca\.pem is damaged"):
         renewal.due(NOW + DAY_S)
@@ -211,11 +234,10 @@ def test_a_local_certificate_that_cannot_be_renewed_is_told_once_a_day(
 
 
 def test_new_workers_are_not_begun_without_their_master_key(
-    local: tuple[TlsFiles, Callable[[], Renewal]],
+    local: tuple[Path, Renewal],
 ) -> None:
-    tls, start = local
-    renewal = start()
-    master_key = tls.cert.parent.parent / "master.key"
+    tls_dir, renewal = local
+    master_key = tls_dir.parent / "master.key"
     master_key.rename(master_key.with_suffix(".away"))
     with pytest.raises(SettingsError, match="master"):
         renewal.take(NOW, lambda _: None)
@@ -224,7 +246,9 @@ def test_new_workers_are_not_begun_without_their_master_key(
 def test_without_tls_nothing_is_ever_due_and_the_master_key_is_looked_at_all_the_same(tmp_path: Path) -> None:
     settings = Settings(issuer="https://localhost:8443", data_dir=tmp_path / "data", http=True)
     (tmp_path / "data").mkdir()
-    renewal = local_renewal(settings, None, NOW)
+    with ExitStack() as beside:
+        tls, renewal = begin_tls(settings, None, NOW, beside)
+    assert tls is None
     assert taken(renewal, NOW + DAY_S) == []
     with pytest.raises(SettingsError, match="master"):
         renewal.take(NOW, lambda _: None)

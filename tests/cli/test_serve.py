@@ -251,20 +251,32 @@ def test_a_brought_certificate_is_served_and_no_local_one_is_made(start_server: 
     with handshake(server.port, context, "auth.shop.example") as connection:
         served = connection.getpeercert(binary_form=True)
     assert served == der(cert)
-    assert not (tmp_path / "data" / "tls").exists()
+    assert not (tmp_path / "data" / "tls" / "ca.pem").exists()
     assert "local CA" not in server.output
     assert server.stop() == 0
 
 
-def test_a_key_in_an_old_form_is_served_from_a_converted_copy(start_server: StartServer, tmp_path: Path) -> None:
-    cert, key = make_certificate(tmp_path)
-    old = rewrite_in_the_old_form(key)
+def test_a_key_that_no_worker_could_read_is_served_from_a_copy_that_goes_with_the_server(
+    start_server: StartServer, tmp_path: Path, need: Need
+) -> None:
+    explicit = ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-param_enc", "explicit"]  # no curve's name
+    spelled_out = subprocess.run([need("openssl"), *explicit], check=True, capture_output=True).stdout
+    private = serialization.load_pem_private_key(spelled_out, None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    cert, key = make_certificate(
+        tmp_path, key=ec.derive_private_key(private.private_numbers().private_value, ec.SECP256R1())
+    )
+    convert = [need("openssl"), "pkcs8", "-topk8", "-nocrypt"]
+    in_pkcs8 = subprocess.run(convert, input=spelled_out, check=True, capture_output=True).stdout
+    key.write_bytes(in_pkcs8)
     options = ["--tls-cert", str(cert), "--tls-key", str(key), "--issuer", "https://auth.shop.example"]
     server = start_server("serve", *options, data_dir=tmp_path / "data")
     assert served_certificate(server.port) == der(cert)
-    assert key.read_bytes() == old
-    assert [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "data" / "tls").iterdir()] == [0o600]
+    assert key.read_bytes() == in_pkcs8
+    (copy,) = (tmp_path / "data" / "tls").rglob("key.pem")
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     assert server.stop() == 0
+    assert list((tmp_path / "data" / "tls").iterdir()) == []
 
 
 def test_clear_text_is_served_on_loopback_when_asked_for(start_server: StartServer, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import datetime as dt
 import ipaddress
 import shlex
+import ssl
 import stat
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from jotgate.core.errors import SettingsError
-from jotgate.server.tls import check_certificate, ensure_local_certificate, ensure_pkcs8
+from jotgate.server.tls import Snapshots, check_certificate, ensure_local_certificate
 from tests.conftest import Need
 
 Signing = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
@@ -323,56 +324,158 @@ OLD = serialization.PrivateFormat.TraditionalOpenSSL
 
 
 @pytest.mark.parametrize("kind", ["EC", "RSA"])
-def test_a_key_in_an_old_form_is_converted_into_the_folder_and_stays_as_it_is(tmp_path: Path, kind: str) -> None:
+def test_a_key_in_an_old_form_is_served_as_pkcs8_and_stays_as_it_is(tmp_path: Path, kind: str) -> None:
     key = ec.generate_private_key(ec.SECP256R1()) if kind == "EC" else rsa.generate_private_key(65537, 2048)
     cert, file = brought(tmp_path, key=key)
     old = pem(key, OLD)
     file.write_bytes(old)
-    check_certificate(cert, file, NOW)
-
-    copy = ensure_pkcs8(file, tmp_path / "data" / "tls")
-
+    checked = check_certificate(cert, file, NOW)
+    assert checked.key == pem(key, serialization.PrivateFormat.PKCS8)
+    assert checked.chain == cert.read_bytes()
     assert file.read_bytes() == old
-    assert copy.read_bytes() == pem(key, serialization.PrivateFormat.PKCS8)
-    assert [mode(copy), mode(copy.parent), mode(copy.parent.parent)] == [0o600, 0o700, 0o700]
-    assert copy.parent == tmp_path / "data" / "tls"
-    assert list(copy.parent.iterdir()) == [copy]
-    check_certificate(cert, copy, NOW)
 
 
-def test_the_key_that_openssl_writes_with_its_parameters_is_converted(tmp_path: Path, need: Need) -> None:
-    command = [need("openssl"), "ecparam", "-name", "prime256v1", "-genkey", "-out", str(tmp_path / "key.pem")]
-    subprocess.run(command, check=True, capture_output=True)
-    assert (tmp_path / "key.pem").read_bytes().startswith(b"-----BEGIN EC PARAMETERS-----")
-    assert ensure_pkcs8(tmp_path / "key.pem", tmp_path).read_bytes().startswith(b"-----BEGIN PRIVATE KEY-----")
-
-
-def test_a_key_file_has_one_converted_copy_and_none_once_it_needs_none(tmp_path: Path) -> None:
-    tls_dir, file, other = tmp_path / "tls", tmp_path / "key.pem", tmp_path / "other.pem"
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(3)]
-    file.write_bytes(pem(keys[0], OLD))
-    other.write_bytes(pem(keys[1], OLD))
-    first, second = ensure_pkcs8(file, tls_dir), ensure_pkcs8(other, tls_dir)
-    assert first != second  # of two servers on one folder, each has its own
-    file.write_bytes(pem(keys[2], OLD))
-    assert ensure_pkcs8(file, tls_dir) == first
-    assert first.read_bytes() == pem(keys[2], serialization.PrivateFormat.PKCS8)
-    file.write_bytes(pem(keys[2], serialization.PrivateFormat.PKCS8))
-    assert ensure_pkcs8(file, tls_dir) == file
-    assert list(tls_dir.iterdir()) == [second]
-
-
-def test_a_key_that_cannot_be_converted_is_told_in_a_sentence(tmp_path: Path) -> None:
-    file = tmp_path / "key.pem"
-    with pytest.raises(SettingsError, match=r"cannot be converted: .*No such file"):
-        ensure_pkcs8(file, tmp_path)
-    file.write_text("-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n")
-    with pytest.raises(SettingsError, match="cannot be converted: it is damaged"):
-        ensure_pkcs8(file, tmp_path)
-    cert, _ = brought(tmp_path / "other")
+def explicit_key(openssl: str, file: Path) -> None:
+    """A key of P-256 as PKCS#8 whose curve is spelled out and not named: rustls reads none of these."""
+    arguments = ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-param_enc", "explicit"]
+    made = subprocess.run([openssl, *arguments], check=True, capture_output=True)
+    convert = [openssl, "pkcs8", "-topk8", "-nocrypt", "-out", str(file)]
+    subprocess.run(convert, input=made.stdout, check=True, capture_output=True)
     file.chmod(0o600)
+
+
+def test_a_key_that_spells_its_curve_out_is_served_with_the_curve_s_name(tmp_path: Path, need: Need) -> None:
+    explicit_key(need("openssl"), tmp_path / "explicit.pem")
+    spelled_out = (tmp_path / "explicit.pem").read_bytes()
+    key = serialization.load_pem_private_key(spelled_out, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    named = ec.derive_private_key(key.private_numbers().private_value, ec.SECP256R1())
+    cert, _ = brought(tmp_path, key=named)
+    checked = check_certificate(cert, tmp_path / "explicit.pem", NOW)
+    assert checked.key == pem(named, serialization.PrivateFormat.PKCS8)
+    assert len(checked.key) < len(spelled_out)
+
+
+def test_the_key_that_openssl_writes_with_its_parameters_is_read(tmp_path: Path, need: Need) -> None:
+    file = tmp_path / "with-parameters.pem"
+    command = [need("openssl"), "ecparam", "-name", "prime256v1", "-genkey", "-out", str(file)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert file.read_bytes().startswith(b"-----BEGIN EC PARAMETERS-----")
+    file.chmod(0o600)
+    key = serialization.load_pem_private_key(file.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    cert, _ = brought(tmp_path, key=key)
+    assert check_certificate(cert, file, NOW).key == pem(key, serialization.PrivateFormat.PKCS8)
+
+
+def test_a_damaged_key_is_told_in_a_sentence(tmp_path: Path) -> None:
+    cert, file = brought(tmp_path)
+    file.write_text("-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n")
     with pytest.raises(SettingsError, match="is damaged"):
         check_certificate(cert, file, NOW)
+
+
+# Snapshots
+
+
+def test_a_snapshot_is_what_was_checked_whatever_becomes_of_the_files(tmp_path: Path) -> None:
+    cert, key = brought(tmp_path / "live")
+    checked = check_certificate(cert, key, NOW)
+    whole = cert.read_bytes(), key.read_bytes()
+    cert.write_text("-----BEGIN CERTIFICATE-----\nMIIB")
+    key.unlink()
+    with Snapshots(tmp_path / "data" / "tls") as snapshots:
+        served = snapshots.add(checked)
+        assert tuple(path.read_bytes() for path in served) == whole
+        assert mode(served[1]) == 0o600
+        folders = served[1].parents[:4]
+        assert [mode(folder) for folder in folders] == [0o700] * 4
+        assert folders[3] == (tmp_path / "data").resolve()
+    assert list((tmp_path / "data" / "tls").iterdir()) == []
+
+
+def test_of_several_snapshots_one_is_kept_in_the_end(tmp_path: Path) -> None:
+    checked = check_certificate(*brought(tmp_path / "live"), NOW)
+    with Snapshots(tmp_path / "tls") as snapshots:
+        first, second, third = (snapshots.add(checked)[0] for _ in range(3))
+        assert first.exists()  # a worker may be about to read it
+        snapshots.keep_only(second)
+        assert [first.parent.exists(), second.exists(), third.parent.exists()] == [False, True, False]
+        assert snapshots.add(checked)[0].exists()
+
+
+def test_a_start_removes_what_a_killed_server_left_and_nothing_of_one_that_runs(tmp_path: Path) -> None:
+    checked = check_certificate(*brought(tmp_path / "live"), NOW)
+    program = (
+        "import os, pathlib, sys; from jotgate.server.tls import CheckedCertificate, Snapshots\n"
+        "with Snapshots(pathlib.Path(sys.argv[1])) as snapshots:\n"
+        "    snapshots.add(CheckedCertificate(*(part.encode() for part in sys.argv[2:])))\n"
+        "    os._exit(0)"
+    )
+    arguments = [str(tmp_path / "tls"), checked.chain.decode(), checked.key.decode()]
+    with Snapshots(tmp_path / "tls") as running:
+        served, _ = running.add(checked)
+        subprocess.run([sys.executable, "-c", program, *arguments], check=True)
+        assert len(list((tmp_path / "tls").glob("serving-*/1/key.pem"))) == 2
+        with Snapshots(tmp_path / "tls"):
+            assert list((tmp_path / "tls").glob("serving-*/1/key.pem")) == [served.with_name("key.pem")]
+
+
+def test_a_folder_for_snapshots_that_cannot_be_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file, not a folder")
+    with pytest.raises(SettingsError, match=r"the folder for served certificates cannot be used: .*data"):
+        Snapshots(tmp_path / "data" / "tls").__enter__()
+
+
+def test_what_openssl_refuses_is_told_in_a_sentence_and_not_kept(tmp_path: Path) -> None:
+    cert, key = brought(tmp_path)
+    checked = check_certificate(cert, key, NOW)
+    with Snapshots(tmp_path / "tls") as snapshots:
+        with pytest.raises(SettingsError, match="OpenSSL refuses the certificate or its key: "):
+            snapshots.add(checked._replace(chain=b""))
+        assert list((tmp_path / "tls").glob("serving-*/*")) == []
+
+
+@pytest.mark.parametrize("curve", ["sect163k1", "sect283k1", "secp112r1", "SM2"])
+def test_a_curve_that_is_not_known_here_is_told_in_a_sentence(tmp_path: Path, need: Need, curve: str) -> None:
+    cert, _ = brought(tmp_path)
+    file = tmp_path / "odd.pem"
+    command = [need("openssl"), "genpkey", "-algorithm", "EC", "-pkeyopt", f"ec_paramgen_curve:{curve}"]
+    subprocess.run([*command, "-out", str(file)], check=True, capture_output=True)
+    file.chmod(0o600)
+    with pytest.raises(SettingsError, match=r"odd\.pem is of a kind that is not served"):
+        check_certificate(cert, file, NOW)
+
+
+def test_a_certificate_for_a_curve_that_is_not_known_here_is_told_in_a_sentence(tmp_path: Path, need: Need) -> None:
+    _, key = brought(tmp_path)
+    make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:sect163k1", "-noenc", "-subj", "/CN=a"]
+    files = ["-keyout", str(tmp_path / "odd.pem"), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run([need("openssl"), *make, *files], check=True, capture_output=True)
+    with pytest.raises(SettingsError, match=r"cert\.pem is for a key of a kind that is not served"):
+        check_certificate(tmp_path / "cert.pem", key, int(time.time()))
+
+
+def test_a_certificate_of_a_version_that_there_is_not_is_told_in_a_sentence(tmp_path: Path) -> None:
+    _, key = brought(tmp_path)
+    whole = load(tmp_path / "cert.pem").public_bytes(serialization.Encoding.DER)
+    third, sixth = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05"  # RFC 5280 section 4.1: version [0]
+    assert whole.count(third) == 1
+    damaged = ssl.DER_cert_to_PEM_cert(whole.replace(third, sixth))
+    (tmp_path / "cert.pem").write_text(damaged)
+    with pytest.raises(SettingsError, match="or a damaged one"):
+        check_certificate(tmp_path / "cert.pem", key, NOW)
+
+
+@pytest.mark.parametrize(
+    ("days", "sentence"), [((-30, -1), "expired on 20"), ((1, 30), "is not valid before 20")], ids=["expired", "early"]
+)
+def test_an_intermediate_outside_its_time_is_refused(tmp_path: Path, days: tuple[int, int], sentence: str) -> None:
+    cert, key = brought(tmp_path)
+    intermediate, _ = brought(tmp_path / "intermediate", days=days)
+    cert.write_bytes(cert.read_bytes() + intermediate.read_bytes())
+    with pytest.raises(SettingsError, match=rf"number 2 \(CN=auth\.shop\.example\), {sentence}"):
+        check_certificate(cert, key, NOW)
 
 
 @pytest.mark.parametrize("others", [0o604, 0o602, 0o644, 0o666])

@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 import types
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 import jotgate
 from jotgate.cli.process import App, Listening, check_can_listen, resolve_host, run
-from jotgate.cli.serving import introduce, local_renewal, local_tls, origin, say
+from jotgate.cli.serving import begin_tls, introduce, origin, say
 from jotgate.core.errors import SettingsError
 from jotgate.server.app import create_app
 from jotgate.server.settings import Settings
@@ -52,14 +53,14 @@ def demo(data: Path | None, host: str, port: int, log_level: str) -> int:
         faults.append("JOTGATE_HTTP: the demo shows HTTPS; leave it unset")
     if faults or settings is None:
         raise SettingsError(faults)
-    tls = local_tls(settings.data_dir)
-    account = _import("demo_account").seed(create_app(settings))
-    listening = Listening(address, port, tls, 1, log_level)
-    introduce(listening, settings, own_certificate=False)
-    say(_invitation(settings, account.email, account.password))
-    on_ready = partial(say, f"ready: {settings.origin}  (Ctrl-C stops it)")
-    renewal = local_renewal(settings, tls, int(time.time()))
-    return run(_load_shop, listening, f"{settings.issuer_path}/readyz", on_ready, renewal)
+    with ExitStack() as beside:
+        tls, renewal = begin_tls(settings, None, int(time.time()), beside)
+        account = _import("demo_account").seed(create_app(settings))
+        listening = Listening(address, port, tls, 1, log_level)
+        introduce(listening, settings, own_certificate=False)
+        say(_invitation(settings, account.email, account.password))
+        on_ready = partial(say, f"ready: {settings.origin}  (Ctrl-C stops it)")
+        return run(_load_shop, listening, f"{settings.issuer_path}/readyz", on_ready, renewal)
 
 
 def _load_shop() -> App:

@@ -192,13 +192,12 @@ def _certificate(settings: Settings, cert: Path | None, key: Path | None, now: i
         except OSError:
             return Certificate(local=True, faults=(f"the certificate {cert} cannot be read",))
     try:
-        check_certificate(cert, key, now)
-        chain = x509.load_pem_x509_certificates(cert.read_bytes())
+        chain = x509.load_pem_x509_certificates(check_certificate(cert, key, now).chain)
         mode = stat.S_IMODE(key.stat().st_mode)
     except SettingsError as error:
         return Certificate(local=local, faults=error.faults)
-    except (OSError, ValueError):
-        return Certificate(local=local, faults=(f"the certificate {cert} or its key cannot be read",))
+    except OSError:  # it went away just now
+        return Certificate(local=local, faults=(f"the private key {key} cannot be read",))
     return Certificate(
         local=local,
         ends_at=int(min(each.not_valid_after_utc for each in chain).timestamp()),

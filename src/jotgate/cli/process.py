@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Final
 
 from granian.constants import HTTPModes, Interfaces, Loops, SSLProtocols
@@ -183,7 +184,7 @@ class _Replacing:
 
     def __init__(
         self,
-        server: MPServer,
+        server: "_Server",
         renewal: Renewal,
         answers: Callable[[], int | None],
         look_every_s: float,
@@ -195,6 +196,7 @@ class _Replacing:
         self._look_every_s = look_every_s
         self._stopping = stopping
         self._waits = False
+        self._told = ""
         self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()  # of all queues the one that signal handlers may use
         self._busy = threading.Lock()
 
@@ -224,6 +226,7 @@ class _Replacing:
     def _look(self, asked: bool) -> None:
         now = int(time.time())
         try:
+            self._tidy()
             if asked or (self._renewal.due(now) and self._is_time()):
                 self._renewal.take(now, self._use)
                 if not asked:
@@ -233,6 +236,11 @@ class _Replacing:
             # A certificate that is half renewed, say: what serves now serves on.
             faults = "".join(f"\n  {fault}" for fault in error.faults)
             sys.stderr.write(f"error: the workers are not replaced:{faults}\n")
+        except Exception as error:  # noqa: BLE001 - whatever it was: without this thread the certificate would run out
+            told = f"error: the workers are not replaced: {type(error).__name__}: {error}\n"
+            if asked or told != self._told:  # it may well be the same at each look
+                sys.stderr.write(told)
+            self._told = told
         if self._server.reload_signal:  # which Granian may have missed, had it just begun with the one before
             self._server.main_loop_interrupt.set()
 
@@ -247,11 +255,13 @@ class _Replacing:
         return ready
 
     def _use(self, files: TlsFiles) -> None:
-        try:
-            # Links are followed once: workers that start one after the other find the same files.
-            self._server.build_ssl_context(files.cert, files.key, None, _OLDEST_TLS, None, [], client_verify=False)
-        except (ssl.SSLError, OSError):
-            raise SettingsError((f"the certificate {files.cert} changed while it was looked at",)) from None
+        self._server.build_ssl_context(files.cert, files.key, None, _OLDEST_TLS, None, [], client_verify=False)
+
+    def _tidy(self) -> None:
+        """Let go of files that no worker will read any more."""
+        found, self._server.settled = self._server.settled, None
+        if found is not None and found[1] is not None and found is self._server.ssl_ctx:
+            self._renewal.settled(Path(found[1]))
 
 
 def _obey_main_process() -> None:
@@ -274,16 +284,26 @@ def _connections_per_worker(workers: int) -> int:
 
 
 class _Server(MPServer):
-    """Granian, which stops between two workers that it replaces, and not only when it has replaced them all."""
+    """Granian, which stops between two workers that it replaces, and not only when it has replaced them all.
+
+    Attributes:
+        settled: after all workers have been replaced, the TLS context (flag, certificate, key, ...) that each of them
+            was begun with; None when it changed in between, and before.
+    """
+
+    settled: tuple[Any, ...] | None = None
 
     def _respawn_workers(self, workers: list[int], *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - Granian's
+        begun_with = self.ssl_ctx
         for index in workers:
             if self.interrupt_signal or self.interrupt_children:
                 return
             super()._respawn_workers([index], *arguments, **options)
+        if begun_with is self.ssl_ctx:
+            self.settled = begun_with
 
 
-def _granian(listening: Listening) -> MPServer:
+def _granian(listening: Listening) -> _Server:
     tls = listening.tls
     return _Server(
         "jotgate",

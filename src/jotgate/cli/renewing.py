@@ -12,15 +12,13 @@ from typing import Final
 
 from msgspec import Struct
 
-from jotgate.core.errors import SettingsError
-
 _DAY_S: Final = 86_400
 _TRY_AGAIN_AFTER_S: Final = 3600
 _LONGEST_FILE: Final = 1_048_576
 
 
 class TlsFiles(Struct, frozen=True):
-    """A certificate chain and its PKCS#8 key, both PEM."""
+    """A certificate chain and its key, both PEM."""
 
     cert: Path
     key: Path
@@ -39,6 +37,7 @@ class Renewal:
             while they could not start.
         now: Unix seconds.
         upkeep: called once a day with the time, for certificates that the server makes itself; may raise SettingsError.
+        settled: called with the one certificate file that is in use, when all workers have been replaced.
     """
 
     def __init__(
@@ -46,8 +45,10 @@ class Renewal:
         files: Sequence[Path],
         prepare: Callable[[int], TlsFiles | None],
         now: int,
-        upkeep: Callable[[int], object] = lambda _: None,
+        upkeep: Callable[[int], object] | None = None,
+        settled: Callable[[Path], object] = lambda _: None,
     ) -> None:
+        self.settled = settled
         self._files = files
         self._prepare = prepare
         self._upkeep = upkeep
@@ -66,7 +67,8 @@ class Renewal:
         """
         if abs(now - self._kept_up_at) >= _DAY_S:  # by the wall clock, which goes on while a laptop sleeps
             self._kept_up_at = now
-            self._upkeep(now)
+            if self._upkeep is not None:
+                self._upkeep(now)
         before, self._seen = self._seen, self._read()
         if self._seen == self._served:
             self._refused = b""
@@ -86,7 +88,7 @@ class Renewal:
             prepared = self._prepare(now)
             if prepared is not None:
                 use(prepared)
-        except SettingsError:
+        except Exception:
             self._refused, self._refused_at = found, now
             raise
         self._served = found

@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from jotgate.core.algorithms import ALGORITHMS
 from jotgate.core.errors import SettingsError
 from jotgate.server.metrics import FOLDER_VARIABLE
 from jotgate.server.settings import Settings
-from jotgate.server.tls import check_certificate, ensure_local_certificate, ensure_pkcs8
+from jotgate.server.tls import Snapshots, check_certificate, ensure_local_certificate
 
 
 class ServeOptions(Struct, frozen=True, kw_only=True):
@@ -77,12 +77,14 @@ def serve(options: ServeOptions) -> int:
         )
     if faults or settings is None:
         raise SettingsError(faults)
-    tls = _tls_files(options, settings)
-    listening = Listening(host, options.port, tls, options.workers, options.log_level)
-    introduce(listening, settings, own_certificate=options.tls_cert is not None, redirect_port=options.redirect_port)
-    on_ready = partial(say, f"\nready: {settings.issuer}  (Ctrl-C stops it)")
-    renewal = _renewal(options, settings, tls)
+    brought = None
+    if options.tls_cert is not None and options.tls_key is not None:
+        brought = TlsFiles(options.tls_cert, options.tls_key)
     with ExitStack() as beside:
+        tls, renewal = begin_tls(settings, brought, int(time.time()), beside)
+        listening = Listening(host, options.port, tls, options.workers, options.log_level)
+        introduce(listening, settings, own_certificate=brought is not None, redirect_port=options.redirect_port)
+        on_ready = partial(say, f"\nready: {settings.issuer}  (Ctrl-C stops it)")
         beside.enter_context(_counted_together(options.workers, settings))
         if options.redirect_port is not None:
             listener = bind(host, options.redirect_port, "--redirect-port")
@@ -101,30 +103,47 @@ def _counted_together(workers: int, settings: Settings) -> Iterator[None]:
         yield
 
 
-def _renewal(options: ServeOptions, settings: Settings, tls: TlsFiles | None) -> Renewal:
-    now = int(time.time())
-    if tls is None or options.tls_cert is None or options.tls_key is None:
-        return local_renewal(settings, tls, now)
-    brought = TlsFiles(options.tls_cert, options.tls_key)
-    return Renewal((brought.cert, brought.key), partial(_prepare, settings, brought), now)
+def begin_tls(
+    settings: Settings, brought: TlsFiles | None, now: int, beside: ExitStack
+) -> tuple[TlsFiles | None, Renewal]:
+    """Return what to serve with, and what renews it while the server runs on; without TLS None and what never does.
+
+    Without a certificate that somebody brought, the data folder's own for localhost is served, made when it is missing.
+
+    Args:
+        settings: of the server.
+        brought: an operator's certificate and key.
+        now: Unix seconds.
+        beside: removes the copies that are served when the server ends.
+
+    Raises:
+        SettingsError: the certificate cannot be served, or the data folder cannot be used.
+    """
+    if settings.http:
+        return None, Renewal((), partial(_prepare, settings, None), now)
+    tls_dir = settings.data_dir / "tls"
+    files, upkeep = brought, None
+    if files is None:
+        upkeep = partial(ensure_local_certificate, tls_dir)
+        local = ensure_local_certificate(tls_dir, now)
+        files = TlsFiles(local.cert, local.key)
+    snapshots = beside.enter_context(Snapshots(tls_dir))
+    take = partial(_snapshot, snapshots, files)
+    # It looks at the files before they are read here: what is written in between is a change to it.
+    renewal = Renewal((files.cert, files.key), partial(_prepare, settings, take), now, upkeep, snapshots.keep_only)
+    return take(now), renewal
 
 
-def local_renewal(settings: Settings, tls: TlsFiles | None, now: int) -> Renewal:
-    """Return what renews the data folder's own certificate while the server runs on; None: there is no TLS."""
-    if tls is None:
-        return Renewal((), partial(_prepare, settings, None), now)
-    upkeep = partial(ensure_local_certificate, settings.data_dir / "tls")
-    return Renewal((tls.cert, tls.key), partial(_prepare, settings, tls), now, upkeep)
+def _snapshot(snapshots: Snapshots, files: TlsFiles, now: int) -> TlsFiles:
+    return TlsFiles(*snapshots.add(check_certificate(files.cert, files.key, now)))
 
 
-def _prepare(settings: Settings, tls: TlsFiles | None, now: int) -> TlsFiles | None:
+def _prepare(settings: Settings, take: Callable[[int], TlsFiles] | None, now: int) -> TlsFiles | None:
     """Return what new workers serve with, and refuse what they could not start with."""
     faults: list[str] = []
     prepared = None
     try:
-        if tls is not None:
-            check_certificate(tls.cert, tls.key, now)
-            prepared = TlsFiles(tls.cert, ensure_pkcs8(tls.key, settings.data_dir / "tls"))
+        prepared = None if take is None else take(now)
     except SettingsError as error:
         faults += error.faults
     try:
@@ -209,24 +228,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _tls_files(options: ServeOptions, settings: Settings) -> TlsFiles | None:
-    if settings.http:
-        return None
-    if options.tls_cert is not None and options.tls_key is not None:
-        return TlsFiles(options.tls_cert, ensure_pkcs8(options.tls_key, settings.data_dir / "tls"))
-    return local_tls(settings.data_dir)
-
-
-def local_tls(data_dir: Path) -> TlsFiles:
-    """Return the data folder's own certificate for localhost, made when it is missing.
-
-    Raises:
-        SettingsError: when it cannot be.
-    """
-    local = ensure_local_certificate(data_dir / "tls", int(time.time()))
-    return TlsFiles(local.cert, local.key)
 
 
 def introduce(

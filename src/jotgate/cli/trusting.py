@@ -58,7 +58,7 @@ def load_authority(data_dir: Path) -> Authority:
         raise SettingsError((fault,)) from None
     except OSError as error:
         raise SettingsError((f"the local CA cannot be read: {file}: {error.strerror}",)) from None
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise SettingsError((f"{file} is damaged",)) from None
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return Authority(

@@ -5,20 +5,21 @@ It reads and writes certificate files and knows no server, no setting and no req
 
 import datetime as dt
 import fcntl
-import hashlib
 import ipaddress
 import os
 import re
 import shlex
+import shutil
 import ssl
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -45,7 +46,6 @@ _PERMITTED: Final = (
     x509.IPAddress(ipaddress.ip_network("127.0.0.0/8")),
     x509.IPAddress(ipaddress.ip_network("::1/128")),
 )
-_PKCS8: Final = b"-----BEGIN PRIVATE KEY-----"
 _PLAIN_KEY: Final = re.compile(rb"-----BEGIN (RSA |EC )?PRIVATE KEY-----")
 # What rustls serves with: a worker with any other would end as soon as it begins.
 _CURVES: Final = ("secp256r1", "secp384r1")
@@ -96,48 +96,106 @@ def ensure_local_certificate(tls_dir: Path, now: int) -> LocalCertificate:
     return paths
 
 
-def check_certificate(cert: Path, key: Path, now: int) -> None:
-    """Refuse a certificate and key that the server could not serve, or should not.
+class CheckedCertificate(NamedTuple):
+    """What was read and found good, written anew in the plainest form: PEM of the chain, and of the key as PKCS#8."""
+
+    chain: bytes
+    key: bytes
+
+
+def check_certificate(cert: Path, key: Path, now: int) -> CheckedCertificate:
+    """Read a certificate and its key, once, and refuse what the server could not serve, or should not.
+
+    What is returned is what was looked at, whatever the files hold by then. It is not as the files have it: a key of
+    P-256 that spells the curve's parameters out, for one, is read here and by no worker.
 
     Raises:
         SettingsError: for files that cannot be read, a key that is encrypted or that everybody on the machine can
             read, kinds of certificates and keys that the server does not speak, a key that is not the certificate's,
-            and a certificate outside its time; all faults at once.
+            and a chain with a certificate outside its time; all faults at once.
     """
-    faults = [*_certificate_faults(cert, now), *_key_faults(key)]
-    if not faults:
+    faults: list[str] = []
+    chain, private = _read_chain(cert, now, faults), _read_key(key, faults)
+    if chain and private is not None and not faults and chain[0].public_key() != private.public_key():
+        faults.append(f"the private key {key} does not belong to the certificate {cert}")
+    if faults or private is None:
+        raise SettingsError(faults)
+    pem = b"".join(each.public_bytes(serialization.Encoding.PEM) for each in chain)
+    return CheckedCertificate(pem, _pem_of_key(private))
+
+
+class Snapshots:
+    """Copies of what was checked, from which one server serves: nobody rewrites them while its workers read them.
+
+    They lie below the TLS folder in a folder of this server alone, which goes when the server does; one that was
+    killed leaves it to the next start, which finds that nobody holds its lock any more. Leave it by its context.
+    """
+
+    def __init__(self, tls_dir: Path) -> None:
+        self._tls_dir = tls_dir
+        self._made = 0
+
+    def __enter__(self) -> Self:
+        """Make the folder.
+
+        Raises:
+            SettingsError: it cannot be made.
+        """
         try:
+            _make_folder(self._tls_dir)
+            with _alone_in(self._tls_dir):
+                for left in self._tls_dir.glob("serving-*"):
+                    _remove_unless_held(left)
+                self._folder = Path(tempfile.mkdtemp(prefix="serving-", dir=self._tls_dir.resolve()))
+                self._handle = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+                fcntl.flock(self._handle, fcntl.LOCK_EX)  # for the workers, too, which inherit it
+        except OSError as error:
+            raise SettingsError((f"the folder for served certificates cannot be used: {_reason(error)}",)) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self._handle)
+
+    def add(self, checked: CheckedCertificate) -> tuple[Path, Path]:
+        """Return new files of the chain and of the key, which has mode 0600.
+
+        Raises:
+            SettingsError: they cannot be written, or OpenSSL refuses them (a chain signed with SHA-1, say).
+        """
+        self._made += 1
+        folder = self._folder / str(self._made)
+        cert, key = folder / "cert.pem", folder / "key.pem"
+        try:
+            folder.mkdir(mode=0o700, parents=True)
+            _write(key, checked.key, private=True)
+            _write(cert, checked.chain, private=False)
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
-        except (ssl.SSLError, OSError):
-            faults.append(f"the private key {key} does not belong to the certificate {cert}")
-    if faults:
-        raise SettingsError(tuple(faults))
+        except ssl.SSLError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise SettingsError((f"OpenSSL refuses the certificate or its key: {error.reason}",)) from None
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise SettingsError((f"the folder for served certificates cannot be used: {_reason(error)}",)) from None
+        return cert, key
+
+    def keep_only(self, cert: Path) -> None:
+        """Remove all copies but that one."""
+        for folder in self._folder.glob("*"):
+            if folder != cert.parent:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
-def ensure_pkcs8(key: Path, tls_dir: Path) -> Path:
-    """Return a file that holds the key as PKCS#8: the very file, or else a converted copy of it in the folder.
-
-    The copy has mode 0600 and one name for each key file, so that a later call replaces it; it is removed once the
-    key file itself holds PKCS#8.
-
-    Raises:
-        SettingsError: the key cannot be read, or the folder cannot be used.
-    """
-    copy = tls_dir / f"converted-{hashlib.sha256(os.fsencode(key.absolute())).hexdigest()[:16]}.pem"
+def _remove_unless_held(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        pem = key.read_bytes()
-        if _PKCS8 in pem:
-            copy.unlink(missing_ok=True)
-            return key
-        converted = _pem_of_key(serialization.load_pem_private_key(pem, None))
-        _make_folder(tls_dir)
-        with _alone_in(tls_dir):
-            _write(copy, converted, private=True)
-    except OSError as error:
-        raise SettingsError((f"the private key cannot be converted: {_reason(error)}",)) from None
-    except (ValueError, TypeError):
-        raise SettingsError((f"the private key {key} cannot be converted: it is damaged",)) from None
-    return copy
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(handle)
 
 
 def _make_folder(tls_dir: Path) -> None:
@@ -149,53 +207,71 @@ def _reason(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}"
 
 
-def _certificate_faults(path: Path, now: int) -> Iterator[str]:
+def _read_chain(path: Path, now: int, faults: list[str]) -> list[x509.Certificate]:
     try:
         chain = x509.load_pem_x509_certificates(path.read_bytes())
     except OSError as error:
-        yield f"the certificate cannot be read: {_reason(error)}"
-        return
-    except ValueError:
-        yield f"{path} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"
-        return
-    begins, ends = chain[0].not_valid_before_utc, chain[0].not_valid_after_utc
-    if now > ends.timestamp():
-        yield f"the certificate {path} expired on {ends:%Y-%m-%d %H:%M} UTC"
-    if now < begins.timestamp():
-        yield f"the certificate {path} is not valid before {begins:%Y-%m-%d %H:%M} UTC"
+        faults.append(f"the certificate cannot be read: {_reason(error)}")
+        return []
+    except (ValueError, x509.InvalidVersion):
+        faults.append(f"{path} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----), or a damaged one")
+        return []
+    for index, each in enumerate(chain):
+        what = f"the certificate {path}"
+        if index:
+            what = f"the chain in {path}, whose certificate number {index + 1} ({each.subject.rfc4514_string()}),"
+        begins, ends = each.not_valid_before_utc, each.not_valid_after_utc
+        if now > ends.timestamp():
+            faults.append(f"{what} expired on {ends:%Y-%m-%d %H:%M} UTC")
+        if now < begins.timestamp():
+            faults.append(f"{what} is not valid before {begins:%Y-%m-%d %H:%M} UTC")
     if chain[0].version is not x509.Version.v3:
-        yield f"the certificate {path} is of X.509 version 1, which has no subjectAltName and is not served"
+        faults.append(f"the certificate {path} is of X.509 version 1, which has no subjectAltName and is not served")
     if chain[0].public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
-        yield f"the certificate {path} is for RSA with PSS alone, which is not served: use {_SERVED_KINDS}"
+        faults.append(f"the certificate {path} is for RSA with PSS alone, which is not served: use {_SERVED_KINDS}")
+    else:
+        try:
+            chain[0].public_key()
+        except (ValueError, UnsupportedAlgorithm):
+            faults.append(f"the certificate {path} is for a key of a kind that is not served: use {_SERVED_KINDS}")
+    return chain
 
 
-def _key_faults(path: Path) -> Iterator[str]:
+def _read_key(path: Path, faults: list[str]) -> PrivateKeyTypes | None:
     try:
         with path.open("rb") as file:
             mode, pem = stat.S_IMODE(os.fstat(file.fileno()).st_mode), file.read()
     except OSError as error:
-        yield f"the private key cannot be read: {_reason(error)}"
-        return
+        faults.append(f"the private key cannot be read: {_reason(error)}")
+        return None
     if mode & 0o007:
         # A group may read it: that is how Debian's ssl-cert and Kubernetes' fsGroup hand keys to a service.
-        yield (
+        faults.append(
             f"everybody on this machine can read the private key {path} or change it (mode {mode:04o}): chmod 640 "
             f"{shlex.quote(str(path))} (in a Kubernetes secret's volume, defaultMode: 0440)"
         )
     if b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in pem or b"Proc-Type: 4,ENCRYPTED" in pem:
         plain = path.with_name(f"{path.stem}-pkcs8.pem")
         decrypt = f"openssl pkcs8 -topk8 -nocrypt -in {shlex.quote(str(path))} -out {shlex.quote(str(plain))}"
-        yield f"the private key {path} is encrypted, and the server cannot ask for its password; decrypt it: {decrypt}"
-    elif _PLAIN_KEY.search(pem) is None:
-        yield f"{path} holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)"
-    else:
-        try:
-            key = serialization.load_pem_private_key(pem, None)
-        except (ValueError, TypeError):
-            yield f"the private key {path} is damaged"
-            return
-        if not _is_served(key):
-            yield f"the private key {path} is of a kind that is not served, which are {_SERVED_KINDS}"
+        faults.append(
+            f"the private key {path} is encrypted, and the server cannot ask for its password; decrypt it: {decrypt}"
+        )
+        return None
+    if _PLAIN_KEY.search(pem) is None:
+        faults.append(f"{path} holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)")
+        return None
+    unserved = f"the private key {path} is of a kind that is not served, which are {_SERVED_KINDS}"
+    try:
+        key = serialization.load_pem_private_key(pem, None)
+    except UnsupportedAlgorithm:  # a curve that is not known here, say
+        faults.append(unserved)
+        return None
+    except (ValueError, TypeError):
+        faults.append(f"the private key {path} is damaged")
+        return None
+    if not _is_served(key):
+        faults.append(unserved)
+    return key
 
 
 def _is_served(key: PrivateKeyTypes) -> bool:
@@ -237,7 +313,7 @@ def _load_authority(path: Path, now: int) -> x509.Certificate | None:
         ca = x509.load_pem_x509_certificate(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise SettingsError((f"{path} is damaged; remove the folder {path.parent} to get a new one",)) from None
     return ca if ca.not_valid_after_utc.timestamp() - now > _RENEW_BEFORE_S else None
 
@@ -248,7 +324,7 @@ def _load_authority_key(path: Path, ca: x509.Certificate) -> ec.EllipticCurvePri
         key = serialization.load_pem_private_key(path.read_bytes(), None)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != ca.public_key():
         raise SettingsError(
@@ -262,10 +338,11 @@ def _leaf_is_good(paths: LocalCertificate, ca: x509.Certificate, now: int) -> bo
         leaf = x509.load_pem_x509_certificate(paths.cert.read_bytes())
         key = serialization.load_pem_private_key(paths.key.read_bytes(), None)
         leaf.verify_directly_issued_by(ca)
-    except (FileNotFoundError, ValueError, TypeError, InvalidSignature):
+        same_key = leaf.public_key() == key.public_key()
+    except (FileNotFoundError, ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion):
         return False
     return (
-        leaf.public_key() == key.public_key()
+        same_key
         and leaf.not_valid_before_utc.timestamp() <= now
         and leaf.not_valid_after_utc.timestamp() - now > _RENEW_BEFORE_S
     )
