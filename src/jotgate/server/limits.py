@@ -42,6 +42,7 @@ MAX_ENTRIES: Final = 131_072
 _EVERYBODY: Final = "everybody"
 _DEVICES: Final = 3
 """All known devices of an account together guess so many times as much as one."""
+_SPREAD: Final = 64
 _HERE: Final = 8
 """At an account under attack, one address gets one turn in so many."""
 
@@ -246,8 +247,9 @@ class Slowdown:
         sleep: waits for so many seconds.
     """
 
-    FREE_PER_S: Final = 50
+    FREE_PER_S: Final = 20
     WAIT_S: Final = 1.0
+    """About so long; not all alike, or those who came together would come together again."""
     MOST_WAIT: Final = 2_000
 
     def __init__(
@@ -263,7 +265,7 @@ class Slowdown:
         self._waiting = 0
 
     async def wait(self) -> None:
-        """Return at once, or after a second where many have been refused in this one."""
+        """Return at once, or about a second later where many have been refused in this one."""
         second = int(self._monotonic())
         if second != self._second:
             self._second, self._refused = second, 0
@@ -272,7 +274,7 @@ class Slowdown:
             return
         self._waiting += 1
         try:
-            await self._sleep(self.WAIT_S)
+            await self._sleep(self.WAIT_S * (0.5 + self._refused % _SPREAD / _SPREAD))
         finally:
             self._waiting -= 1
 
