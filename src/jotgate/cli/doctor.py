@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -306,33 +307,12 @@ def _read_postgres(url: Secret) -> tuple[str | None, tuple[SealedKey, ...]]:
 
 
 def _redis_fault(url: Secret) -> str | None:
-    """Ask Redis, as whoever has this URL, whether it is there. Its own words are not repeated: they may hold any."""
+    """Ask Redis, as whoever has this URL, whether it is there; within a time, though to look up a name has none."""
     # The driver is there only with the extra `redis`; the settings have checked that it is.
-    from redis import Redis  # noqa: PLC0415
-    from redis.backoff import NoBackoff  # noqa: PLC0415
-    from redis.exceptions import AuthenticationError, NoPermissionError, RedisError  # noqa: PLC0415
-    from redis.exceptions import TimeoutError as RedisTimeout  # noqa: PLC0415
-    from redis.retry import Retry  # noqa: PLC0415
+    from jotgate.server.redis_bus import fault_of  # noqa: PLC0415
 
     late: str | None = "it takes too long"
-
-    def ask() -> str | None:
-        with Redis.from_url(
-            url.reveal(), socket_connect_timeout=_WITHIN_S, socket_timeout=_WITHIN_S, retry=Retry(NoBackoff(), 0)
-        ) as redis:
-            try:
-                redis.ping()
-            except (AuthenticationError, NoPermissionError):
-                return "it refuses this user, password or command"
-            except (TimeoutError, RedisTimeout):
-                return late
-            except (RedisError, OSError, ValueError) as error:
-                reason = error.__cause__ or error.__context__ or error
-                return f"there is no connection, or who answers is no Redis ({type(reason).__name__})"
-        return None
-
-    # The driver's time limits are for each step of it, and to look up a name has none.
-    return _within(_WITHIN_S, ask, late=late)
+    return _within(_WITHIN_S, partial(fault_of, url, _WITHIN_S, late=late), late=late)
 
 
 def _within(limit_s: float, ask: Callable[[], T], *, late: T) -> T:

@@ -57,6 +57,7 @@ _POLL_S: Final = 0.02
 # The event loop turns again when Granian serves; what it did before the application was started takes much less.
 _SERVES_AFTER_S: Final = 0.01
 _TELL_AFTER_S: Final = 10
+_SPLIT_OFF_WITHIN_S: Final = 5
 _OLDEST_TLS: Final = SSLProtocols.tls12
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -158,8 +159,16 @@ def run(
         watch.start()
         replacing.start()
 
+    left = listening.workers
+
+    def split_off() -> None:
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            forked.set()
+
     server.on_startup(started)
-    os.register_at_fork(after_in_parent=forked.set, after_in_child=_obey_main_process)
+    os.register_at_fork(after_in_parent=split_off, after_in_child=_obey_main_process)
     replacing.keep_off_forks()
     try:
         server.serve(target_loader=functools.partial(_load_in_worker, load_app, tell), wrap_loader=False)
@@ -469,7 +478,7 @@ def _in_worker(app: App, tell: Connection) -> App:
 def _announce(
     listening: Listening, path: str, on_ready: Callable[[], None], forked: threading.Event, stopping: threading.Event
 ) -> None:
-    forked.wait(1)  # no lock of ours may be held while the worker is split off
+    forked.wait(_SPLIT_OFF_WITHIN_S)  # no lock of ours, or of OpenSSL, may be held while any worker is split off
     ask, begun_at, told = _asker(listening, path), time.monotonic(), False
     while not stopping.is_set():
         answer = ask()

@@ -14,11 +14,15 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import structlog
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeout
+from redis.retry import Retry as BlockingRetry
 
 from jotgate.server.log import get_log
 from jotgate.server.secret import Secret
@@ -166,3 +170,20 @@ def _why(error: BaseException) -> dict[str, str]:
             return {"reason": f"its certificate is not good: {cause.verify_message}"}
         cause = cause.__cause__ or cause.__context__
     return {}
+
+
+def fault_of(url: Secret, within_s: float, *, late: str | None) -> str | None:
+    """Ask Redis once; None where it answers. Its own words are not repeated: they may hold any. Blocks."""
+    with BlockingRedis.from_url(
+        url.reveal(), socket_connect_timeout=within_s, socket_timeout=within_s, retry=BlockingRetry(NoBackoff(), 0)
+    ) as redis:
+        try:
+            redis.ping()
+        except (AuthenticationError, NoPermissionError):
+            return "it refuses this user, password or command"
+        except (TimeoutError, RedisTimeout):
+            return late
+        except (RedisError, OSError, ValueError) as error:
+            reason = error.__cause__ or error.__context__ or error
+            return f"there is no connection, or who answers is no Redis ({type(reason).__name__})"
+    return None
