@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import logging
 import os
 import re
 import signal
@@ -295,7 +296,20 @@ def test_a_file_that_is_rewritten_while_workers_are_replaced_ends_nothing(
     assert "panicked" not in server.output
 
 
-def test_whatever_goes_wrong_in_a_look_is_told_and_the_next_look_comes(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def logging_as_it_was() -> Iterator[None]:
+    """Granian sets up the logging of its process, which is here that of all tests."""
+    loggers = [logging.getLogger(name) for name in ("jotgate", "_granian", "granian.access")]
+    before = [(each, each.level, each.propagate, [*each.handlers], [*each.filters]) for each in loggers]
+    yield
+    for each, level, propagate, handlers, filters in before:
+        each.setLevel(level)
+        each.propagate, each.handlers, each.filters = propagate, handlers, filters
+
+
+def test_whatever_goes_wrong_in_a_look_is_told_and_the_next_look_comes(
+    capsys: pytest.CaptureFixture[str], logging_as_it_was: None
+) -> None:
     looks: list[int] = []
 
     def prepare(now: int) -> None:
