@@ -111,6 +111,35 @@ async def test_another_account_does_not_wait(start: Start) -> None:
     assert (await from_elsewhere(api, 1, RIGHT | {"email": OTHER})).status_code == 200
 
 
+async def test_whoever_shows_a_device_has_known_and_unknown_addresses_looked_up_once(start: Start) -> None:
+    """A second look at the database for one of the two could be told by its time."""
+    api = await start()
+    await api.signup()
+    own = (await api.login())["device_token"]
+    store, looks = api.app.start().store, []
+    look_up = store.account_by_email
+
+    async def counted(email: str) -> object:
+        looks.append(email)
+        return await look_up(email)
+
+    store.account_by_email = counted  # type: ignore[method-assign, assignment] # it does what it did, and is counted
+    for email in (EMAIL, OTHER):
+        assert (await from_elsewhere(api, 1, WRONG | {"email": email, "device_token": own})).status_code == 401
+    assert looks == [EMAIL, OTHER]
+
+
+async def test_a_header_that_stands_there_twice_makes_no_refusal_an_error(start: Start) -> None:
+    api = await start(limit_logins="1/minute")
+    twice = [("user-agent", "one"), ("user-agent", "two")]
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(api.app), base_url=api.settings.issuer, headers=[("accept", "*/*")]
+    ) as http:
+        for expected in (401, 429):
+            answer = await http.post("/v1/login", json=WRONG, headers=twice)
+            assert answer.status_code == expected
+
+
 async def test_nothing_is_hashed_for_who_has_to_wait(start: Start) -> None:
     api = await start()
     await attack(api)

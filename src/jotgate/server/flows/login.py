@@ -57,6 +57,7 @@ async def login(
     address = normalise_email(email)
     identity = email_identity(address)
     text = normalise_password(password.reveal())
+    # Once, whether there is such an account or not: a second look would tell.
     account = await deps.store.account_by_email(address) if devices else None
     device = None
     if account is not None:
@@ -69,7 +70,8 @@ async def login(
         deps.audit.put(line("login_failed", now, origin, actor="anonymous", detail={"limited": limited}))
         raise
     try:
-        account = account or await deps.store.account_by_email(address)
+        if not devices:
+            account = await deps.store.account_by_email(address)
         deps.passwords.check_room(stranger=not guess.by_device)
         fits = await deps.passwords.verify(account.password_hash if account else None, text)
     except (Busy, StoreError):

@@ -86,7 +86,8 @@ def check_scraper(request: Request, token: Secret) -> None:
 def origin_of_request(request: Request) -> Origin:
     """Return where a request comes from, as people are shown it and the audit trail keeps it."""
     address = request.sender.address
-    device = describe_device(request.one(b"user-agent"))
+    named = request.all(b"user-agent")  # it is only shown: one that stands there twice is no reason to refuse
+    device = describe_device(named[0] if named else None)
     return Origin("" if address is None else str(address), device, request.request_id)
 
 
