@@ -302,8 +302,10 @@ class Load:
                     outcome, _, _ = await self._store.rotate(
                         family.id, generation, now=1_100, mac_kid="second", idle_s=FAR, until_s=360
                     )
-                    assert isinstance(outcome, Rotated)
+                    # A cut after the COMMIT: the store looks again, and finds what it did itself.
+                    assert isinstance(outcome, Rotated | Replayed)
                     generation += 1
+                    assert outcome.family.generation == generation
                 ended = await self._store.end_family(family.id, now=1_101, until_s=360)
                 assert ended
             except StoreError as fault:
