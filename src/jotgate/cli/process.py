@@ -349,7 +349,12 @@ class _Once(logging.Filter):
     and the one that comes second may take it for alive.
     """
 
-    NOT_TOLD: Final = ("Unexpected exit from worker", "ASGI lifespan startup failed", "Killing worker", "Killing old worker")
+    NOT_TOLD: Final = (
+        "Unexpected exit from worker",
+        "ASGI lifespan startup failed",
+        "Killing worker",
+        "Killing old worker",
+    )
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith(self.NOT_TOLD)

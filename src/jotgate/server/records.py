@@ -26,6 +26,7 @@ class Account(Struct, frozen=True, kw_only=True):
     password_hash: str  # Argon2id in its own text form
     scopes: tuple[str, ...]  # what was granted; a session takes what is granted when it asks for a token
     created_at: int
+    disabled_at: int | None = None  # nobody can log in to it since then, and it has no sessions
 
     def __repr__(self) -> str:
         return f"Account(id={self.id!r}, scopes={self.scopes!r}, created_at={self.created_at})"
@@ -127,6 +128,51 @@ class Revoked(Struct, frozen=True):
     entries: tuple[LogEntry, ...] = ()
 
 
+CodePurpose = Literal["signup", "reset", "change_email", "undo_email"]
+
+
+class Code(Struct, frozen=True, kw_only=True):
+    """A one-time code that a mail carries. The row holds no more of it than its digest."""
+
+    hash: bytes  # SHA-256 of the code, which has 256 random bits: nothing slower is needed
+    purpose: CodePurpose
+    account_id: str = ""  # whose it is; "" for an account that is still to be made
+    email: str  # what it is about: the address that using it proves, or brings back
+    password_hash: str = ""  # of an account that is still to be made
+    created_at: int
+    expires_at: int
+
+    def __repr__(self) -> str:
+        return f"Code(purpose={self.purpose!r}, account_id={self.account_id!r}, expires_at={self.expires_at})"
+
+
+class OutgoingMail(Struct, frozen=True, kw_only=True):
+    """A mail that is to be sent: to whom and with what is sealed, since it may carry a code."""
+
+    id: str
+    kind: str
+    sealed: bytes
+    created_at: int
+    due_at: int
+
+    def __repr__(self) -> str:
+        return f"OutgoingMail(id={self.id!r}, kind={self.kind!r})"
+
+
+class QueuedMail(Struct, frozen=True, kw_only=True):
+    """A mail that somebody has claimed, to send it: nobody else does until the lease of the claim is over."""
+
+    id: str
+    claim: str
+    kind: str
+    sealed: bytes
+    attempts: int  # this one included
+    created_at: int
+
+    def __repr__(self) -> str:
+        return f"QueuedMail(id={self.id!r}, kind={self.kind!r}, attempts={self.attempts})"
+
+
 AuditName = Literal[
     "account_created",
     "login",
@@ -137,6 +183,15 @@ AuditName = Literal[
     "refresh_reused",
     "password_changed",
     "password_change_refused",
+    "password_reset_requested",
+    "password_reset",
+    "email_change_requested",
+    "email_changed",
+    "email_change_undone",
+    "account_deleted",
+    "account_disabled",
+    "account_enabled",
+    "account_imported",
     "revoked",
     "scope_granted",
     "scope_revoked",
@@ -183,3 +238,22 @@ def _cut(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(name): _cut(each) for name, each in value.items()}
     return [_cut(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+class AccountChange(Struct, frozen=True, kw_only=True):
+    """What a decision about an account comes to. All of it happens in one transaction, or nothing."""
+
+    account: Account | None  # as it is from now on; None where there is none any more
+    end_sessions: bool = False
+    void: tuple[CodePurpose, ...] = ()  # codes of the account, or of its address, that must not work any more
+    codes: tuple[Code, ...] = ()
+    mails: tuple[OutgoingMail, ...] = ()
+    audit: tuple[AuditEvent, ...] = ()
+
+
+class AccountChanged(Struct, frozen=True):
+    """What a change of an account did."""
+
+    account: Account | None
+    """As it is now."""
+    revoked: Revoked = Revoked()

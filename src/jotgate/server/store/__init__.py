@@ -9,7 +9,21 @@ from typing import Final, Protocol
 
 from jotgate.core.errors import JotgateError, RequestRefused
 from jotgate.core.revocations import Revocation
-from jotgate.server.records import Account, AuditEvent, Family, LogEntry, LogHead, Revoked, SealedKey, Target
+from jotgate.server.records import (
+    Account,
+    AccountChange,
+    AccountChanged,
+    AuditEvent,
+    Code,
+    Family,
+    LogEntry,
+    LogHead,
+    OutgoingMail,
+    QueuedMail,
+    Revoked,
+    SealedKey,
+    Target,
+)
 from jotgate.server.rules.keys import KeyChange, KeyEvent
 from jotgate.server.rules.refresh import Outcome
 
@@ -41,6 +55,11 @@ class StoreClosed(StoreError):
 
 Approve = Callable[[Family, Account], None]
 """Raises when the family's client or account may not have what is asked for."""
+
+DecideOnAccount = Callable[[Account], AccountChange | None]
+"""Says what becomes of an account, or raises; None leaves everything as it is."""
+DecideOnCode = Callable[[Code, Account | None], AccountChange]
+"""Says what comes of a one-time code, or raises. The account is the code's own."""
 
 AuditReuse = Callable[[Family], AuditEvent]
 """What the audit trail is told of a refresh token that was used again."""
@@ -95,6 +114,42 @@ class Store(Protocol):
     async def revoke_scope(self, email: str, scope: str, *, audit: AuditEvent | None = None) -> Account | None:
         """Take a scope away; the changed account, or None if there is none. `audit` as in `grant_scope`."""
 
+    async def change_account(
+        self, account_id: str, decide: DecideOnAccount, *, now: int, until_s: int
+    ) -> AccountChanged | None:
+        """Let `decide` see an account, and do what it says, in one transaction that no other change of it overlaps.
+
+        None where there is no such account, or nothing is to be done. Sessions that end are in the log for `until_s`
+        seconds. Raises `EmailTaken`, and what `decide` raises: then nothing has happened.
+        """
+
+    async def use_code(
+        self, code_hash: bytes, decide: DecideOnCode, *, now: int, until_s: int
+    ) -> AccountChanged | None:
+        """Use a one-time code up, and do what `decide` says in the same transaction; None for an unknown code.
+
+        Of many who use one at once, one does. What `decide` raises leaves the code as it was; so does `EmailTaken`.
+        """
+
+    async def code_by_hash(self, code_hash: bytes) -> Code | None: ...
+
+    async def queue(
+        self, *, codes: Sequence[Code] = (), mails: Sequence[OutgoingMail] = (), audit: Sequence[AuditEvent] = ()
+    ) -> None:
+        """Write codes and mails about something that changes no account, in one transaction.
+
+        Of the codes of one purpose and account (without an account, address) the last three stay, save those that undo.
+        """
+
+    async def claim_mails(self, claim: str, *, now: int, limit: int, lease_s: int) -> list[QueuedMail]:
+        """Take up to `limit` mails that are due, for `lease_s` seconds; of many who do so at once each gets others."""
+
+    async def mail_sent(self, mail_id: str, claim: str) -> None:
+        """Forget a mail that was sent, or never will be. Nothing happens where the claim has passed to another."""
+
+    async def mail_failed(self, mail_id: str, claim: str, *, due_at: int) -> None:
+        """Let a mail be claimed again from `due_at` on."""
+
     async def set_password(
         self,
         account_id: str,
@@ -103,9 +158,10 @@ class Store(Protocol):
         password_hash: str,
         now: int,
         until_s: int,
+        mails: Sequence[OutgoingMail] = (),
         audit: AuditEvent | None = None,
     ) -> Revoked | None:
-        """Change a password and end all sessions of the account, in one transaction.
+        """Change a password, end all sessions of the account and void the codes in its mails, in one transaction.
 
         None when the password is not the expected one any more: somebody else has changed it meanwhile.
         """

@@ -8,7 +8,7 @@ row, last in a transaction: it is what transactions wait for.
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -19,10 +19,16 @@ from jotgate.server.places import name_of
 from jotgate.server.records import (
     CLOCK_MARGIN_S,
     Account,
+    AccountChange,
+    AccountChanged,
     AuditEvent,
+    Code,
+    CodePurpose,
     Family,
     LogEntry,
     LogHead,
+    OutgoingMail,
+    QueuedMail,
     Revoked,
     SealedKey,
     Target,
@@ -37,6 +43,8 @@ from jotgate.server.store import (
     Approve,
     AuditKey,
     AuditReuse,
+    DecideOnAccount,
+    DecideOnCode,
     EmailTaken,
     StoreBusy,
     StoreClosed,
@@ -58,19 +66,28 @@ from jotgate.server.store.postgres_schema import Names, prepare_database
 from jotgate.server.store.postgres_statements import PostgresStatements
 from jotgate.server.store.postgres_watch import Watch
 from jotgate.server.store.rows import (
+    CROWDED,
+    CROWDED_OUT_AT_ONCE,
+    EMAIL_TAKEN,
+    VOID_WITH_PASSWORD,
     Row,
     Values,
     account_values,
     advance_values,
     audit_values,
+    code_values,
     family_values,
     log_entries,
+    mail_values,
+    siblings,
     to_account,
     to_audit_event,
+    to_code,
     to_family,
     to_family_and_account,
     to_key,
     to_log_entry,
+    to_queued_mail,
     trail_values,
 )
 from jotgate.server.store.statements import Numbered
@@ -155,13 +172,9 @@ class PostgresStore:
         values = account_values(account)
 
         async def job(connection: Connection) -> None:
-            try:
+            with _unique_address():
                 await _execute(connection, self._sql.add_account, values)
-                await self._audit(connection, audit)
-            except exceptions.UniqueViolationError as error:
-                if error.constraint_name == "jotgate_accounts_email_identity_uq":
-                    raise EmailTaken("An account with this e-mail address exists.") from None
-                raise
+            await self._audit(connection, audit)
 
         await self._transaction(_BEGIN, job)
 
@@ -216,6 +229,7 @@ class PostgresStore:
         password_hash: str,
         now: int,
         until_s: int,
+        mails: Sequence[OutgoingMail] = (),
         audit: AuditEvent | None = None,
     ) -> Revoked | None:
         """See `Store.set_password`."""
@@ -223,8 +237,11 @@ class PostgresStore:
         target = Target("account", account_id)
 
         async def job(connection: Connection) -> Revoked | None:
-            if await _fetch_row(connection, self._sql.set_password, change) is None:
+            row = await _fetch_row(connection, self._sql.set_password, change)
+            if row is None:
                 return None
+            await self._void(connection, account_id, row[1], VOID_WITH_PASSWORD)
+            await self._add_mails(connection, mails)
             await self._audit(connection, audit)
             return await self._revoke(connection, target, now=now, until_s=until_s)
 
@@ -238,6 +255,94 @@ class PostgresStore:
             return await _fetch_row(connection, self._sql.set_password, change) is not None
 
         return await self._transaction(_BEGIN, job)
+
+    async def change_account(
+        self, account_id: str, decide: DecideOnAccount, *, now: int, until_s: int
+    ) -> AccountChanged | None:
+        """See `Store.change_account`."""
+
+        async def job(connection: Connection) -> AccountChanged | None:
+            account = await self._account_to_change(connection, account_id)
+            change = None if account is None else decide(account)
+            return None if change is None else await self._apply(connection, account, change, now=now, until_s=until_s)
+
+        return await self._change_sessions(job)
+
+    async def use_code(
+        self, code_hash: bytes, decide: DecideOnCode, *, now: int, until_s: int
+    ) -> AccountChanged | None:
+        """See `Store.use_code`."""
+
+        async def job(connection: Connection) -> AccountChanged | None:
+            # The account first, as whoever voids its codes does: who locks in one order never waits in a circle.
+            found = await _fetch_row(connection, self._sql.code_by_hash, {"hash": code_hash})
+            account = None if found is None else await self._account_to_change(connection, to_code(found).account_id)
+            row = await _fetch_row(connection, self._sql.use_code, {"hash": code_hash})
+            if row is None:
+                return None
+            return await self._apply(connection, account, decide(to_code(row), account), now=now, until_s=until_s)
+
+        return await self._change_sessions(job)
+
+    async def code_by_hash(self, code_hash: bytes) -> Code | None:
+        """See `Store.code_by_hash`."""
+        row = await self._row(self._sql.code_by_hash, {"hash": code_hash})
+        return to_code(row) if row else None
+
+    async def queue(
+        self, *, codes: Sequence[Code] = (), mails: Sequence[OutgoingMail] = (), audit: Sequence[AuditEvent] = ()
+    ) -> None:
+        """See `Store.queue`."""
+
+        async def job(connection: Connection) -> None:
+            await self._add_codes(connection, codes)
+            await self._add_mails(connection, mails)
+            await self._add_audit(connection, audit)
+
+        await self._transaction(_BEGIN, job)
+
+    async def _apply(
+        self, connection: Connection, before: Account | None, change: AccountChange, *, now: int, until_s: int
+    ) -> AccountChanged:
+        after, revoked = change.account, Revoked()
+        known = before or after
+        if known is None:
+            raise ValueError("a change of no account")
+        await self._void(connection, known.id, known.email, change.void)
+        with _unique_address():
+            if before is None and after is not None:
+                await _execute(connection, self._sql.add_account, account_values(after))
+            elif after is not None and before != after:
+                changed = account_values(after) | {"account_id": after.id}
+                await _execute(connection, self._sql.replace_account, changed)
+        await self._add_codes(connection, change.codes)
+        await self._add_mails(connection, change.mails)
+        await self._add_audit(connection, change.audit)
+        if before is not None and (change.end_sessions or after is None):
+            revoked = await self._revoke(connection, Target("account", before.id), now=now, until_s=until_s)
+        if after is None:
+            await _execute(connection, self._sql.delete_families_of_account, {"account_id": known.id})
+            await _execute(connection, self._sql.delete_account, {"account_id": known.id})
+        return AccountChanged(after, revoked)
+
+    async def _account_to_change(self, connection: Connection, account_id: str) -> Account | None:
+        row = await _fetch_row(connection, self._sql.account_to_change_by_id, {"account_id": account_id})
+        return to_account(row) if row else None
+
+    async def _void(self, connection: Connection, account_id: str, email: str, purposes: Sequence[CodePurpose]) -> None:
+        for purpose in purposes:
+            await _execute(connection, self._sql.void_codes, siblings(purpose, account_id, email))
+
+    async def _add_codes(self, connection: Connection, codes: Sequence[Code]) -> None:
+        for code in codes:
+            await _execute(connection, self._sql.add_code, code_values(code))
+            if code.purpose in CROWDED:
+                crowd = code_values(code) | {"limit": CROWDED_OUT_AT_ONCE}
+                await _execute(connection, self._sql.crowd_out_codes, crowd)
+
+    async def _add_mails(self, connection: Connection, mails: Sequence[OutgoingMail]) -> None:
+        for mail in mails:
+            await _execute(connection, self._sql.add_mail, mail_values(mail))
 
     # Sessions
 
@@ -423,6 +528,7 @@ class PostgresStore:
             if audit_keep_s is not None:
                 old = {"audit_dead_since": dead_since - audit_keep_s, "limit": limit}
                 await _execute(connection, self._sql.prune_audit, old)
+            await _execute(connection, self._sql.prune_codes, {"dead_since": dead_since, "limit": limit})
             step = await _fetch(connection, self._sql.sweep_step, {"after": after, "limit": limit})
             if not step:
                 return b""
@@ -473,6 +579,27 @@ class PostgresStore:
     async def wait_changed(self, timeout_s: float) -> None:
         """See `Store.wait_changed`."""
         await self._watching().wait_changed(timeout_s)
+
+    # Mails
+
+    async def claim_mails(self, claim: str, *, now: int, limit: int, lease_s: int) -> list[QueuedMail]:
+        """See `Store.claim_mails`."""
+        wanted = {"new_claim": claim, "now": now, "limit": limit, "leased_until": now + lease_s}
+
+        async def job(connection: Connection) -> list[QueuedMail]:
+            return [to_queued_mail(row) for row in await _fetch(connection, self._sql.claim_mails, wanted)]
+
+        return await self._transaction(_BEGIN, job)
+
+    async def mail_sent(self, mail_id: str, claim: str) -> None:
+        """See `Store.mail_sent`."""
+        held = {"mail_id": mail_id, "held_claim": claim}
+        await self._transaction(_BEGIN, lambda connection: _execute(connection, self._sql.delete_mail, held))
+
+    async def mail_failed(self, mail_id: str, claim: str, *, due_at: int) -> None:
+        """See `Store.mail_failed`."""
+        held = {"mail_id": mail_id, "held_claim": claim, "due_at": due_at}
+        await self._transaction(_BEGIN, lambda connection: _execute(connection, self._sql.postpone_mail, held))
 
     # Keys
 
@@ -622,6 +749,16 @@ class PostgresStore:
             return await run(pool, begin, job, self._wait_s)
 
         return run_apart(work)
+
+
+@contextlib.contextmanager
+def _unique_address() -> Iterator[None]:
+    try:
+        yield
+    except exceptions.UniqueViolationError as error:
+        if error.constraint_name == "jotgate_accounts_email_identity_uq":
+            raise EmailTaken(EMAIL_TAKEN) from None
+        raise
 
 
 async def _execute(connection: Connection, statement: Numbered, values: Values) -> str:

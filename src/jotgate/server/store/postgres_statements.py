@@ -9,6 +9,7 @@ from sqlalchemy.engine import make_url
 
 from jotgate.server.store.schema import TEXT, audit, cuts, families, revocation_head, revocations
 from jotgate.server.store.statements import (
+    ACCOUNT_BY_ID,
     ACCOUNT_BY_IDENTITY,
     FAMILY_WITH_ACCOUNT,
     PRUNE_REVOCATIONS,
@@ -26,6 +27,7 @@ class PostgresStatements(Statements[Numbered]):
         sql = numbered(make_url("postgresql+asyncpg://").get_dialect()())
         super().__init__(sql)
         self.account_to_change = sql(ACCOUNT_BY_IDENTITY.with_for_update())
+        self.account_to_change_by_id = sql(ACCOUNT_BY_ID.with_for_update())
         self.family_to_rotate = sql(FAMILY_WITH_ACCOUNT.with_for_update(of=families))
         self.advance_family_at_once = sql(_advance_family())
         # A change of password that is under way is waited for, and one that comes waits: it ends this session then.

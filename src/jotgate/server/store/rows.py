@@ -9,7 +9,17 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from jotgate.core.revocations import Kind
-from jotgate.server.records import Account, AuditEvent, Family, LogEntry, SealedKey
+from jotgate.server.records import (
+    Account,
+    AuditEvent,
+    Code,
+    CodePurpose,
+    Family,
+    LogEntry,
+    OutgoingMail,
+    QueuedMail,
+    SealedKey,
+)
 from jotgate.server.rules.accounts import email_identity
 
 Values = Mapping[str, Any]
@@ -23,6 +33,11 @@ class Row(Protocol):
     def __getitem__(self, index: Any, /) -> Any: ...  # noqa: ANN401  of whatever type the column is
 
 
+EMAIL_TAKEN: Final = "An account with this e-mail address exists."
+VOID_WITH_PASSWORD: Final[tuple[CodePurpose, ...]] = ("reset", "change_email")
+"""What a change of password voids. What undoes a change of address stays: whoever stole an account has both changed."""
+CROWDED: Final[frozenset[CodePurpose]] = frozenset({"signup", "reset", "change_email"})
+CROWDED_OUT_AT_ONCE: Final = 16
 FAMILY_COLUMNS: Final = len(Family.__struct_fields__)
 _decode_retired = msgspec.json.Decoder(tuple[tuple[int, int], ...]).decode
 
@@ -33,6 +48,26 @@ def account_values(account: Account) -> dict[str, Any]:
         "email_identity": email_identity(account.email),
         "scopes": " ".join(account.scopes),
     }
+
+
+def code_values(code: Code) -> dict[str, Any]:
+    """What the statement `add_code` inserts."""
+    return msgspec.structs.asdict(code) | {"email_identity": email_identity(code.email)}
+
+
+def siblings(purpose: CodePurpose, account_id: str, email: str) -> dict[str, Any]:
+    """What the statement `void_codes` deletes: those of an account; of sign-up, those of its address."""
+    of_address = purpose == "signup"
+    return {
+        "purpose": purpose,
+        "account_id": "" if of_address else account_id,
+        "email_identity": email_identity(email) if of_address else "",
+    }
+
+
+def mail_values(mail: OutgoingMail) -> dict[str, Any]:
+    """What the statement `add_mail` inserts."""
+    return msgspec.structs.asdict(mail) | {"attempts": 0, "claim": ""}
 
 
 def family_values(family: Family) -> dict[str, Any]:
@@ -84,14 +119,25 @@ def log_entries(kind: Kind, ids: Sequence[str], last: int, *, at: int, until_s: 
 
 def to_account(row: Row) -> Account:
     """The account in a row."""
-    account_id, email, password_hash, scopes, created_at = row
+    account_id, email, password_hash, scopes, created_at, disabled_at = row
     return Account(
         id=account_id,
         email=email,
         password_hash=password_hash,
         scopes=tuple(scopes.split()),
         created_at=created_at,
+        disabled_at=disabled_at,
     )
+
+
+def to_code(row: Row) -> Code:
+    """The code in a row."""
+    return Code(**dict(zip(Code.__struct_fields__, row, strict=True)))
+
+
+def to_queued_mail(row: Row) -> QueuedMail:
+    """The claimed mail in a row."""
+    return QueuedMail(**dict(zip(QueuedMail.__struct_fields__, row, strict=True)))
 
 
 def to_family(row: Row) -> Family:

@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql
 
 # Oldest first. The last one is what this code needs; the names are those of the files in migrations/versions, and
 # stand here so that starting on an up-to-date database need not load Alembic.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 HEAD = REVISIONS[-1]
 VERSION_TABLE = "jotgate_schema"
 
@@ -50,6 +50,7 @@ accounts = Table(
     Column("password_hash", TEXT, nullable=False),
     Column("scopes", TEXT, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("disabled_at", BigInteger, nullable=True),
     Index("jotgate_accounts_email_identity_uq", "email_identity", unique=True),
     sqlite_with_rowid=False,
 )
@@ -160,4 +161,37 @@ audit = Table(
         postgresql_where=text("event = 'settings_changed'"),
     ),
     sqlite_autoincrement=True,
+)
+
+# One-time codes that mails carry. A code that is used is deleted.
+codes = Table(
+    "jotgate_codes",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("purpose", TEXT, nullable=False),
+    Column("account_id", TEXT, nullable=False),  # no foreign key: "" where the account is still to be made
+    Column("email", TEXT, nullable=False),
+    Column("email_identity", TEXT, nullable=False),
+    Column("password_hash", TEXT, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("jotgate_codes_account_id_ix", "account_id"),
+    Index("jotgate_codes_email_identity_ix", "email_identity"),
+    Index("jotgate_codes_expires_at_ix", "expires_at"),
+    sqlite_with_rowid=False,
+)
+
+# Mails that are to be sent, written with what causes them. One that was sent is deleted.
+outbox = Table(
+    "jotgate_outbox",
+    metadata,
+    Column("id", TEXT, primary_key=True),
+    Column("kind", TEXT, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("claim", TEXT, nullable=False),  # whose it is until `due_at`
+    Column("created_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Index("jotgate_outbox_due_at_ix", "due_at"),
+    sqlite_with_rowid=False,
 )

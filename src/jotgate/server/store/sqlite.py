@@ -19,10 +19,16 @@ from jotgate.core.revocations import Kind, Revocation
 from jotgate.server.records import (
     CLOCK_MARGIN_S,
     Account,
+    AccountChange,
+    AccountChanged,
     AuditEvent,
+    Code,
+    CodePurpose,
     Family,
     LogEntry,
     LogHead,
+    OutgoingMail,
+    QueuedMail,
     Revoked,
     SealedKey,
     Target,
@@ -36,6 +42,8 @@ from jotgate.server.store import (
     Approve,
     AuditKey,
     AuditReuse,
+    DecideOnAccount,
+    DecideOnCode,
     EmailTaken,
     StoreBusy,
     StoreClosed,
@@ -44,18 +52,27 @@ from jotgate.server.store import (
 from jotgate.server.store.attendance import Attendance
 from jotgate.server.store.lanes import Job, Lane, WriterLane, as_store_error, no_fork_meanwhile
 from jotgate.server.store.rows import (
+    CROWDED,
+    CROWDED_OUT_AT_ONCE,
+    EMAIL_TAKEN,
+    VOID_WITH_PASSWORD,
     Values,
     account_values,
     advance_values,
     audit_values,
+    code_values,
     family_values,
     log_entries,
+    mail_values,
+    siblings,
     to_account,
     to_audit_event,
+    to_code,
     to_family,
     to_family_and_account,
     to_key,
     to_log_entry,
+    to_queued_mail,
     trail_values,
 )
 from jotgate.server.store.sqlite_schema import connect, prepare_database
@@ -133,13 +150,9 @@ class SqliteStore:
         values = account_values(account)
 
         def job(connection: sqlite3.Connection) -> None:
-            try:
+            with _unique_address():
                 connection.execute(self._sql.add_account, values)
-                self._audit(connection, audit)
-            except sqlite3.IntegrityError as error:
-                if "email_identity" in str(error):
-                    raise EmailTaken("An account with this e-mail address exists.") from None
-                raise
+            self._audit(connection, audit)
 
         await self._write(job)
 
@@ -151,11 +164,7 @@ class SqliteStore:
     async def account_by_id(self, account_id: str) -> Account | None:
         """See `Store.account_by_id`."""
 
-        def job(connection: sqlite3.Connection) -> Account | None:
-            row = connection.execute(self._sql.account_by_id, {"account_id": account_id}).fetchone()
-            return to_account(row) if row else None
-
-        return await self._read(job)
+        return await self._read(lambda connection: self._account_by_id(connection, account_id))
 
     async def list_accounts(self, *, limit: int, after: str | None = None) -> list[Account]:
         """See `Store.list_accounts`."""
@@ -197,6 +206,7 @@ class SqliteStore:
         password_hash: str,
         now: int,
         until_s: int,
+        mails: Sequence[OutgoingMail] = (),
         audit: AuditEvent | None = None,
     ) -> Revoked | None:
         """See `Store.set_password`."""
@@ -208,8 +218,10 @@ class SqliteStore:
         target = Target("account", account_id)
 
         def job(connection: sqlite3.Connection) -> Revoked | None:
-            if connection.execute(self._sql.set_password, change).fetchone() is None:
+            if (row := connection.execute(self._sql.set_password, change).fetchone()) is None:
                 return None
+            self._void(connection, account_id, row[1], VOID_WITH_PASSWORD)
+            self._add_mails(connection, mails)
             self._audit(connection, audit)
             return self._revoke(connection, target, now=now, until_s=until_s)
 
@@ -221,6 +233,96 @@ class SqliteStore:
         return await self._write(
             lambda connection: connection.execute(self._sql.set_password, change).fetchone() is not None
         )
+
+    async def change_account(
+        self, account_id: str, decide: DecideOnAccount, *, now: int, until_s: int
+    ) -> AccountChanged | None:
+        """See `Store.change_account`."""
+
+        def job(connection: sqlite3.Connection) -> AccountChanged | None:
+            account = self._account_by_id(connection, account_id)
+            change = None if account is None else decide(account)
+            return None if change is None else self._apply(connection, account, change, now=now, until_s=until_s)
+
+        return await self._write(job)
+
+    async def use_code(
+        self, code_hash: bytes, decide: DecideOnCode, *, now: int, until_s: int
+    ) -> AccountChanged | None:
+        """See `Store.use_code`."""
+
+        def job(connection: sqlite3.Connection) -> AccountChanged | None:
+            row = connection.execute(self._sql.use_code, {"hash": code_hash}).fetchone()
+            if row is None:
+                return None
+            code = to_code(row)
+            account = self._account_by_id(connection, code.account_id)
+            return self._apply(connection, account, decide(code, account), now=now, until_s=until_s)
+
+        return await self._write(job)
+
+    async def code_by_hash(self, code_hash: bytes) -> Code | None:
+        """See `Store.code_by_hash`."""
+
+        def job(connection: sqlite3.Connection) -> Code | None:
+            row = connection.execute(self._sql.code_by_hash, {"hash": code_hash}).fetchone()
+            return to_code(row) if row else None
+
+        return await self._read(job)
+
+    async def queue(
+        self, *, codes: Sequence[Code] = (), mails: Sequence[OutgoingMail] = (), audit: Sequence[AuditEvent] = ()
+    ) -> None:
+        """See `Store.queue`."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            self._add_codes(connection, codes)
+            self._add_mails(connection, mails)
+            self._add_audit(connection, audit)
+
+        await self._write(job)
+
+    def _apply(
+        self, connection: sqlite3.Connection, before: Account | None, change: AccountChange, *, now: int, until_s: int
+    ) -> AccountChanged:
+        after, revoked = change.account, Revoked()
+        known = before or after
+        if known is None:
+            raise ValueError("a change of no account")
+        self._void(connection, known.id, known.email, change.void)
+        if before is not None and (change.end_sessions or after is None):
+            revoked = self._revoke(connection, Target("account", before.id), now=now, until_s=until_s)
+        with _unique_address():
+            if after is None:
+                connection.execute(self._sql.delete_families_of_account, {"account_id": known.id})
+                connection.execute(self._sql.delete_account, {"account_id": known.id})
+            elif before is None:
+                connection.execute(self._sql.add_account, account_values(after))
+            elif before != after:
+                connection.execute(self._sql.replace_account, account_values(after) | {"account_id": after.id})
+        self._add_codes(connection, change.codes)
+        self._add_mails(connection, change.mails)
+        self._add_audit(connection, change.audit)
+        return AccountChanged(after, revoked)
+
+    def _void(
+        self, connection: sqlite3.Connection, account_id: str, email: str, purposes: Sequence[CodePurpose]
+    ) -> None:
+        for purpose in purposes:
+            connection.execute(self._sql.void_codes, siblings(purpose, account_id, email))
+
+    def _add_codes(self, connection: sqlite3.Connection, codes: Sequence[Code]) -> None:
+        for code in codes:
+            connection.execute(self._sql.add_code, code_values(code))
+            if code.purpose in CROWDED:
+                connection.execute(self._sql.crowd_out_codes, code_values(code) | {"limit": CROWDED_OUT_AT_ONCE})
+
+    def _add_mails(self, connection: sqlite3.Connection, mails: Sequence[OutgoingMail]) -> None:
+        connection.executemany(self._sql.add_mail, list(map(mail_values, mails)))
+
+    def _account_by_id(self, connection: sqlite3.Connection, account_id: str) -> Account | None:
+        row = connection.execute(self._sql.account_by_id, {"account_id": account_id}).fetchone()
+        return to_account(row) if row else None
 
     def _account_by_identity(self, connection: sqlite3.Connection, identity: str) -> Account | None:
         row = connection.execute(self._sql.account_by_identity, {"email_identity": identity}).fetchone()
@@ -417,6 +519,7 @@ class SqliteStore:
             if audit_keep_s is not None:
                 old = {"audit_dead_since": dead_since - audit_keep_s, "limit": limit}
                 connection.execute(self._sql.prune_audit, old)
+            connection.execute(self._sql.prune_codes, {"dead_since": dead_since, "limit": limit})
             step = connection.execute(self._sql.sweep_step, {"after": after, "limit": limit}).fetchall()
             if not step:
                 return b""
@@ -477,6 +580,28 @@ class SqliteStore:
             if left_s <= 0:
                 return
             await asyncio.sleep(min(_LOOK_EVERY_S, left_s))
+
+    # Mails
+
+    async def claim_mails(self, claim: str, *, now: int, limit: int, lease_s: int) -> list[QueuedMail]:
+        """See `Store.claim_mails`."""
+        wanted = {"new_claim": claim, "now": now, "limit": limit, "leased_until": now + lease_s}
+        # Looked for by a reader first: a transaction that changes nothing waits for the disk, too.
+        due = await self._read(lambda connection: connection.execute(self._sql.mail_is_due, {"now": now}).fetchone())
+        if due is None:
+            return []
+        return await self._write(
+            lambda connection: [to_queued_mail(row) for row in connection.execute(self._sql.claim_mails, wanted)]
+        )
+
+    async def mail_sent(self, mail_id: str, claim: str) -> None:
+        """See `Store.mail_sent`."""
+        await self._write(_execute(self._sql.delete_mail, {"mail_id": mail_id, "held_claim": claim}))
+
+    async def mail_failed(self, mail_id: str, claim: str, *, due_at: int) -> None:
+        """See `Store.mail_failed`."""
+        held = {"mail_id": mail_id, "held_claim": claim, "due_at": due_at}
+        await self._write(_execute(self._sql.postpone_mail, held))
 
     # Keys
 
@@ -598,6 +723,16 @@ class SqliteStore:
                 return await answer
         except TimeoutError:
             raise StoreBusy("The database did not answer in time.") from None
+
+
+@contextmanager
+def _unique_address() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        if "email_identity" in str(error):
+            raise EmailTaken(EMAIL_TAKEN) from None
+        raise
 
 
 def _execute(sql: str, values: Values) -> Job[None]:

@@ -28,12 +28,31 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from jotgate.server.records import AuditEvent, Family, LogEntry, SealedKey
-from jotgate.server.store.schema import accounts, audit, cuts, families, keys, revocation_head, revocations
+from jotgate.server.records import AuditEvent, Code, Family, LogEntry, QueuedMail, SealedKey
+from jotgate.server.store.schema import (
+    accounts,
+    audit,
+    codes,
+    cuts,
+    families,
+    keys,
+    outbox,
+    revocation_head,
+    revocations,
+)
 
-_ACCOUNT = (accounts.c.id, accounts.c.email, accounts.c.password_hash, accounts.c.scopes, accounts.c.created_at)
+_ACCOUNT = (
+    accounts.c.id,
+    accounts.c.email,
+    accounts.c.password_hash,
+    accounts.c.scopes,
+    accounts.c.created_at,
+    accounts.c.disabled_at,
+)
 _KEY = tuple(keys.c[name] for name in SealedKey.__struct_fields__)
 _LOG = tuple(revocations.c[name] for name in LogEntry.__struct_fields__)
+_CODE = tuple(codes.c[name] for name in Code.__struct_fields__)
+_QUEUED = tuple(outbox.c[name] for name in QueuedMail.__struct_fields__)
 _AUDIT = tuple(audit.c[name] for name in AuditEvent.__struct_fields__)
 _THIS_FAMILY = families.c.id == bindparam("family_id")
 _CUT_OFF = and_(
@@ -52,11 +71,16 @@ _FAMILY = tuple(_ENDED_AT if name == "ended_at" else families.c[name] for name i
 
 # What one of the dialects varies, before it is compiled.
 ACCOUNT_BY_IDENTITY: Final = select(*_ACCOUNT).where(accounts.c.email_identity == bindparam("email_identity"))
+ACCOUNT_BY_ID: Final = select(*_ACCOUNT).where(accounts.c.id == bindparam("account_id"))
 # Nothing is added when the password is not the one that was checked: it has been changed meanwhile.
 NEW_FAMILY: Final = select(
     *(bindparam(column.name, type_=column.type) for column in families.c if column.name != "born_seq"),
     select(revocation_head.c.seq).scalar_subquery(),
-).where(accounts.c.id == bindparam("account_id"), accounts.c.password_hash == bindparam("expected_hash"))
+).where(
+    accounts.c.id == bindparam("account_id"),
+    accounts.c.password_hash == bindparam("expected_hash"),
+    accounts.c.disabled_at.is_(None),
+)
 # An account may have any number of live sessions: no more than its oldest are looked at, which the index finds.
 _OLDEST: Final = (
     select(families.c.id, families.c.ended_at, families.c.idle_ends_at)
@@ -98,6 +122,50 @@ PRUNE_AUDIT: Final = delete(audit).where(
     )
 )
 
+# Codes of one purpose and one account, or of one address that has no account yet.
+_SIBLINGS = and_(
+    codes.c.purpose == bindparam("purpose"),
+    codes.c.account_id == bindparam("account_id"),
+    or_(codes.c.account_id != literal_column("''"), codes.c.email_identity == bindparam("email_identity")),
+)
+# Whoever asks again and again has the last three work, and no more.
+CROWD_OUT_CODES: Final = delete(codes).where(
+    codes.c.hash.in_(
+        select(codes.c.hash)
+        .where(_SIBLINGS, codes.c.hash != bindparam("hash"))
+        .order_by(codes.c.created_at.desc(), codes.c.hash)
+        .limit(bindparam("limit"))
+        .offset(literal_column("2"))
+    )
+)
+PRUNE_CODES: Final = delete(codes).where(
+    codes.c.hash.in_(
+        select(codes.c.hash)
+        .where(codes.c.expires_at <= bindparam("dead_since"))
+        .order_by(codes.c.expires_at)
+        .limit(bindparam("limit"))
+        .offset(literal_column("0"))
+    )
+)
+# Of several who claim at once each gets others; SQLite has one writer anyway.
+CLAIM_MAILS: Final = (
+    update(outbox)
+    .where(
+        outbox.c.id.in_(
+            select(outbox.c.id)
+            .where(outbox.c.due_at <= bindparam("now"))
+            .order_by(outbox.c.due_at)
+            .limit(bindparam("limit"))
+            .offset(literal_column("0"))
+            .with_for_update(skip_locked=True)
+        )
+    )
+    .values(
+        due_at=bindparam("leased_until"), claim=bindparam("new_claim"), attempts=outbox.c.attempts + literal_column("1")
+    )
+    .returning(*_QUEUED)
+)
+
 
 def _audit_trail(*filters: str) -> Select[Any]:
     """Lines of the audit trail behind an id and within a time, of one account or of one name where that is asked for.
@@ -124,6 +192,8 @@ def add_family(new: Select[Any]) -> Insert:
 
 
 S = TypeVar("S")
+REPLACED: Final = ("email", "email_identity", "password_hash", "scopes", "disabled_at")
+"""What of an account may change."""
 AUDIT_FILTERS: Final[tuple[tuple[str, ...], ...]] = ((), ("account_id",), ("event",), ("account_id", "event"))
 
 
@@ -159,7 +229,14 @@ class Statements(Generic[S]):
     def __init__(self, sql: Callable[[ClauseElement], S]) -> None:
         self.add_account = sql(insert(accounts))
         self.account_by_identity = sql(ACCOUNT_BY_IDENTITY)
-        self.account_by_id = sql(select(*_ACCOUNT).where(accounts.c.id == bindparam("account_id")))
+        self.account_by_id = sql(ACCOUNT_BY_ID)
+        self.replace_account = sql(
+            update(accounts)
+            .where(accounts.c.id == bindparam("account_id"))
+            .values({name: bindparam(name) for name in REPLACED})
+        )
+        self.delete_families_of_account = sql(delete(families).where(families.c.account_id == bindparam("account_id")))
+        self.delete_account = sql(delete(accounts).where(accounts.c.id == bindparam("account_id")))
         self.list_accounts = sql(
             select(*_ACCOUNT)
             .where(accounts.c.email_identity > bindparam("after"))
@@ -178,7 +255,7 @@ class Statements(Generic[S]):
                 accounts.c.password_hash == bindparam("expected_hash"),
             )
             .values(password_hash=bindparam("password_hash"))
-            .returning(accounts.c.id)
+            .returning(accounts.c.id, accounts.c.email)
         )
 
         self.add_family = sql(add_family(NEW_FAMILY))
@@ -276,6 +353,27 @@ class Statements(Generic[S]):
         self.delete_key = sql(delete(keys).where(keys.c.kid == bindparam("kid")))
         self.advance_keys_version = sql(
             update(revocation_head).values(keys_version=revocation_head.c.keys_version + literal_column("1"))
+        )
+
+        self.add_code = sql(insert(codes))
+        self.code_by_hash = sql(select(*_CODE).where(codes.c.hash == bindparam("hash")))
+        self.use_code = sql(delete(codes).where(codes.c.hash == bindparam("hash")).returning(*_CODE))
+        self.crowd_out_codes = sql(CROWD_OUT_CODES)
+        self.void_codes = sql(delete(codes).where(_SIBLINGS))
+        self.prune_codes = sql(PRUNE_CODES)
+        self.add_mail = sql(insert(outbox))
+        self.mail_is_due = sql(
+            select(outbox.c.id)
+            .where(outbox.c.due_at <= bindparam("now"))
+            .order_by(outbox.c.due_at)
+            .limit(literal_column("1"))
+            .offset(literal_column("0"))
+        )
+        self.claim_mails = sql(CLAIM_MAILS)
+        claimed = (outbox.c.id == bindparam("mail_id"), outbox.c.claim == bindparam("held_claim"))
+        self.delete_mail = sql(delete(outbox).where(*claimed))
+        self.postpone_mail = sql(
+            update(outbox).where(*claimed).values(due_at=bindparam("due_at"), claim=literal_column("''"))
         )
 
         self.add_audit = sql(
