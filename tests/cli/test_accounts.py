@@ -78,6 +78,14 @@ def test_a_password_on_the_command_line_is_not_taken(jotgate: Jotgate, tmp_path:
     assert not (tmp_path / "data").exists()
 
 
+def test_a_password_that_is_guessed_first_is_refused_before_anything_is_made(jotgate: Jotgate, tmp_path: Path) -> None:
+    for line in (b"passwordpassword", b"grace-shop.example"):
+        ran = jotgate("accounts", "add", "grace@shop.example", "--data", str(tmp_path / "data"), stdin=line)
+        assert ran.status == 1
+        assert "guessed first" in ran.err
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_prompted_password_is_asked_for_twice(
     jotgate: Jotgate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

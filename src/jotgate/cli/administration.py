@@ -18,12 +18,13 @@ import structlog
 from jotgate.cli.text import print_json, printable, relative, utc
 from jotgate.core.errors import JotgateError, KeyRefused, SettingsError
 from jotgate.core.jwk import Key, KeySet
-from jotgate.server.flows.signup import signup
+from jotgate.server.common_passwords import load_common_passwords
+from jotgate.server.flows.signup import check_new, signup
 from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing, Purpose
 from jotgate.server.log import get_log
 from jotgate.server.passwords import Passwords
 from jotgate.server.records import Account, AuditEvent, AuditName, Revoked, SealedKey, Target, audit_detail
-from jotgate.server.rules.accounts import check_new_password, check_scope_token, check_text, normalise_email
+from jotgate.server.rules.accounts import check_scope_token, check_text, normalise_email
 from jotgate.server.rules.hashing import parse_argon2
 from jotgate.server.rules.keys import EventName, KeyChange, NoSuchKey, Standing, is_published, standing
 from jotgate.server.sealing import rewrap
@@ -82,6 +83,7 @@ class _SignupDeps:
     settings: Settings
     store: Store
     passwords: Passwords
+    common_passwords: Collection[str]
     random: Callable[[int], bytes]
     log: structlog.stdlib.BoundLogger
 
@@ -93,13 +95,17 @@ def add_account(data: Path | None, email: str, *, as_json: bool) -> None:
         RequestRefused: the address or the password cannot be used, or the address is taken.
     """
     settings = settings_of(data)
-    normalise_email(email)  # before anybody types a password
-    password = _read_password(settings)
+    address = normalise_email(email)  # before anybody types a password
+    common = load_common_passwords()
+    password = _read_password()
+    check_new(settings, common, address, password)
+    if _on_terminal() and getpass.getpass("Once more: ") != password.reveal():
+        raise PasswordsDifferError("the two passwords differ; nothing was changed")
     store = make_store(settings)
     store.open()
     passwords = Passwords(1, parse_argon2(settings.argon2), salt=secrets.token_bytes)
     try:
-        deps = _SignupDeps(settings, store, passwords, secrets.token_bytes, get_log(settings.log_format))
+        deps = _SignupDeps(settings, store, passwords, common, secrets.token_bytes, get_log(settings.log_format))
         account = asyncio.run(signup(deps, email, password, int(time.time()), actor="cli"))
     finally:
         passwords.close()
@@ -114,17 +120,11 @@ def _on_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _read_password(settings: Settings) -> Secret:
+def _read_password() -> Secret:
     if _on_terminal():
-        password = getpass.getpass("Password: ")
-        check_new_password(password, min_length=settings.password_min_length)
-        if getpass.getpass("Once more: ") != password:
-            raise PasswordsDifferError("the two passwords differ; nothing was changed")
-    else:
-        line = sys.stdin.buffer.readline(_LONGEST_PASSWORD_LINE)
-        password = line.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
-        check_new_password(password, min_length=settings.password_min_length)
-    return Secret(password)
+        return Secret(getpass.getpass("Password: "))
+    line = sys.stdin.buffer.readline(_LONGEST_PASSWORD_LINE)
+    return Secret(line.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r"))
 
 
 def list_accounts(data: Path | None, *, limit: int, after: str | None, as_json: bool) -> None:

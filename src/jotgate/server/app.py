@@ -21,6 +21,7 @@ from structlog.contextvars import bound_contextvars
 from jotgate.core.encoding import encode_segment
 from jotgate.core.errors import JotgateError, KeySourceError, SettingsError
 from jotgate.server.audit_queue import AuditQueue, settings_picture
+from jotgate.server.common_passwords import load_common_passwords
 from jotgate.server.feed import Feed
 from jotgate.server.flows.deps import ClaimsFor, Deps
 from jotgate.server.flows.readiness import Readiness
@@ -314,6 +315,7 @@ class AuthApp:
             settings=settings,
             store=store,
             passwords=passwords,
+            common_passwords=load_common_passwords(),
             keys=keys,
             verifier=self.verifier(),
             live=live,

@@ -23,6 +23,7 @@ BAD_BODIES = {
     "wrong_type": (422, b'{"email": "a@example.com", "password": 5}'),
     "invalid_email": (422, json.dumps(GOOD | {"email": "not an address"}).encode()),
     "password_too_short": (422, json.dumps(GOOD | {"password": "fourteen chars"}).encode()),
+    "password_too_common": (422, json.dumps(GOOD | {"password": "Grace@example 2026"}).encode()),
     "password_too_long": (422, json.dumps(GOOD | {"password": "x" * 1025}).encode()),
     "body_too_large": (413, json.dumps(GOOD | {"password": "x" * 66_000}).encode()),
 }

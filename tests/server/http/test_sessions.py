@@ -208,6 +208,7 @@ async def test_a_browser_that_changes_the_password_gets_another_cookie_and_no_re
     [
         ({"current_password": PASSWORD + "x"}, (401, "invalid_credentials")),
         ({"new_password": "short"}, (422, "password_too_short")),
+        ({"new_password": "ada.example-2026"}, (422, "password_too_common")),
         ({"new_password": "x" * 1025}, (422, "password_too_long")),
         ({"current_password": "x" * 1025}, (422, "password_too_long")),
         ({"new_password": PASSWORD}, (422, "password_unchanged")),

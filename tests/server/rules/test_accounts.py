@@ -2,6 +2,7 @@
 
 import socket
 import unicodedata
+from collections.abc import Collection, Sequence
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from jotgate.server.rules.accounts import (
     InvalidScope,
     InvalidText,
     NulInText,
+    PasswordTooCommon,
     PasswordTooLong,
     PasswordTooShort,
     check_new_password,
@@ -25,6 +27,10 @@ from jotgate.server.rules.accounts import (
 )
 
 COMPOSED, DECOMPOSED = "é", "e\N{COMBINING ACUTE ACCENT}"
+
+
+def check_new(raw: str, *, about: Sequence[str] = (), common: Collection[str] = ()) -> str:
+    return check_new_password(raw, min_length=15, about=about, common=common)
 
 
 @pytest.mark.parametrize(
@@ -119,15 +125,24 @@ def test_a_password_is_the_same_however_its_accents_were_typed() -> None:
 
 
 def test_a_password_is_measured_in_characters_not_in_bytes() -> None:
-    assert check_new_password("ü" * 15, min_length=15) == "ü" * 15
+    assert check_new("äöüéèêëïîñçåøæß") == "äöüéèêëïîñçåøæß"
     with pytest.raises(PasswordTooShort) as caught:
-        check_new_password("ü" * 14, min_length=15)
+        check_new("äöüéèêëïîñçåøæ")
     assert (caught.value.code, caught.value.status) == ("password_too_short", 422)
 
 
 def test_decomposed_accents_do_not_count_twice() -> None:
     with pytest.raises(PasswordTooShort):
-        check_new_password(DECOMPOSED * 14, min_length=15)
+        check_new(DECOMPOSED * 14)
+
+
+def test_a_password_that_is_guessed_first_is_refused_and_not_repeated() -> None:
+    with pytest.raises(PasswordTooCommon) as caught:
+        check_new("hunter2hunter2hunter2", common={"hunter2"})
+    assert (caught.value.code, caught.value.status) == ("password_too_common", 422)
+    assert "hunter" not in str(caught.value)
+    with pytest.raises(PasswordTooCommon):
+        check_new("ada.lovelace1815", about=("ada.lovelace@example.com",))
 
 
 @pytest.mark.parametrize("raw", ["x" * (MAX_PASSWORD_BYTES + 1), "ü" * (MAX_PASSWORD_BYTES // 2 + 1)])

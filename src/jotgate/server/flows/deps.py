@@ -1,6 +1,6 @@
 """What every flow is handed: the parts that ``app`` has wired, and nothing global."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -44,6 +44,7 @@ class Deps:
     settings: Settings
     store: Store
     passwords: Passwords
+    common_passwords: Collection[str]
     keys: KeyRing
     verifier: Verifier
     live: LiveState

@@ -5,10 +5,11 @@ import msgspec
 from jotgate.server.flows.auditing import Origin, line
 from jotgate.server.flows.deps import Deps
 from jotgate.server.flows.login import LoggedIn, begin_session, recheck
+from jotgate.server.flows.signup import check_new
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.records import Account, Family, Revoked
 from jotgate.server.refusals import Busy, InvalidCredentials, PasswordUnchanged, TooManyRequests
-from jotgate.server.rules.accounts import check_new_password, email_identity, normalise_password
+from jotgate.server.rules.accounts import email_identity, normalise_password
 from jotgate.server.secret import Secret
 
 
@@ -21,12 +22,12 @@ async def change_password(
 
     Raises:
         InvalidCredentials: the current password is wrong, or was changed by somebody else meanwhile.
-        PasswordTooShort, PasswordTooLong, PasswordUnchanged: the new one cannot be used.
+        PasswordTooShort, PasswordTooCommon, PasswordTooLong, PasswordUnchanged: the new one cannot be used.
         TooManyRequests: there were too many guesses at the current one by this session.
         Busy, StoreError: not now.
     """
     known = normalise_password(current.reveal())
-    text = check_new_password(new.reveal(), min_length=deps.settings.password_min_length)
+    text = check_new(deps.settings, deps.common_passwords, account.email, new)
     try:
         guess = await deps.limits.guess_in_session(family.sid, email_identity(account.email))
     except TooManyRequests as refused:

@@ -1,7 +1,7 @@
 """A person becomes an account."""
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final, Protocol
 
 import structlog
 
@@ -14,6 +14,8 @@ from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings
 from jotgate.server.store import Store
 
+_PRODUCT: Final = "jotgate"
+
 
 class SignupDeps(Protocol):
     """What it takes: of ``Deps``, all but keys and tokens."""
@@ -24,6 +26,8 @@ class SignupDeps(Protocol):
     def store(self) -> Store: ...
     @property
     def passwords(self) -> Passwords: ...
+    @property
+    def common_passwords(self) -> Collection[str]: ...
     @property
     def random(self) -> Callable[[int], bytes]: ...
     @property
@@ -47,12 +51,12 @@ async def signup(
         before_hash: called once the input is known to be good; may refuse.
 
     Raises:
-        InvalidEmail, PasswordTooShort, PasswordTooLong: what was given cannot be used.
+        InvalidEmail, PasswordTooShort, PasswordTooCommon, PasswordTooLong: what was given cannot be used.
         EmailTaken: there is an account with this address.
         Busy, StoreError: not now.
     """
     address = normalise_email(email)
-    text = check_new_password(password.reveal(), min_length=deps.settings.password_min_length)
+    text = check_new(deps.settings, deps.common_passwords, address, password)
     if before_hash is not None:
         await before_hash()
     account = Account(
@@ -66,3 +70,20 @@ async def signup(
     await deps.store.add_account(account, audit=audit)
     deps.log.info("account_created", account=account.id)
     return account
+
+
+def check_new(settings: Settings, common: Collection[str], email: str, password: Secret) -> str:
+    """Return the password in the form in which it is hashed, if the account with this address may have it.
+
+    Args:
+        common: as ``load_common_passwords`` returns them.
+
+    Raises:
+        PasswordTooShort, PasswordTooCommon, PasswordTooLong: it may not.
+    """
+    return check_new_password(
+        password.reveal(),
+        min_length=settings.password_min_length,
+        about=(email, settings.issuer, settings.audience, _PRODUCT),
+        common=common,
+    )

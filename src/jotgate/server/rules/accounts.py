@@ -5,10 +5,12 @@ Pure text in, text out. Nothing here hashes, looks anything up in the network, o
 
 import re
 import unicodedata
+from collections.abc import Collection, Sequence
 
 from email_validator import EmailNotValidError, validate_email
 
 from jotgate.core.errors import RequestRefused
+from jotgate.server.rules.blocklist import is_guessable
 
 MAX_PASSWORD_BYTES = 1024  # what a password costs to hash must not be the sender's choice
 _LONGEST_EMAIL_WORTH_PARSING = 1024  # RFC 5321 §4.5.3.1.3 allows 254; more may normalise to less, within reason
@@ -26,6 +28,13 @@ class PasswordTooShort(RequestRefused):
     """Fewer characters than the settings ask for."""
 
     code = "password_too_short"
+    status = 422
+
+
+class PasswordTooCommon(RequestRefused):
+    """One of those that are guessed first."""
+
+    code = "password_too_common"
     status = 422
 
 
@@ -110,14 +119,17 @@ def normalise_password(raw: str) -> str:
     return password
 
 
-def check_new_password(raw: str, *, min_length: int) -> str:
-    """Return a new account's password as `normalise_password` does, if it has `min_length` characters.
+def check_new_password(raw: str, *, min_length: int, about: Sequence[str], common: Collection[str]) -> str:
+    """Return a new password as `normalise_password` does, if it has `min_length` characters and is not guessed first.
 
-    No composition rules: SP 800-63B-4 §3.1.1.2 forbids them. Raises `PasswordTooShort` besides.
+    No composition rules: SP 800-63B-4 §3.1.1.2 forbids them. `about` and `common` are those of
+    `blocklist.is_guessable`. Raises `PasswordTooShort` and `PasswordTooCommon` besides.
     """
     password = normalise_password(raw)
     if len(password) < min_length:
         raise PasswordTooShort(f"The password needs at least {min_length} characters.")
+    if is_guessable(password, about=about, common=common):
+        raise PasswordTooCommon(_TOO_COMMON)
     return password
 
 
@@ -133,3 +145,7 @@ def check_scope_token(text: str) -> None:
 
 
 _TOO_LONG = f"The password is longer than {MAX_PASSWORD_BYTES} bytes."
+_TOO_COMMON = (
+    "This password is one of those that are guessed first: a common one, a repetition, neighbouring keys, or the names "
+    "of you or this service. Choose several words that do not belong together."
+)
