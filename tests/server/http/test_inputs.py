@@ -68,7 +68,7 @@ async def test_json_in_utf8_is_taken_however_it_is_spelled(api: Api, value: str)
     "email",
     ["", "a", "@example.com", "a@", "a@b@example.com", "a b@example.com", "a@exa mple.com", "a@example..com",
      "a@localhost", "a@[127.0.0.1]", "a\n@example.com", "a@" + "x" * 250 + ".com", "x" * 65 + "@example.com",
-     "a@пример"],
+     "a@пример", "\N{CYRILLIC SMALL LETTER A}da@example.com", "ada\N{ZERO WIDTH SPACE}@example.com"],
 )  # fmt: skip
 async def test_what_is_no_address_is_refused(api: Api, email: str) -> None:
     assert code(await api.signup(email)) == (422, "invalid_email")

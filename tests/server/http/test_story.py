@@ -97,6 +97,12 @@ async def test_the_access_token_is_lean_and_holds_no_personal_data(api: Api) -> 
     assert claims.auth_time == api.clock.now
 
 
+async def test_an_address_that_looks_like_an_accounts_is_nobodys(api: Api) -> None:
+    await api.signup()
+    login = {"email": "\N{CYRILLIC SMALL LETTER A}" + EMAIL[1:], "password": PASSWORD, "delivery": "body"}
+    assert code(await api.post("/v1/login", login)) == (422, "invalid_email")
+
+
 async def test_wrong_password_and_unknown_account_get_the_same_answer(api: Api) -> None:
     await api.signup()
     wrong = await api.post("/v1/login", {"email": EMAIL, "password": "x" * 20, "delivery": "body"})

@@ -2,10 +2,11 @@
 
 import socket
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from jotgate.core.errors import RequestRefused
@@ -82,6 +83,118 @@ def test_what_is_no_address_is_refused(raw: str) -> None:
     with pytest.raises(InvalidEmail) as caught:
         normalise_email(raw)
     assert (caught.value.code, caught.value.status) == ("invalid_email", 422)
+
+
+PARTS = st.from_regex(r"[a-zA-Zéß]([a-z0-9ßéα-ωа-я]|[ａ-ｚ]){0,8}", fullmatch=True)
+ADDRESSES = st.builds("{}.{}@{}.example".format, PARTS, PARTS, PARTS)
+WAYS: tuple[Callable[[str], str], ...] = (
+    str.upper,
+    str.lower,
+    str.swapcase,
+    *(partial(unicodedata.normalize, form) for form in ("NFC", "NFD", "NFKC", "NFKD")),
+)
+
+
+def allowed(raw: str) -> str | None:
+    try:
+        return normalise_email(raw)
+    except RequestRefused:
+        return None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "иван@пример.test",
+        "иван.петров+7@example.com",
+        "田中さん@例え.テスト.jp",
+        "タナカtaro@example.jp",
+        "홍길동@예시.example",
+        "王小明wang@例子.example",
+        "renée@bücher.example",
+        "info@παράδειγμα.example",
+        "сара@пример.test",
+        "אבי@example.com",
+        "😀@example.com",
+    ],
+)
+def test_addresses_of_one_alphabet_are_taken_whichever_it_is(raw: str) -> None:
+    assert normalise_email(raw) == raw
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "аda@example.com",  # the first letter is Cyrillic
+        "ada@exаmple.com",  # one letter is Cyrillic
+        "ada@xn--exmple-4nf.com",
+        "ρaul@example.com",  # the first letter is Greek
+        "𝐚да@example.com",  # of no script, until it is Latin in NFKC
+        "ada\N{ARABIC-INDIC DIGIT THREE}@example.com",
+        "иванivan@example.com",
+    ],
+)
+def test_an_address_that_mixes_alphabets_is_refused_in_a_sentence_that_says_so(raw: str) -> None:
+    with pytest.raises(InvalidEmail, match="several alphabets"):
+        normalise_email(raw)
+
+
+@pytest.mark.parametrize("raw", ["ada@аррӏе.com", "ada@xn--80ak6aa92e.com", "ada@mail.ехаре.com", "ada@νο.example"])
+def test_a_domain_that_looks_latin_and_is_not_is_refused(raw: str) -> None:
+    with pytest.raises(InvalidEmail, match="looks like another"):
+        normalise_email(raw)
+
+
+@pytest.mark.parametrize(
+    "unseen",
+    [
+        "\N{ZERO WIDTH SPACE}",
+        "\N{ZERO WIDTH JOINER}",
+        "\N{SOFT HYPHEN}",
+        "\N{RIGHT-TO-LEFT OVERRIDE}",
+        "\N{LEFT-TO-RIGHT MARK}",
+        "\N{COMBINING GRAPHEME JOINER}",
+        "\N{HANGUL FILLER}",
+        "\N{HANGUL CHOSEONG FILLER}",
+        "\N{BRAILLE PATTERN BLANK}",
+        "\N{VARIATION SELECTOR-16}",
+        "\N{TAG LATIN CAPITAL LETTER A}",
+        "\N{ZERO WIDTH NO-BREAK SPACE}",
+        "\x7f",
+        "\n",
+    ],
+)
+def test_characters_that_nobody_sees_are_in_no_address(unseen: str) -> None:
+    for raw in (f"ad{unseen}a@example.com", f"ada@exam{unseen}ple.com", f"ada@example.com{unseen}"):
+        with pytest.raises(InvalidEmail, match="cannot be seen"):
+            normalise_email(raw)
+
+
+@pytest.mark.parametrize("letter", ["\N{FULLWIDTH COMMERCIAL AT}", "\N{HORIZONTAL ELLIPSIS}", "\N{FULLWIDTH COMMA}"])
+def test_a_character_that_is_punctuation_in_nfkc_is_refused(letter: str) -> None:
+    with pytest.raises(InvalidEmail):
+        normalise_email(f"ada{letter}eve.example@example.com")
+
+
+@given(ADDRESSES)
+def test_normalising_is_idempotent_and_an_identity_is_an_address(raw: str) -> None:
+    email = allowed(raw)
+    assume(email is not None)
+    assert email is not None
+    assert normalise_email(email) == email
+    identity = email_identity(email)
+    assert email_identity(normalise_email(identity)) == identity
+
+
+@given(ADDRESSES, st.sampled_from(WAYS))
+def test_another_way_of_writing_an_address_is_the_same_identity_or_no_address(
+    raw: str, write: Callable[[str], str]
+) -> None:
+    email, other = allowed(raw), allowed(write(raw))
+    assume(email is not None and other is not None)
+    assert email is not None
+    assert other is not None
+    assert email_identity(email) == email_identity(other)
 
 
 def test_a_text_far_too_long_for_an_address_is_not_even_parsed() -> None:

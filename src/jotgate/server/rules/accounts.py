@@ -11,6 +11,7 @@ from email_validator import EmailNotValidError, validate_email
 
 from jotgate.core.errors import RequestRefused
 from jotgate.server.rules.blocklist import is_guessable
+from jotgate.server.rules.lookalikes import has_unseen, looks_latin, mixes_alphabets
 
 MAX_PASSWORD_BYTES = 1024  # what a password costs to hash must not be the sender's choice
 _LONGEST_EMAIL_WORTH_PARSING = 1024  # RFC 5321 §4.5.3.1.3 allows 254; more may normalise to less, within reason
@@ -83,17 +84,38 @@ def normalise_email(raw: str) -> str:
     """The form in which an address is kept and shown: NFC, the domain in lower case and in Unicode.
 
     The part before the @ keeps its case, since mail goes to that very name; `email_identity` compares. Special-use
-    domains that never receive mail (RFC 6761) are refused, except `.test`, which is there for trying things out.
+    domains that never receive mail (RFC 6761) are refused, except `.test`, which is there for trying things out. So are
+    addresses that look like another: with characters that nobody sees, with alphabets mixed in one part, and, under a
+    top-level domain in ASCII, with a name in another alphabet that is taken for Latin.
     Raises `InvalidEmail`, `NulInText` and `InvalidText`.
     """
     check_text(raw)
     if len(raw) > _LONGEST_EMAIL_WORTH_PARSING:
         raise InvalidEmail("The e-mail address is too long.")
+    if has_unseen(raw):
+        raise InvalidEmail("The e-mail address contains characters that cannot be seen. Type it anew.")
+    email = _parse(raw)
+    if not email.isascii():
+        # What is another address in NFKC must be one, and by the same rules: no full-width @ within a name.
+        _check_looks(_parse(email_identity(email)))
+    return email
+
+
+def _parse(text: str) -> str:
     try:
-        return validate_email(raw, check_deliverability=False, test_environment=True, strict=True).normalized
+        return validate_email(text, check_deliverability=False, test_environment=True, strict=True).normalized
     except EmailNotValidError:
         # The library's reason may repeat what was typed, and that may have been a password.
         raise InvalidEmail("This is not a valid e-mail address.") from None
+
+
+def _check_looks(email: str) -> None:
+    local, _, domain = email.rpartition("@")
+    labels = domain.split(".")
+    if any(map(mixes_alphabets, (local, *labels))):
+        raise InvalidEmail("The e-mail address mixes letters of several alphabets, which look alike. Use those of one.")
+    if labels[-1].isascii() and any(map(looks_latin, labels)):
+        raise InvalidEmail("The domain of the e-mail address looks like another, in Latin letters. Use such letters.")
 
 
 def email_identity(email: str) -> str:

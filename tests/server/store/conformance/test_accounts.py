@@ -36,8 +36,12 @@ async def test_an_address_is_found_in_any_case(store: Store, new_account: NewAcc
     assert await store.account_by_email("aDA@EXAMPLE.com") == account
 
 
-@pytest.mark.parametrize("again", ["ada@example.com", "ADA@example.com"])
-async def test_an_address_belongs_to_one_account_in_any_case(store: Store, new_account: NewAccount, again: str) -> None:
+@pytest.mark.parametrize(
+    "again", ["ada@example.com", "ADA@example.com", "\N{FULLWIDTH LATIN SMALL LETTER A}da@example.com"]
+)
+async def test_an_address_belongs_to_one_account_however_it_is_written(
+    store: Store, new_account: NewAccount, again: str
+) -> None:
     first = new_account(email="ada@example.com")
     await store.add_account(first)
     with pytest.raises(EmailTaken) as caught:
