@@ -2,27 +2,46 @@
 
 An unknown account costs what a known one costs: its password is checked against a hash made with the current
 parameters, which no password fits. So is one whose row holds no hash, or one that would cost too much to check.
+
+An account that came from another program has that one's hash until its first login, which makes another of it. Until
+then its logins take another time than those of unknown accounts: that tells that it exists, and was brought along.
+Passwords arrive here in NFC: one that another program hashed as it was typed, in another form, does not fit any more.
 """
 
 import asyncio
+import hashlib
 import os
 import secrets
 import threading
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
 
+import bcrypt
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import HashingError, InvalidHashError, VerificationError
 from argon2.low_level import error_to_str
+from cryptography.exceptions import InvalidKey
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from jotgate.server.refusals import Busy
-from jotgate.server.rules.hashing import ARGON2_SETS, Argon2, stored_parameters
+from jotgate.server.rules import foreign_hashes
+from jotgate.server.rules.foreign_hashes import Foreign, read_foreign
+from jotgate.server.rules.hashing import ARGON2_SETS, Argon2, is_checkable, stored_parameters
 
 # At about 25 ms a hash, the last one in a full queue is answered after a second and a half.
 _QUEUED_PER_WORKER: Final = 64
 _NICE: Final = 10
+_BCRYPT_TAKES_BYTES: Final = 72  # and has never looked at more, so that programs hashed no more
+_DIGESTS: Final[dict[str, type[hashes.HashAlgorithm]]] = {
+    "sha1": hashes.SHA1,
+    "sha256": hashes.SHA256,
+    "sha512": hashes.SHA512,
+}
 _NO_MEMORY: Final = error_to_str(-22)  # ARGON2_MEMORY_ALLOCATION_ERROR, told by its sentence alone
 
 _T = TypeVar("_T")
@@ -71,9 +90,13 @@ class Passwords:
         Raises:
             Busy: when the queue is full.
         """
-        checked = None if password_hash is None or stored_parameters(password_hash) is None else password_hash
+        checked = password_hash if password_hash is not None and self.is_usable(password_hash) else None
         fits = await self._run(partial(self._verify, checked or self._decoy, password))
         return fits and checked is not None
+
+    def is_usable(self, password_hash: str) -> bool:
+        """Whether a stored hash is one that may be checked."""
+        return is_checkable(password_hash) or read_foreign(password_hash) is not None
 
     def is_current(self, password_hash: str) -> bool:
         """Whether a stored hash was made with the parameters of now."""
@@ -107,6 +130,9 @@ class Passwords:
             raise _out_of_memory() from None
 
     def _verify(self, password_hash: str, password: str) -> bool:
+        foreign = read_foreign(password_hash)
+        if foreign is not None:
+            return _fits(foreign, password)
         try:
             return self._hasher.verify(password_hash, password)
         except VerificationError as error:
@@ -132,6 +158,32 @@ class Passwords:
         self._under_way.add(future)
         future.add_done_callback(self._free)
         return await asyncio.wrap_future(future)
+
+
+def _fits(foreign: Foreign, password: str) -> bool:
+    """Tell whether a password fits another program's hash, by that program's rule.
+
+    Raises:
+        Busy: there is no memory for it.
+    """
+    function: Scrypt | PBKDF2HMAC
+    match foreign:
+        case foreign_hashes.Bcrypt(text, of_digest):
+            raw = password.encode()
+            given = hashlib.sha256(raw).hexdigest().encode() if of_digest else raw[:_BCRYPT_TAKES_BYTES]
+            return bcrypt.checkpw(given, text.encode())
+        case foreign_hashes.Scrypt(n, r, p, salt, key, in_nfkc):
+            function = Scrypt(salt=salt, length=len(key), n=n, r=r, p=p)
+            password = unicodedata.normalize("NFKC", password) if in_nfkc else password
+        case foreign_hashes.Pbkdf2(digest, iterations, salt, key):
+            function = PBKDF2HMAC(algorithm=_DIGESTS[digest](), length=len(key), salt=salt, iterations=iterations)
+    try:
+        function.verify(password.encode(), key)
+    except InvalidKey:
+        return False
+    except MemoryError:
+        raise _out_of_memory() from None
+    return True
 
 
 def _out_of_memory() -> Busy:

@@ -14,7 +14,6 @@ from jotgate.server.limits import Asker
 from jotgate.server.records import Account, AuditName, Family
 from jotgate.server.refusals import Busy, InvalidCredentials, TooManyRequests
 from jotgate.server.rules.accounts import email_identity, normalise_email, normalise_password
-from jotgate.server.rules.hashing import stored_parameters
 from jotgate.server.rules.refresh import idle_end
 from jotgate.server.secret import Secret
 from jotgate.server.store import StoreError
@@ -78,7 +77,7 @@ async def login(
         await guess.was_none()
         raise
     if account is None or not fits:
-        if account is not None and stored_parameters(account.password_hash) is None:
+        if account is not None and not deps.passwords.is_usable(account.password_hash):
             deps.log.error("password_hash_unusable", account=account.id)
         await guess.was_wrong()
         _refuse(deps, account, now, origin)

@@ -34,7 +34,7 @@ MAX_PASSES: Final = 48  # with little memory, a pass costs more than its share o
 
 # The PHC string as Argon2's own decoder takes it, so that both read the same numbers.
 _PHC: Final = re.compile(
-    r"\$argon2id\$v=19\$m=([1-9][0-9]{0,9}),t=([1-9][0-9]{0,9}),p=([1-9][0-9]{0,7})"
+    r"\$argon2(id|i|d)\$v=19\$m=([1-9][0-9]{0,9}),t=([1-9][0-9]{0,9}),p=([1-9][0-9]{0,7})"
     r"\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{22,86}",
     re.ASCII,
 )
@@ -53,13 +53,24 @@ def parse_argon2(text: str) -> Argon2:
 
 
 def stored_parameters(password_hash: str) -> Argon2 | None:
-    """Return what a stored hash was made with; None where it is none, or one that is too costly to check."""
+    """Return what a stored hash was made with; None where it is no Argon2id, or one that is too costly to check."""
+    kind, parameters = _read(password_hash)
+    return parameters if kind == "id" else None
+
+
+def is_checkable(password_hash: str) -> bool:
+    """Whether it is a hash of Argon2id, or of Argon2i or Argon2d as other programs make them, that may be checked."""
+    return _read(password_hash)[1] is not None
+
+
+def _read(password_hash: str) -> tuple[str, Argon2 | None]:
     found = _PHC.fullmatch(password_hash)
     if found is None:
-        return None
-    memory, passes, lanes = map(int, found.groups())
+        return "", None
+    kind, *numbers = found.groups()
+    memory, passes, lanes = map(int, numbers)
     if memory > MAX_MEMORY_KIB or memory * passes > MAX_MEMORY_TIMES_PASSES:
-        return None
+        return kind, None
     if lanes > MAX_LANES or passes > MAX_PASSES:
-        return None
-    return Argon2(memory, passes, lanes)
+        return kind, None
+    return kind, Argon2(memory, passes, lanes)
