@@ -39,6 +39,7 @@ def test_the_list_holds_the_most_common_passwords() -> None:
         "passwordaaaaaaaa",
         "P@$$w0rd2026!!!!",
         "$ecret1234567890",
+        "he11o!!!!!!!!2026",
         "trustno1999999999",
         "correct123456789",
         "woofwoofwoofwoofwoof",
@@ -138,6 +139,9 @@ def test_a_word_of_one_letter_in_an_address_refuses_nothing_else() -> None:
 )
 def test_the_longest_passwords_cost_less_than_a_hash(password: str) -> None:
     about = (".".join("a" * n for n in range(1, 21)) + "@example.com",)
-    began = time.process_time()
-    is_guessable(password, about=about, common=COMMON)
-    assert time.process_time() - began < 0.05
+    costs = []
+    for _ in range(5):
+        began = time.process_time()
+        is_guessable(password, about=about, common=COMMON)
+        costs.append(time.process_time() - began)
+    assert min(costs) < 0.025
