@@ -66,6 +66,9 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"jotgate"}
     for needed in (
         "jotgate/py.typed",
+        "jotgate/server/mail/templates/catalogue.toml",
+        "jotgate/server/mail/templates/layout.html",
+        "jotgate/server/mail/templates/layout.txt",
         "jotgate/server/store/migrations/env.py",
         "jotgate/examples/shop/shop.py",
         "jotgate/examples/shop/static/index.html",
