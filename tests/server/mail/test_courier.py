@@ -450,6 +450,13 @@ async def test_the_courier_outlives_an_outbox_that_fails_and_says_so_once(
     assert [line["code"] for line in said(caplog, "mail_outbox_failed")] == ["store_failed"]
 
 
+async def test_a_courier_that_has_nothing_to_do_stops_at_once(world: World) -> None:
+    async with Running(world):
+        await until(partial(world.outbox.was_asked, 1))
+        began = time.monotonic()
+    assert time.monotonic() - began < 4, "sooner than the courier looks by itself"
+
+
 async def test_to_stop_means_to_finish_what_is_under_way(world: World) -> None:
     world.put("ada")
     running = Running(world)

@@ -173,6 +173,21 @@ async def test_a_server_that_says_nothing_is_down() -> None:
     assert error.code == "mail_connect_failed"
 
 
+async def test_a_server_that_dawdles_over_every_step_is_down() -> None:
+    async def dawdle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in ("220 hello", "250-hello\r\n250 AUTH PLAIN", "235 welcome", "550 no"):
+            await asyncio.sleep(0.2)
+            writer.write(f"{answer}\r\n".encode())
+        writer.close()
+
+    async with await asyncio.start_server(dawdle, "127.0.0.1", 0) as slow:
+        url = f"smtp://mailer:{LOGIN[1]}@127.0.0.1:{slow.sockets[0].getsockname()[1]}?tls=none"
+        error = await failure(url, connect_s=0.35)  # more than any step takes, and less than all of them
+        assert isinstance(error, MailServerDown)
+        assert error.code == "mail_connect_failed"
+        assert isinstance(await failure(url, connect_s=20), MailRefused)
+
+
 async def test_nobody_there() -> None:
     error = await failure(f"smtp://127.0.0.1:{free_port()}?tls=none")
     assert isinstance(error, MailServerDown)
@@ -322,6 +337,7 @@ def test_where_mail_may_go(url: str) -> None:
         "smtp://localhost?tls=none&ca_file=canary",
         "smtps://localhost?tls=none",
         "smtps://localhost?ca_file=",
+        "smtps://localhost?ca_file=a&ca_file=canary",
         "smtps://localhost#canary",
         "smtps://[canary",
     ],
