@@ -152,7 +152,13 @@ def on_sqlite(
     folder.mkdir()
     port = free_port()
     issuer = f"https://localhost:{port}"
-    own = {**UNLIMITED, "JOTGATE_AUDIENCE": AUDIENCE, "JOTGATE_ISSUER": issuer, **(settings or {})}
+    own = {
+        **UNLIMITED,
+        "JOTGATE_AUDIENCE": AUDIENCE,
+        "JOTGATE_ISSUER": issuer,
+        "JOTGATE_SIGNUP": "open",
+        **(settings or {}),
+    }
     environment = _clean() | own
     command = [sys.executable, *serve, "--data", str(folder / "data"), "--port", str(port)]
     with subprocess.Popen(
@@ -182,6 +188,7 @@ def on_postgresql(folder: Path, settings: Mapping[str, str] | None = None) -> It
         environment = _clean() | {
             **UNLIMITED,
             "JOTGATE_AUDIENCE": AUDIENCE,
+            "JOTGATE_SIGNUP": "open",
             "JOTGATE_ISSUER": issuer,
             "JOTGATE_DATABASE_URL": f"postgresql://bench@127.0.0.1:{database_port}/jotgate",
             "JOTGATE_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",

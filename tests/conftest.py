@@ -254,6 +254,7 @@ def launch(
     port = port or free_port()
     # Unknown JOTGATE_ names stop a server by design, so none of the test run's own may reach it.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JOTGATE_")}
+    environment["JOTGATE_SIGNUP"] = "open"  # most stories begin with an account; tests of mail say "verified"
     if "PYTHONPATH" in environment:  # a source tree named by a relative path is still meant after the change of folder
         paths = environment["PYTHONPATH"].split(os.pathsep)
         environment["PYTHONPATH"] = os.pathsep.join(str(Path(path).resolve()) for path in paths)

@@ -126,7 +126,7 @@ async def test_a_form_that_was_never_taken_in_fits_nothing(passwords: Passwords)
 
 @pytest.fixture
 async def deps(tmp_path: Path) -> AsyncIterator[Deps]:
-    app = create_app(Settings(data_dir=tmp_path / "data", hash_workers=1), clock=lambda: NOW)
+    app = create_app(Settings(signup="open", data_dir=tmp_path / "data", hash_workers=1), clock=lambda: NOW)
     async with app.lifespan():
         yield app.start()
 

@@ -79,7 +79,7 @@ def ring_of(tmp_path: Path) -> Iterator[RingOf]:
         keys = KeyRing(
             store,
             MasterKey(master),
-            msgspec.structs.replace(Settings(data_dir=tmp_path), **changes),
+            msgspec.structs.replace(Settings(signup="open", data_dir=tmp_path), **changes),
             clock=clock,
             monotonic=clock,
             random=os.urandom,
@@ -473,7 +473,9 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     async with AsyncExitStack() as stack:
 
         async def one(**changes: Secret) -> Api:
-            settings = msgspec.structs.replace(Settings(data_dir=tmp_path / "data", hash_workers=1), **changes)
+            settings = msgspec.structs.replace(
+                Settings(signup="open", data_dir=tmp_path / "data", hash_workers=1), **changes
+            )
             clock = Clock()
             app = create_app(settings, clock=clock)
             await stack.enter_async_context(app.lifespan())

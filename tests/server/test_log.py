@@ -24,7 +24,7 @@ async def test_a_whole_story_leaves_no_secret_in_the_log(tmp_path: Path, caplog:
         raise RuntimeError(CANARY)
 
     secrets = [CANARY]
-    settings = Settings(data_dir=tmp_path / "data", hash_workers=1)
+    settings = Settings(signup="open", data_dir=tmp_path / "data", hash_workers=1)
     clock = Clock()
     app = create_app(settings, clock=clock)
     form = {"email": "ada@example.com", "password": CANARY}

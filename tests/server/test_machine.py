@@ -410,6 +410,7 @@ def databases(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterat
             made.append(server.new_database(template=template))
             url = Secret(made[-1])
         return Settings(
+            signup="open",
             data_dir=folder / str(count),
             database_url=url,
             hash_workers=1,

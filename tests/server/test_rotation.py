@@ -86,7 +86,9 @@ async def turned(api: Api, before: Key) -> None:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 async def replicas(request: pytest.FixtureRequest, tmp_path: Path, postgres_program: str) -> AsyncIterator[Replicas]:
-    settings = Settings(data_dir=tmp_path / "data", hash_workers=1, master_key=Secret(encode_segment(b"m" * 32)))
+    settings = Settings(
+        signup="open", data_dir=tmp_path / "data", hash_workers=1, master_key=Secret(encode_segment(b"m" * 32))
+    )
     if request.param == "postgres":
         url = Secret(request.getfixturevalue("postgres_url"))
         settings = msgspec.structs.replace(settings, database_url=url)
@@ -97,7 +99,7 @@ async def replicas(request: pytest.FixtureRequest, tmp_path: Path, postgres_prog
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     async with AsyncExitStack() as stack:
-        yield await Replicas(Settings(data_dir=tmp_path / "data", hash_workers=1), stack).start()
+        yield await Replicas(Settings(signup="open", data_dir=tmp_path / "data", hash_workers=1), stack).start()
 
 
 async def test_replicas_rotate_once_and_all_see_it_without_a_restart(replicas: Replicas) -> None:
@@ -222,7 +224,7 @@ async def test_a_database_restored_from_a_copy_does_not_bring_a_revoked_key_back
 @pytest.mark.parametrize("algorithm", ["Ed25519", "RS256", "PS512", "ES384", "ML-DSA-44"])
 async def test_another_algorithm_is_a_rotation_that_nobody_notices(tmp_path: Path, algorithm: str) -> None:
     async with AsyncExitStack() as stack:
-        replicas = Replicas(Settings(data_dir=tmp_path / "data", hash_workers=1), stack)
+        replicas = Replicas(Settings(signup="open", data_dir=tmp_path / "data", hash_workers=1), stack)
         old = await replicas.start()
         await old.signup()
         tokens = await old.login()
@@ -251,7 +253,7 @@ async def test_a_secret_signs_for_this_server_alone_and_the_log_says_why_that_is
 ) -> None:
     caplog.set_level(logging.WARNING, "jotgate")
     async with AsyncExitStack() as stack:
-        settings = Settings(data_dir=tmp_path / "data", hash_workers=1, signing_algorithm="HS256")
+        settings = Settings(signup="open", data_dir=tmp_path / "data", hash_workers=1, signing_algorithm="HS256")
         api = await Replicas(settings, stack).start()
         await api.signup()
         token = (await api.login())["access_token"]
@@ -363,25 +365,27 @@ async def test_one_key_has_one_purpose_one_algorithm_and_one_life(api: Api) -> N
 
 async def test_another_issuer_on_the_database_has_keys_of_its_own(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
-        replicas = Replicas(Settings(data_dir=tmp_path / "data", hash_workers=1), stack)
+        replicas = Replicas(Settings(signup="open", data_dir=tmp_path / "data", hash_workers=1), stack)
         one, two = await replicas.start(), await replicas.start(issuer="https://other.example.com")
         assert not set(await kids(one)) & set(await kids(two))
         assert one.app.start().refresh_tokens.active != two.app.start().refresh_tokens.active
 
 
 def test_the_wrong_master_key_stops_the_start_for_every_issuer(tmp_path: Path) -> None:
-    app = create_app(Settings(data_dir=tmp_path / "data"))
+    app = create_app(Settings(signup="open", data_dir=tmp_path / "data"))
     app.start()
     app.close()
     for issuer in ("https://localhost:8443", "https://other.example.com"):
-        wrong = Settings(data_dir=tmp_path / "data", issuer=issuer, master_key=Secret(encode_segment(b"x" * 32)))
+        wrong = Settings(
+            signup="open", data_dir=tmp_path / "data", issuer=issuer, master_key=Secret(encode_segment(b"x" * 32))
+        )
         with pytest.raises(SettingsError, match="does not open the access key") as caught:
             create_app(wrong).start()
         assert len(caught.value.faults) == 1
 
 
 async def test_keys_from_before_there_were_issuers_become_the_starting_servers(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path / "data")
+    settings = Settings(signup="open", data_dir=tmp_path / "data")
     app = create_app(settings)
     [signing_kid] = [key.kid for key in app.start().issuer.keys]
     await app.start().store._write(  # type: ignore[attr-defined] # as the migration leaves it

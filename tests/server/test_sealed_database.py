@@ -23,7 +23,7 @@ from tests.server.http.support import Api, Clock, client_of
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     clock = Clock()
-    settings = Settings(data_dir=tmp_path / "data")
+    settings = Settings(signup="open", data_dir=tmp_path / "data")
     app = create_app(settings, clock=clock)
     async with client_of(app) as http:
         yield Api(app, http, clock, settings)

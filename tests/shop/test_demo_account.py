@@ -16,7 +16,7 @@ from jotgate.server.settings import Settings
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", audience="shop")
+    return Settings(signup="open", data_dir=tmp_path / "data", audience="shop")
 
 
 async def can_log_in(settings: Settings, account: DemoAccount) -> bool:
@@ -33,7 +33,7 @@ def test_each_start_tells_the_same_account(settings: Settings) -> None:
 
 
 def test_each_data_folder_has_a_password_of_its_own(settings: Settings, tmp_path: Path) -> None:
-    other = Settings(data_dir=tmp_path / "other", audience="shop")
+    other = Settings(signup="open", data_dir=tmp_path / "other", audience="shop")
 
     assert seed(create_app(settings)).password != seed(create_app(other)).password
 

@@ -44,7 +44,11 @@ from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing
 from jotgate.server.limits import Limits, Slowdown
 from jotgate.server.live import Follower, Listener, LiveState
 from jotgate.server.log import get_log
+from jotgate.server.mail.courier import Courier
+from jotgate.server.mail.messages import Branding
+from jotgate.server.mail.transports import make_transport
 from jotgate.server.metrics import Counted, Levels, Uncounted
+from jotgate.server.outbox import StoreOutbox
 from jotgate.server.passwords import Passwords
 from jotgate.server.rules.hashing import parse_argon2
 from jotgate.server.settings import Settings
@@ -287,6 +291,16 @@ class AuthApp:
         audit = AuditQueue(
             settings=settings_picture(settings), clock=self._clock, monotonic=self._monotonic, log=self._log
         )
+        courier = Courier(
+            StoreOutbox(store, self._random),
+            lambda queued: keys.mail_seals.open(queued),  # noqa: PLW0108  the keys of then
+            make_transport(settings.mail_place),
+            Branding(name=settings.brand_name, colour=settings.brand_colour),
+            settings.mail_sender,
+            settings.issuer,
+            self._clock,
+            self._log,
+        )
         follower = Follower(
             live,
             feed,
@@ -298,6 +312,7 @@ class AuthApp:
             random=self._random,
             audit=audit,
             audit_keep_s=settings.audit_keep_s,
+            courier=courier,
             log=self._log,
         )
         try:
@@ -325,6 +340,7 @@ class AuthApp:
             metrics=Uncounted() if settings.metrics_token is None else Counted(levels),
             readiness=Readiness(store.ping),
             audit=audit,
+            tell_courier=follower.tell_courier,
             clock=self._clock,
             random=self._random,
             claims_for=self._claims_for,

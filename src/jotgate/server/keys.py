@@ -20,6 +20,8 @@ from jotgate.core.jwk import Key, KeySet
 from jotgate.issuer import Issuer
 from jotgate.keygen import generate_key
 from jotgate.server.device_tokens import DEVICE_LIFE_S, DeviceTokens
+from jotgate.server.mail.courier import GIVEN_UP_AFTER_S
+from jotgate.server.mail_seals import MailSeals
 from jotgate.server.records import Actor, AuditEvent, AuditName, SealedKey, audit_detail
 from jotgate.server.refresh_tokens import MAC_KEY_BYTES, RefreshTokens, new_mac_kid
 from jotgate.server.refusals import Busy
@@ -44,10 +46,10 @@ from jotgate.server.sealing import MasterKey
 from jotgate.server.settings import MAX_ACCESS_TOKEN_TTL_S, MAX_SESSION_IDLE_S, Settings
 from jotgate.server.store import Store
 
-Purpose = Literal["access", "feed", "refresh", "device"]
-PURPOSES: Final[tuple[Purpose, ...]] = ("access", "feed", "refresh", "device")
+Purpose = Literal["access", "feed", "refresh", "device", "mail"]
+PURPOSES: Final[tuple[Purpose, ...]] = ("access", "feed", "refresh", "device", "mail")
 """Access tokens are signed by one key, the revocation feed by another; refresh tokens have a MAC under a third, and
-device tokens under a fourth."""
+device tokens under a fourth; mails that wait to be sent are sealed under a fifth."""
 
 # The longest life that a setting allows, the most leeway that a policy allows, and a minute for requests under way:
 # whatever this server, or one with another setting, signs for a session that ends now has expired by then.
@@ -57,9 +59,10 @@ PUBLISHED_AHEAD: Final = 3
 server says of five."""
 _FEED_ALGORITHM: Final = "ES256"
 _MAC_ALGORITHM: Final = "HS256"
-_MACS: Final[frozenset[str]] = frozenset({"refresh", "device"})
+_MACS: Final[frozenset[str]] = frozenset({"refresh", "device", "mail"})
 _NEEDED: Final[tuple[Purpose, ...]] = ("access", "feed", "refresh")
-"""Without one of these a server does nothing. Without a device key, every device is a stranger."""
+"""Without one of these a server does nothing. Without a device key, every device is a stranger; without
+one for mail, whatever needs a mail waits."""
 
 _Decide = Callable[[Sequence[SealedKey]], KeyChange]
 _DecideWith = Callable[[Sequence[SealedKey], int, Spare], KeyChange]
@@ -82,6 +85,7 @@ class ServerKeys:
     feed_published: KeySet
     refresh_tokens: RefreshTokens | None
     device_tokens: DeviceTokens | None
+    mail_seals: MailSeals | None
 
 
 class KeyRing:
@@ -266,6 +270,13 @@ class KeyRing:
         if self.now.refresh_tokens is None:
             raise Busy(_UNUSABLE, retry_after_s=_UNUSABLE_FOR_S)
         return self.now.refresh_tokens
+
+    @property
+    def mail_seals(self) -> MailSeals:
+        """Seals mails with the key of now. Raises `Busy` where it cannot be used here."""
+        if self.now.mail_seals is None:
+            raise Busy(_UNUSABLE, retry_after_s=_UNUSABLE_FOR_S)
+        return self.now.mail_seals
 
     def may_turn(self) -> bool:
         """Tell whether the schedule may be gone by: the clock goes as it should. That it does not is told once."""
@@ -478,6 +489,7 @@ class KeyRing:
         feed, feed_trusted = self._pairs(rows, "feed")
         refresh, active_refresh = self._macs(rows, "refresh")
         device, active_device = self._macs(rows, "device")
+        mail, active_mail = self._macs(rows, "mail")
         issuer = None
         if signing is not None:
             ttl_s = self._settings.access_token_ttl_s
@@ -494,6 +506,7 @@ class KeyRing:
             feed_published=_same(None if before is None else before.feed_published, feed_trusted),
             refresh_tokens=RefreshTokens(refresh, active=active_refresh) if active_refresh in refresh else None,
             device_tokens=DeviceTokens(device, active=active_device) if active_device in device else None,
+            mail_seals=MailSeals(mail, active=active_mail) if active_mail in mail else None,
         )
 
     def _macs(self, rows: Sequence[SealedKey], purpose: Purpose) -> tuple[Mapping[str, bytes], str]:
@@ -519,7 +532,11 @@ class KeyRing:
         )
 
 
-_KEPT_FOR_S: Final[Mapping[Purpose, int]] = {"refresh": MAX_SESSION_IDLE_S, "device": DEVICE_LIFE_S}
+_KEPT_FOR_S: Final[Mapping[Purpose, int]] = {
+    "refresh": MAX_SESSION_IDLE_S,
+    "device": DEVICE_LIFE_S,
+    "mail": GIVEN_UP_AFTER_S,
+}
 _Name = tuple[str, str]
 """A key's `kid` and thumbprint: one that was brought in anew may have the `kid` of another that went."""
 _JUMPED: Final = "keys are made, rotated and removed again once the clock has gone on from there for an hour"

@@ -32,7 +32,7 @@ from jotgate.throttle import (
 )
 from jotgate.throttle.limits import MAX_UNITS
 
-Kind = Literal["logins", "signups", "refreshes", "feed", "requests"]
+Kind = Literal["logins", "signups", "mails", "refreshes", "feed", "requests"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 _OF_A_CLIENT: Final[Collection[Kind]] = ("logins", "refreshes")
 
@@ -136,6 +136,7 @@ class Limits:
         self._client = settings.limit_client and parse_limit(settings.limit_client, name="client")
         self._strangers = parse_limit(settings.limit_strangers, name="strangers")
         self._global = settings.limit_global and parse_limit(settings.limit_global, name="global")
+        self._mails_to = parse_limit(settings.limit_mails_to, name="mails to one address")
         self._sessions = parse_limit(settings.limit_sessions, name="sessions")
         self._backoff = Backoff(settings.guesses_before_backoff, settings.backoff_max_s)
         memory = MemoryStore(max_entries=max_entries, clock=monotonic)
@@ -172,6 +173,13 @@ class Limits:
             TooManyRequests: there are too many of them.
         """
         await self._take([Charge(self._strangers, "signups")])
+
+    async def mail_to(self, identity: str) -> bool:
+        """Count a mail that a stranger has sent to an address; False where that has had enough of them.
+
+        It is not told to whoever asks: they would learn what others ask for.
+        """
+        return (await self._store.take([Charge(self._mails_to, _digest(identity))])).allowed
 
     async def guess(self, identity: str, asker: Asker, known: DeviceToken | None) -> Guess:
         """Count a guess at the password of an account, and the session that it would begin, account or none.

@@ -21,6 +21,7 @@ from jotgate.server.audit_queue import WRITE_EVERY_S, AuditQueue
 from jotgate.server.feed import HEARTBEAT_S, Feed
 from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing
 from jotgate.server.log import get_log, where
+from jotgate.server.mail.courier import Courier
 from jotgate.server.records import LogEntry, LogHead
 from jotgate.server.secret import Secret
 from jotgate.server.store import Store, StoreBusy
@@ -145,6 +146,7 @@ class Follower:
         monotonic: Callable[[], float] = time.monotonic,
         audit: AuditQueue | None = None,
         audit_keep_s: int | None = None,
+        courier: Courier | None = None,
         log: structlog.stdlib.BoundLogger | None = None,
     ) -> None:
         """``head`` is what ``Store.attend`` returned: the log that this process vouches for from now on."""
@@ -160,6 +162,9 @@ class Follower:
         self._log = log or get_log()
         self._audit = audit
         self._audit_keep_s = audit_keep_s
+        self._courier = courier
+        self._mail_waits = asyncio.Event()
+        self._no_more_mails = asyncio.Event()
         self._doubtful: tuple[Revocation, ...] | None = None  # what another log may lack of what was known before
         self._silent = False
         self._keys_seen: tuple[str, int] | None = None  # the log and the version of the keys, of the last reading
@@ -174,7 +179,7 @@ class Follower:
         self._task = self._loop.create_task(self._follow())
         self._chores: list[asyncio.Future[None]] = [
             self._loop.create_task(chore)
-            for chore in (self._sweep(), self._read_keys(), self._turn_keys(), self._write_audit())
+            for chore in (self._sweep(), self._read_keys(), self._turn_keys(), self._write_audit(), self._send_mails())
         ]
         self._trying_again: asyncio.Future[None] = self._loop.create_future()  # to read keys
         self._trying_again.cancel()
@@ -201,6 +206,8 @@ class Follower:
     def _run(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             self._loop.run_until_complete(self._task)
+        self._no_more_mails.set()  # what is on its way is let arrive: cut off, it might be sent twice
+        self._loop.run_until_complete(asyncio.wait([self._chores[-1]], timeout=_FLUSH_WITHIN_S))
         for chore in self._chores:
             self._end(chore)
         self._end(self._trying_again)  # last: a chore begins it
@@ -372,6 +379,15 @@ class Follower:
                 if not failed and not self._silent:
                     self._log.error("sweep_failed", error=type(error).__name__, at=where(error))
                 failed = True
+
+    def tell_courier(self) -> None:
+        """A mail is in the outbox. From any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: another process sends it, or the next start
+            self._loop.call_soon_threadsafe(self._mail_waits.set)
+
+    async def _send_mails(self) -> None:
+        if self._courier is not None:
+            await self._courier.run(self._mail_waits, self._no_more_mails)
 
     async def _write_audit(self) -> None:
         failed = False

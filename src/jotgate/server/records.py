@@ -174,6 +174,7 @@ class QueuedMail(Struct, frozen=True, kw_only=True):
 
 
 AuditName = Literal[
+    "signup_requested",
     "account_created",
     "login",
     "login_failed",

@@ -164,6 +164,20 @@ class InsufficientScope(RequestRefused):
         self.scope = scope
 
 
+class CodeRefused(RequestRefused):
+    """A one-time code that does not work: unknown, used, too old, of another purpose, or void."""
+
+    code = "invalid_code"
+    status = 422
+
+
+class SignupByMail(RequestRefused):
+    """Accounts are made by a link in a mail here, or else at once: the other way is asked for."""
+
+    code = "not_found"
+    status = 404
+
+
 class SessionNotFound(RequestRefused):
     """No live session of this id belongs to the account."""
 

@@ -18,8 +18,8 @@ from publicsuffixlist import PublicSuffixList
 from jotgate.core.algorithms import ALGORITHMS, ASYMMETRIC
 from jotgate.core.errors import SettingsError
 from jotgate.core.forwarded import TrustedProxies
-from jotgate.server.places import database_faults, is_sqlite, name_of, redis_faults, sqlite_path
-from jotgate.server.rules.accounts import is_scope_token
+from jotgate.server.places import database_faults, is_sqlite, mail_faults, name_of, redis_faults, sqlite_path
+from jotgate.server.rules.accounts import is_email, is_scope_token
 from jotgate.server.rules.hashing import ARGON2_SETS, parse_argon2
 from jotgate.server.sealing import MasterKey, MasterKeySource, command_faults
 from jotgate.server.secret import Secret
@@ -27,7 +27,10 @@ from jotgate.throttle import InvalidLimit, parse_limit
 
 MAX_ACCESS_TOKEN_TTL_S: Final = 3600
 MAX_SESSION_IDLE_S: Final = 31_536_000
+SIGNUPS: Final = ("verified", "open")
+MAX_BRAND_CHARS: Final = 64
 LOG_FORMATS: Final = ("auto", "json", "console")
+MAIL_FOLDER: Final = "mail"
 DATABASE_NAME: Final = "jotgate.sqlite3"
 _PREFIX: Final = "JOTGATE_"
 # Where the test suite finds its public vectors; a developer's shell may have it while a server starts.
@@ -83,6 +86,20 @@ class Settings(Struct, frozen=True, kw_only=True):
     """A session ends when it has not been refreshed for so many seconds (14 days)."""
     session_absolute_s: int = 7_776_000
     """A session ends so many seconds after the login, whatever happens (90 days)."""
+    signup: str = "verified"
+    """``verified``: a link in a mail makes the account, and nothing tells who has one. ``open``: it is made at once,
+    and an address that has one is refused, which tells that it has."""
+    mail_url: Secret | None = None
+    """``smtp://user:password@host:587`` (STARTTLS), ``smtps://…:465``, ``file:folder`` or ``console:``; without it
+    mails are files in the folder ``mail`` of the data folder."""
+    mail_from: str | None = None
+    """Address that mails come from; without it ``no-reply@`` and the issuer's host."""
+    brand_name: str = "jotgate"
+    """Name of your site, as mails and pages show it."""
+    brand_colour: str = "#1f5fbf"
+    """Colour of buttons and links, ``#rrggbb``."""
+    home_url: str | None = None
+    """Where a person goes on from the pages here: your site, https."""
     password_min_length: int = 15
     """Least length of a new password in characters (NIST SP 800-63B-4: 15 without a second factor), at least 8."""
     trusted_proxies: tuple[str, ...] | int = ()
@@ -125,6 +142,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Everything but the feed that has a limit, of everybody together; the same applies."""
     limit_signups: str = "60/hour; burst=20"
     """Sign-ups from one address."""
+    limit_mails: str = "60/hour; burst=20"
+    """Questions from one address that a mail answers: forgotten passwords, changes of address."""
+    limit_mails_to: str = "6/hour; burst=3"
+    """Mails that strangers can have sent to one e-mail address; beyond that none goes out, and nobody is told."""
     limit_refreshes: str = "1200/minute"
     """Refreshes from one address."""
     limit_feed: str = "3000/minute"
@@ -199,6 +220,16 @@ class Settings(Struct, frozen=True, kw_only=True):
         return str(self.sqlite_path) if shared is None else f"PostgreSQL, {name_of(shared)}"
 
     @property
+    def mail_place(self) -> Secret:
+        """Where mails go, as a URL."""
+        return self.mail_url or Secret(f"file:{self.data_dir / MAIL_FOLDER}")
+
+    @property
+    def mail_sender(self) -> str:
+        """Address that mails come from."""
+        return self.mail_from or f"no-reply@{urlsplit(self.issuer).hostname}"
+
+    @property
     def verified_algorithms(self) -> tuple[str, ...]:
         """What access tokens may be signed with here: any kind of key pair, or the one kind of secret that is used."""
         return ASYMMETRIC if self.signing_algorithm in ASYMMETRIC else (self.signing_algorithm,)
@@ -265,6 +296,8 @@ _LIMITS: Final = (
     "limit_client",
     "limit_global",
     "limit_signups",
+    "limit_mails",
+    "limit_mails_to",
     "limit_refreshes",
     "limit_feed",
     "limit_requests",
@@ -287,6 +320,12 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "access_token_ttl_s": _read_int,
     "session_idle_s": _read_int,
     "session_absolute_s": _read_int,
+    "signup": str.strip,
+    "mail_url": _read_url,
+    "mail_from": str.strip,
+    "brand_name": str.strip,
+    "brand_colour": str.strip,
+    "home_url": str.strip,
     "password_min_length": _read_int,
     "trusted_proxies": _read_proxies,
     "allowed_origins": _read_list,
@@ -359,6 +398,18 @@ def _faults(settings: Settings) -> Iterator[str]:
                 parse_limit(getattr(settings, name))
         except InvalidLimit as fault:
             yield f"{name}: {fault}"
+    if settings.signup not in SIGNUPS:
+        yield f"signup must be one of {', '.join(SIGNUPS)}"
+    if settings.mail_url is not None:
+        yield from mail_faults(settings.mail_url)
+    if settings.mail_from is not None and not is_email(settings.mail_from):
+        yield "mail_from is not an e-mail address, for example no-reply@example.com"
+    if not 1 <= len(settings.brand_name) <= MAX_BRAND_CHARS or not settings.brand_name.isprintable():
+        yield f"brand_name must be one line of 1 to {MAX_BRAND_CHARS} characters"
+    if not re.fullmatch(r"#[0-9A-Fa-f]{6}", settings.brand_colour):
+        yield "brand_colour must be written #rrggbb"
+    if settings.home_url is not None and (refused := _url_fault(settings.home_url)):
+        yield f"home_url {refused}"
     if settings.log_format not in LOG_FORMATS:
         yield f"log_format must be one of {', '.join(LOG_FORMATS)}"
     for origin in settings.allowed_origins:
@@ -386,6 +437,12 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "access_token_ttl_s": (int,),
     "session_idle_s": (int,),
     "session_absolute_s": (int,),
+    "signup": (str,),
+    "mail_url": (Secret, type(None)),
+    "mail_from": (str, type(None)),
+    "brand_name": (str,),
+    "brand_colour": (str,),
+    "home_url": (str, type(None)),
     "password_min_length": (int,),
     "trusted_proxies": (tuple, int),
     "allowed_origins": (tuple,),

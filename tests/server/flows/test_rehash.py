@@ -33,7 +33,7 @@ Start = Callable[[str], Deps]
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    settings = Settings(data_dir=tmp_path / "data", hash_workers=2, guesses_before_backoff=100)
+    settings = Settings(signup="open", data_dir=tmp_path / "data", hash_workers=2, guesses_before_backoff=100)
     if request.param == "postgres":
         url = request.getfixturevalue("postgres_url")
         key = Secret(encode_segment(b"k" * 32))

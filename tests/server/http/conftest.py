@@ -11,7 +11,7 @@ from tests.server.http.support import Api, Clock, client_of
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    settings = Settings(data_dir=tmp_path / "data", hash_workers=1)
+    settings = Settings(signup="open", data_dir=tmp_path / "data", hash_workers=1)
     clock = Clock()
     app = create_app(settings, clock=clock)
     async with app.lifespan(), client_of(app) as http:

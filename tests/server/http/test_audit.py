@@ -121,7 +121,9 @@ async def test_no_line_tells_an_address_of_mail_or_a_secret(api: Api) -> None:
 async def test_keys_and_settings_are_told_at_the_first_start_and_settings_when_they_change(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for ttl_s in (300, 300, 600):
-        app = create_app(Settings(data_dir=data, hash_workers=1, access_token_ttl_s=ttl_s), clock=Clock())
+        app = create_app(
+            Settings(signup="open", data_dir=data, hash_workers=1, access_token_ttl_s=ttl_s), clock=Clock()
+        )
         async with app.lifespan():
             pass
     store = SqliteStore(data / "jotgate.sqlite3")
@@ -139,7 +141,7 @@ async def test_keys_and_settings_are_told_at_the_first_start_and_settings_when_t
 
 async def test_refusals_are_written_when_the_server_stops(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    app = create_app(Settings(data_dir=data, hash_workers=1), clock=Clock())
+    app = create_app(Settings(signup="open", data_dir=data, hash_workers=1), clock=Clock())
     async with app.lifespan(), client_of(app) as http:
         await http.post("/v1/login", json={"email": EMAIL, "password": WRONG, "delivery": "body"})
     store = SqliteStore(data / "jotgate.sqlite3")
@@ -175,7 +177,7 @@ async def test_each_answer_has_an_id_of_its_own_and_no_stranger_chooses_it(api: 
     ],
 )
 async def test_a_trusted_proxys_id_is_taken_if_it_is_one(tmp_path: Path, given: str, taken: bool) -> None:
-    settings = Settings(data_dir=tmp_path / "data", hash_workers=1, trusted_proxies=("10.0.0.1",))
+    settings = Settings(signup="open", data_dir=tmp_path / "data", hash_workers=1, trusted_proxies=("10.0.0.1",))
     app = create_app(settings, clock=Clock())
     async with app.lifespan():
         for peer, believed in (("10.0.0.1", taken), ("10.0.0.2", False)):
@@ -188,7 +190,7 @@ async def test_a_trusted_proxys_id_is_taken_if_it_is_one(tmp_path: Path, given: 
 
 
 async def test_counted_proxies_are_believed_where_they_have_left_their_trace(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path / "data", hash_workers=1, trusted_proxies=1)
+    settings = Settings(signup="open", data_dir=tmp_path / "data", hash_workers=1, trusted_proxies=1)
     app = create_app(settings, clock=Clock())
     async with app.lifespan(), client_of(app, peer="10.0.0.1") as http:
         for trace, believed in (({"x-forwarded-for": "192.0.2.7"}, True), ({}, False)):
@@ -199,7 +201,11 @@ async def test_counted_proxies_are_believed_where_they_have_left_their_trace(tmp
 async def test_a_page_of_another_origin_may_read_the_id(tmp_path: Path) -> None:
     origin = "https://shop.example.com"
     settings = Settings(
-        data_dir=tmp_path / "data", hash_workers=1, issuer="https://auth.example.com", allowed_origins=(origin,)
+        signup="open",
+        data_dir=tmp_path / "data",
+        hash_workers=1,
+        issuer="https://auth.example.com",
+        allowed_origins=(origin,),
     )
     app = create_app(settings, clock=Clock())
     async with app.lifespan(), client_of(app, "https://auth.example.com") as http:
@@ -234,7 +240,9 @@ async def test_a_guess_that_has_to_wait_leaves_its_line_without_saying_at_whom(a
 
 
 async def test_guesses_beyond_a_limit_leave_their_line_wherever_they_are_refused(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path / "data", hash_workers=1, limit_logins="4/hour", limit_device="2/hour")
+    settings = Settings(
+        signup="open", data_dir=tmp_path / "data", hash_workers=1, limit_logins="4/hour", limit_device="2/hour"
+    )
     clock = Clock()
     app = create_app(settings, clock=clock)
     async with app.lifespan(), client_of(app) as http:
@@ -273,7 +281,7 @@ async def test_failures_at_many_accounts_do_not_hide_those_at_one(api: Api) -> N
 
 
 async def test_a_setting_that_is_no_text_keeps_no_line_from_the_trail(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path / os.fsdecode(b"d\xff"), hash_workers=1)
+    settings = Settings(signup="open", data_dir=tmp_path / os.fsdecode(b"d\xff"), hash_workers=1)
     app = create_app(settings, clock=Clock())
     async with app.lifespan(), client_of(app) as http:
         api = Api(app, http, Clock(), settings)

@@ -137,6 +137,7 @@ async def test_a_login_ends_the_session_whose_cookie_it_replaces(api: Api) -> No
 async def beside(tmp_path: Path) -> AsyncIterator[Api]:
     """A server whose front end is on another host of the same site."""
     settings = Settings(
+        signup="open",
         issuer="https://auth.example.com",
         data_dir=tmp_path / "beside",
         allowed_origins=(FRONT_END,),

@@ -143,6 +143,7 @@ async def test_no_secret_of_a_request_comes_out(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     settings = Settings(
+        signup="open",
         data_dir=tmp_path / "data",
         hash_workers=1,
         log_format=form,

@@ -38,7 +38,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def one(clock: Clock | None = None, **changes: object) -> Api:
-            settings = Settings(data_dir=tmp_path / "data", hash_workers=1)
+            settings = Settings(signup="open", data_dir=tmp_path / "data", hash_workers=1)
             settings = msgspec.structs.replace(settings, **changes)
             clock = clock or Clock()
             app = create_app(settings, clock=clock)
@@ -437,7 +437,7 @@ async def test_a_hook_that_fails_makes_no_guess_of_a_right_password(tmp_path: Pa
             raise RuntimeError("the claims are away")
         return {}
 
-    settings = Settings(data_dir=tmp_path / "data", hash_workers=1, limit_logins="5/hour")
+    settings = Settings(signup="open", data_dir=tmp_path / "data", hash_workers=1, limit_logins="5/hour")
     app = create_app(settings, clock=Clock(), claims_for=claims_for)
     async with app.lifespan(), client_of(app) as http:
         api = Api(app, http, Clock(), settings)

@@ -44,7 +44,7 @@ async def test_any_origin_may_read_public_documents_and_none_the_rest(api: Api) 
 @pytest.mark.parametrize("issuer", ["https://localhost:8443", "https://localhost:8443/auth", "https://h.example/a/b"])
 async def test_metadata_stands_where_clients_look_whatever_the_host_header_says(tmp_path: Path, issuer: str) -> None:
     """Mounted in another app under the issuer's path, with the routes for its root (RFC 8414 section 3.1)."""
-    auth = create_app(Settings(issuer=issuer, data_dir=tmp_path / "data"), clock=Clock())
+    auth = create_app(Settings(signup="open", issuer=issuer, data_dir=tmp_path / "data"), clock=Clock())
     path = auth.settings.issuer_path
     host = Starlette(routes=[*auth.well_known_routes(), Mount(path, auth)])
     async with auth.lifespan(), client_of(host) as http:
@@ -63,7 +63,9 @@ async def test_metadata_stands_where_clients_look_whatever_the_host_header_says(
 
 
 async def test_alone_behind_a_proxy_that_passes_the_issuers_path_through(tmp_path: Path) -> None:
-    auth = create_app(Settings(issuer="https://shop.example/auth", data_dir=tmp_path / "data"), clock=Clock())
+    auth = create_app(
+        Settings(signup="open", issuer="https://shop.example/auth", data_dir=tmp_path / "data"), clock=Clock()
+    )
     async with auth.lifespan(), client_of(auth) as http:
         assert (await http.get("/auth/healthz")).status_code == 200
         assert (await http.get("/healthz")).status_code == 200
@@ -73,7 +75,7 @@ async def test_alone_behind_a_proxy_that_passes_the_issuers_path_through(tmp_pat
 
 
 async def test_the_app_starts_with_the_first_request_where_the_host_runs_no_lifespan(tmp_path: Path) -> None:
-    auth = create_app(Settings(data_dir=tmp_path / "data"), clock=Clock())
+    auth = create_app(Settings(signup="open", data_dir=tmp_path / "data"), clock=Clock())
     async with client_of(auth) as http:
         assert (await http.get("/readyz")).json() == {"status": "ok"}
     auth.close()
@@ -111,7 +113,9 @@ async def test_token_answers_are_never_stored(api: Api) -> None:
 
 async def test_hsts_is_sent_for_a_real_host_and_not_for_localhost(api: Api, tmp_path: Path) -> None:
     assert "strict-transport-security" not in (await api.http.get("/healthz")).headers
-    auth = create_app(Settings(issuer="https://auth.example.com", data_dir=tmp_path / "real"), clock=Clock())
+    auth = create_app(
+        Settings(signup="open", issuer="https://auth.example.com", data_dir=tmp_path / "real"), clock=Clock()
+    )
     async with auth.lifespan(), client_of(auth, "https://auth.example.com") as http:
         answer = await http.get("/healthz")
         assert answer.headers["strict-transport-security"] == "max-age=31536000"

@@ -32,7 +32,11 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         async def one(peer: str = "127.0.0.1", **changes: object) -> Api:
             # Guesses at one account, from wherever: tests/server/http/test_devices.py.
             settings = Settings(
-                data_dir=tmp_path / "data", hash_workers=1, limit_logins="3/minute", guesses_before_backoff=100
+                signup="open",
+                data_dir=tmp_path / "data",
+                hash_workers=1,
+                limit_logins="3/minute",
+                guesses_before_backoff=100,
             )
             settings = msgspec.structs.replace(settings, **changes)
             clock = Clock()

@@ -28,7 +28,9 @@ SCRAPER = {"authorization": f"Bearer {TOKEN}"}
 
 @pytest.fixture
 async def counted(tmp_path: Path) -> AsyncIterator[Api]:
-    settings = Settings(data_dir=tmp_path / "data", hash_workers=1, metrics_token=Secret(TOKEN), limit_signups="2/hour")
+    settings = Settings(
+        signup="open", data_dir=tmp_path / "data", hash_workers=1, metrics_token=Secret(TOKEN), limit_signups="2/hour"
+    )
     clock = Clock()
     app = create_app(settings, clock=clock)
     async with app.lifespan(), client_of(app) as http:

@@ -52,7 +52,8 @@ async def test_a_trusted_proxy_says_whether_its_client_used_tls(
 ) -> None:
     await api.signup()
     app = create_app(
-        Settings(data_dir=api.settings.data_dir, trusted_proxies=("192.0.2.0/24",), hash_workers=1), clock=api.clock
+        Settings(signup="open", data_dir=api.settings.data_dir, trusted_proxies=("192.0.2.0/24",), hash_workers=1),
+        clock=api.clock,
     )
     async with app.lifespan():
         async with client_of(app, "http://localhost:8443", PROXY) as http:
@@ -109,7 +110,7 @@ async def test_an_app_that_cannot_start_is_not_there_yet_and_its_log_says_why(
 ) -> None:
     path = tmp_path / "file"
     path.write_text("not a folder")
-    app = create_app(Settings(data_dir=path))
+    app = create_app(Settings(signup="open", data_dir=path))
     [well_known] = app.well_known_routes()
     async with client_of(app) as http, client_of(well_known.app) as root:
         for answer in (await http.get("/healthz"), await root.get("/.well-known/oauth-authorization-server")):

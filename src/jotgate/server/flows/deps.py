@@ -55,6 +55,8 @@ class Deps:
     readiness: Readiness
     audit: AuditQueue
     """For what changes nothing; the rest is written by the store."""
+    tell_courier: Callable[[], None]
+    """A mail is in the outbox."""
     clock: Callable[[], int]
     random: Callable[[int], bytes]
     claims_for: ClaimsFor | None

@@ -1,12 +1,16 @@
 """A person who knows the password, and holds a session, gets another one."""
 
+from typing import Final
+
 import msgspec
 
 from jotgate.server.flows.auditing import Origin, line
 from jotgate.server.flows.deps import Deps
 from jotgate.server.flows.login import LoggedIn, begin_session, recheck
+from jotgate.server.flows.mailing import FORGOT_PATH, link, make_mail
 from jotgate.server.flows.signup import check_new
 from jotgate.server.keys import REVOCATION_LIFE_S
+from jotgate.server.limits import Guess
 from jotgate.server.records import Account, Family, Revoked
 from jotgate.server.refusals import Busy, InvalidCredentials, PasswordUnchanged, TooManyRequests
 from jotgate.server.rules.accounts import email_identity, normalise_password
@@ -28,6 +32,45 @@ async def change_password(
     """
     known = normalise_password(current.reveal())
     text = check_new(deps.settings, deps.common_passwords, account.email, new)
+    guess = await _guess(deps, account, family, known, now, origin)
+    await guess.was_right()  # the session is counted whatever comes now: a password is hashed once more
+    if text == known:
+        raise PasswordUnchanged("The new password is the current one: choose another.")
+    password_hash = await deps.passwords.hash(text)
+    done = await _set(deps, account, family, password_hash, now, origin)
+    if done is None:
+        # A login may just have replaced the hash of the same password: the change wins over that.
+        again = await recheck(deps, account, known)
+        done = None if again is None else await _set(deps, again, family, password_hash, now, origin)
+    if done is None:
+        raise InvalidCredentials(_WRONG)
+    deps.live.revoke(entry.revocation for entry in done.entries)
+    deps.tell_courier()
+    deps.log.info("password_changed", account=account.id, sid=family.sid, sessions_ended=len(done.entries))
+    changed = msgspec.structs.replace(account, password_hash=password_hash)
+    begun = await begin_session(deps, changed, text, now, origin, after="password_changed")
+    if begun is None:
+        raise InvalidCredentials(_WRONG)
+    return begun
+
+
+async def check_current(
+    deps: Deps, account: Account, family: Family, current: Secret, now: int, origin: Origin
+) -> None:
+    """Check the password of whoever holds a session, before something that a session alone is not enough for.
+
+    Raises:
+        InvalidCredentials: it is wrong.
+        PasswordTooLong: it can be nobody's.
+        TooManyRequests: there were too many guesses at it by this session.
+        Busy, StoreError: not now.
+    """
+    guess = await _guess(deps, account, family, normalise_password(current.reveal()), now, origin)
+    await guess.was_right()  # what counts as a session stays counted: a password was hashed
+
+
+async def _guess(deps: Deps, account: Account, family: Family, known: str, now: int, origin: Origin) -> Guess:
+    """Check a normalised password; what it was charged is for the caller to give back."""
     try:
         guess = await deps.limits.guess_in_session(family.sid, email_identity(account.email))
     except TooManyRequests as refused:
@@ -44,24 +87,7 @@ async def change_password(
         deps.log.info("password_change_refused", account=account.id)
         deps.audit.put(line("password_change_refused", now, origin, account=account.id, sid=family.sid))
         raise InvalidCredentials(_WRONG)
-    await guess.was_right()  # the session is counted whatever comes now: a password is hashed once more
-    if text == known:
-        raise PasswordUnchanged("The new password is the current one: choose another.")
-    password_hash = await deps.passwords.hash(text)
-    done = await _set(deps, account, family, password_hash, now, origin)
-    if done is None:
-        # A login may just have replaced the hash of the same password: the change wins over that.
-        again = await recheck(deps, account, known)
-        done = None if again is None else await _set(deps, again, family, password_hash, now, origin)
-    if done is None:
-        raise InvalidCredentials(_WRONG)
-    deps.live.revoke(entry.revocation for entry in done.entries)
-    deps.log.info("password_changed", account=account.id, sid=family.sid, sessions_ended=len(done.entries))
-    changed = msgspec.structs.replace(account, password_hash=password_hash)
-    begun = await begin_session(deps, changed, text, now, origin, after="password_changed")
-    if begun is None:
-        raise InvalidCredentials(_WRONG)
-    return begun
+    return guess
 
 
 async def _set(
@@ -73,8 +99,11 @@ async def _set(
         password_hash=password_hash,
         now=now,
         until_s=REVOCATION_LIFE_S,
+        mails=[make_mail(deps, "password_changed", account.email, now, at=now, link=link(deps, FORGOT_PATH))],
         audit=line("password_changed", now, origin, account=account.id, sid=family.sid),
     )
 
 
+NO_PASSWORD: Final = "!"  # noqa: S105  none at all
+"""Stands where a password's hash would: none fits, and checking one takes as long as ever."""
 _WRONG = "The current password is wrong."

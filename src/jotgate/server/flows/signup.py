@@ -7,9 +7,23 @@ import structlog
 
 from jotgate.core.encoding import encode_segment
 from jotgate.server.flows.auditing import NOWHERE, Origin, line
+from jotgate.server.flows.deps import Deps
+from jotgate.server.flows.mailing import (
+    CODE_REFUSED,
+    CONFIRM_SIGNUP_PATH,
+    FORGOT_PATH,
+    check_code,
+    code_hash,
+    link,
+    make_decoy,
+    make_mail,
+    new_code,
+)
+from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.passwords import Passwords
-from jotgate.server.records import Account, Actor
-from jotgate.server.rules.accounts import check_new_password, normalise_email
+from jotgate.server.records import Account, AccountChange, Actor, Code
+from jotgate.server.refusals import CodeRefused
+from jotgate.server.rules.accounts import check_new_password, email_identity, normalise_email
 from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings
 from jotgate.server.store import Store
@@ -70,6 +84,73 @@ async def signup(
     await deps.store.add_account(account, audit=audit)
     deps.log.info("account_created", account=account.id)
     return account
+
+
+async def request_signup(
+    deps: Deps,
+    email: str,
+    password: Secret,
+    now: int,
+    origin: Origin,
+    *,
+    before_hash: Callable[[], Awaitable[None]],
+) -> None:
+    """Send a link that makes the account; to whoever has one already, a mail that says so. Both look alike from here.
+
+    No account is made before its address is proven: what others sign up with somebody's address is void once that
+    person's own link is used, with the password that was given with it.
+
+    Raises:
+        InvalidEmail, PasswordTooShort, PasswordTooCommon, PasswordTooLong: what was given cannot be used.
+        TooManyRequests: ``before_hash`` says so.
+        Busy, StoreError: not now.
+    """
+    address = normalise_email(email)
+    text = check_new(deps.settings, deps.common_passwords, address, password)
+    await before_hash()
+    known = await deps.store.account_by_email(address)
+    password_hash = await deps.passwords.hash(text)
+    given, code = new_code(deps, "signup", account_id="", email=address, now=now, password_hash=password_hash)
+    if not await deps.limits.mail_to(email_identity(address)):
+        mail = make_decoy(deps, address, now)
+    elif known is None:
+        there = link(deps, CONFIRM_SIGNUP_PATH, given)
+        mail = make_mail(deps, "verify", address, now, link=there, expires_at=code.expires_at)
+    else:
+        mail = make_mail(deps, "account_exists", known.email, now, link=link(deps, FORGOT_PATH))
+    audit = line("signup_requested", now, origin, actor="anonymous", account="" if known is None else known.id)
+    # Nobody has the code where there is an account: it is written all the same, so that time does not tell.
+    await deps.store.queue(codes=[code], mails=[mail], audit=[audit])
+    deps.tell_courier()
+    deps.log.info("signup_requested")
+
+
+async def confirm_signup(deps: Deps, code: str, now: int, origin: Origin) -> Account:
+    """Make the account that a mail's link is for. Nobody is logged in by it.
+
+    Raises:
+        CodeRefused: the code does not work (any more).
+        EmailTaken: the address got an account in another way meanwhile.
+        StoreError: not now.
+    """
+
+    def decide(pending: Code, _: Account | None) -> AccountChange:
+        check_code(pending, "signup", now)
+        account = Account(
+            id=encode_segment(deps.random(16)),
+            email=pending.email,
+            password_hash=pending.password_hash,
+            scopes=deps.settings.default_scopes,
+            created_at=now,
+        )
+        audit = line("account_created", now, origin, account=account.id)
+        return AccountChange(account=account, void=("signup",), audit=(audit,))
+
+    done = await deps.store.use_code(code_hash(code), decide, now=now, until_s=REVOCATION_LIFE_S)
+    if done is None or done.account is None:
+        raise CodeRefused(CODE_REFUSED)
+    deps.log.info("account_created", account=done.account.id)
+    return done.account
 
 
 def check_new(settings: Settings, common: Collection[str], email: str, password: Secret) -> str:

@@ -40,6 +40,46 @@ class PasswordInput(Struct, frozen=True):
     refresh_token: Secret | None = None
 
 
+class AddressInput(Struct, frozen=True):
+    """The address of an account, if there is one."""
+
+    email: str
+
+
+class CodeInput(Struct, frozen=True):
+    """The one-time code in the link of a mail."""
+
+    code: Secret
+
+
+class ResetInput(Struct, frozen=True):
+    """The one-time code of a mail, and the password that shall count from now on."""
+
+    code: Secret
+    new_password: Secret
+
+
+class EmailInput(Struct, frozen=True):
+    """The address that the account shall have, and the password that it has."""
+
+    new_email: str
+    current_password: Secret
+    refresh_token: Secret | None = None
+
+
+class DeleteInput(Struct, frozen=True):
+    """The password of the account that shall go."""
+
+    current_password: Secret
+    refresh_token: Secret | None = None
+
+
+class MailAnswer(Struct, frozen=True):
+    """The answer is in a mail, whatever it is."""
+
+    status: Literal["look_into_your_mail"] = "look_into_your_mail"
+
+
 class TokenAnswer(Struct, frozen=True):
     """An access token (RFC 6749 section 5.1); the refresh token only for clients that asked for it in the body.
 

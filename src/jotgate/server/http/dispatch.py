@@ -21,6 +21,7 @@ from jotgate.server.http.documents import (
     openapi,
 )
 from jotgate.server.http.exchange import Headers, Receive, Request, Response, StreamResponse, read_body
+from jotgate.server.http.pages import CSP, page_of_problem
 from jotgate.server.http.problems import limit_headers, oauth_error, problem
 from jotgate.server.http.routes import ROUTES, Route
 from jotgate.server.keys import ServerKeys
@@ -88,6 +89,7 @@ class Api:
         path = request.path if request.path in _ROUTES else _template(request.path)
         routes = _ROUTES.get(path, {})
         render = oauth_error if any(route.form for route in routes.values()) else problem
+        is_page = any(route.page for route in routes.values())
         is_open = request.path in self._documents or any(route.public for route in routes.values())
         cors: Headers = _ANY_ORIGIN if is_open else cors_headers(request, self._settings)
         fields: list[tuple[bytes, bytes]] = []
@@ -96,6 +98,8 @@ class Api:
             response: Response | StreamResponse = await self._dispatch(request, routes, receive, fields)
         except Exception as error:  # noqa: BLE001 - the mapper turns every error into an answer
             response = render(error, self._deps.log)
+            if is_page:
+                response = page_of_problem(error, response, self._settings)
             self._count_refusal(error)
             if isinstance(error, TooManyRequests):
                 self._tell_of_guess(request, routes, error)
@@ -109,7 +113,10 @@ class Api:
         )
         if slow:
             await self._deps.slowdown.wait()
-        return response.with_headers(*self._headers(request, cors), *fields)
+        headers = self._headers(request, cors)
+        if is_page:
+            headers = (*(each for each in headers if each[0] != CSP[0]), CSP)
+        return response.with_headers(*headers, *fields)
 
     def _tell_of_guess(self, request: Request, routes: Mapping[str, Route], refused: TooManyRequests) -> None:
         """Leave a line in the audit trail where an address may not guess any more; of accounts, flows tell."""
@@ -153,7 +160,9 @@ class Api:
                 f"Passwords and tokens do not travel unencrypted: use {self._settings.issuer}. "
                 "(Operators: name the proxy that speaks TLS in trusted_proxies.)"
             )
-        if not route.public and not request.all(b"authorization"):  # which no other site's page can send
+        # A link in a mail is opened from the mail client's own site; to look at the page does nothing.
+        looks = route.page and method == "GET"
+        if not route.public and not looks and not request.all(b"authorization"):  # which no other site's page can send
             # Before anything is counted: such a page must not use up what its visitor's address may ask.
             check_not_cross_site(request, self._settings)
         if route.limit is None:

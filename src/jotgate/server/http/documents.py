@@ -59,20 +59,23 @@ def metadata(settings: Settings) -> MetadataAnswer:
     )
 
 
+_API: Final = tuple(route for route in ROUTES if not route.page)
+
+
 def openapi(settings: Settings) -> dict[str, Any]:
     """Return the OpenAPI 3.1 description of the JSON API, made from the route table and the bodies' types."""
     types: set[Any] = {Problem, OAuthError, KeySetAnswer, MetadataAnswer}
-    types |= {kind for route in ROUTES for kind in (route.input, route.output) if kind is not None}
+    types |= {kind for route in _API for kind in (route.input, route.output, route.accepted) if kind is not None}
     ordered = sorted(types, key=lambda kind: kind.__name__)
     refs, schemas = msgspec.json.schema_components(
         ordered, schema_hook=secret_schema, ref_template="#/components/schemas/{name}"
     )
     schema_of = dict(zip(ordered, refs, strict=True))
-    for route in ROUTES:
+    for route in _API:
         if route.input is not None:
             schemas[route.input.__name__]["additionalProperties"] = False
     paths: dict[str, dict[str, Any]] = {}
-    for route in ROUTES:
+    for route in _API:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of)
     for path, kind, summary in (
         (JWKS_PATH, KeySetAnswer, "The public keys that verify access tokens (RFC 7517)"),
@@ -126,6 +129,9 @@ def _operation(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
         "security": _SECURITY[route.credential],
         "responses": {str(route.success): success},
     }
+    if route.accepted is not None:
+        told = {"application/json": {"schema": schema_of[route.accepted]}}
+        operation["responses"]["202"] = {"description": "A mail goes out.", "content": told}
     parameters = [
         {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "description": said}
         for name, said in route.parameters.items()

@@ -8,20 +8,29 @@ import msgspec
 from jotgate.core.bearer import parse_authorization
 from jotgate.server.feed import Position
 from jotgate.server.flows.account import account_of_bearer
+from jotgate.server.flows.address import confirm_email_change, request_email_change, undo_email_change
 from jotgate.server.flows.auditing import Origin
 from jotgate.server.flows.deps import CLIENT_ID, Deps, public
+from jotgate.server.flows.leaving import leave
 from jotgate.server.flows.login import LoggedIn, login
 from jotgate.server.flows.password import change_password
+from jotgate.server.flows.recovery import forgot_password, reset_password
 from jotgate.server.flows.revoking import revoke_account, revoke_session, sessions_of
 from jotgate.server.flows.sessions import logout, refresh, session_of
-from jotgate.server.flows.signup import signup
+from jotgate.server.flows.signup import confirm_signup, request_signup, signup
 from jotgate.server.flows.tokens import TokenPair
 from jotgate.server.http.askers import check_scraper, device_cookie, origin_of_request
 from jotgate.server.http.bodies import (
     AccountAnswer,
+    AddressInput,
+    CodeInput,
+    DeleteInput,
+    EmailInput,
     HealthAnswer,
     LoginInput,
+    MailAnswer,
     PasswordInput,
+    ResetInput,
     SessionAnswer,
     SessionInput,
     SessionsAnswer,
@@ -56,10 +65,76 @@ async def post_signup(deps: Deps, request: Request) -> Response:
     """``POST /v1/signup``."""
     check_not_cross_site(request, deps.settings)
     form = parse_json_body(request, SignupInput)
+    if deps.settings.signup == "verified":
+        origin = origin_of_request(request)
+        await request_signup(deps, form.email, form.password, deps.clock(), origin, before_hash=deps.limits.sign_up)
+        return _json(202, MailAnswer())
     account = await signup(
         deps, form.email, form.password, deps.clock(), origin_of_request(request), before_hash=deps.limits.sign_up
     )
     return _json(201, SignupAnswer(account=_account_answer(account)))
+
+
+async def post_signup_confirm(deps: Deps, request: Request) -> Response:
+    """``POST /v1/signup/confirm``."""
+    check_not_cross_site(request, deps.settings)
+    form = parse_json_body(request, CodeInput)
+    await confirm_signup(deps, form.code.reveal(), deps.clock(), origin_of_request(request))
+    return _gone(deps, clear=False)
+
+
+async def post_password_forgot(deps: Deps, request: Request) -> Response:
+    """``POST /v1/password/forgot``."""
+    check_not_cross_site(request, deps.settings)
+    form = parse_json_body(request, AddressInput)
+    await forgot_password(deps, form.email, deps.clock(), origin_of_request(request))
+    return _json(202, MailAnswer())
+
+
+async def post_password_reset(deps: Deps, request: Request) -> Response:
+    """``POST /v1/password/reset``."""
+    check_not_cross_site(request, deps.settings)
+    form = parse_json_body(request, ResetInput)
+    await reset_password(deps, form.code.reveal(), form.new_password, deps.clock(), origin_of_request(request))
+    return _gone(deps, clear=False)
+
+
+async def post_email(deps: Deps, request: Request) -> Response:
+    """``POST /v1/email``."""
+    form = parse_json_body(request, EmailInput)
+    credential, _ = session_credential(request, form.refresh_token, deps.settings)
+    now, origin = deps.clock(), origin_of_request(request)
+    account, family = await session_of(deps, credential, now, origin)
+    await request_email_change(
+        deps, account, family, new_email=form.new_email, current=form.current_password, now=now, origin=origin
+    )
+    return _json(202, MailAnswer())
+
+
+async def post_email_confirm(deps: Deps, request: Request) -> Response:
+    """``POST /v1/email/confirm``."""
+    check_not_cross_site(request, deps.settings)
+    form = parse_json_body(request, CodeInput)
+    await confirm_email_change(deps, form.code.reveal(), deps.clock(), origin_of_request(request))
+    return _gone(deps, clear=False)
+
+
+async def post_email_undo(deps: Deps, request: Request) -> Response:
+    """``POST /v1/email/undo``."""
+    check_not_cross_site(request, deps.settings)
+    form = parse_json_body(request, CodeInput)
+    await undo_email_change(deps, form.code.reveal(), deps.clock(), origin_of_request(request))
+    return _gone(deps, clear=False)
+
+
+async def delete_account(deps: Deps, request: Request) -> Response:
+    """``DELETE /v1/account``."""
+    form = parse_json_body(request, DeleteInput)
+    credential, is_cookie = session_credential(request, form.refresh_token, deps.settings)
+    now, origin = deps.clock(), origin_of_request(request)
+    account, family = await session_of(deps, credential, now, origin)
+    await leave(deps, account, family, current=form.current_password, now=now, origin=origin)
+    return _gone(deps, clear=is_cookie)
 
 
 async def post_login(deps: Deps, request: Request) -> Response:

@@ -1,14 +1,22 @@
 """The route table: what dispatch and the OpenAPI document are both made from."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from jotgate.server.flows.deps import Deps
-from jotgate.server.http import bodies, endpoints
+from jotgate.server.flows.mailing import (
+    CONFIRM_EMAIL_PATH,
+    CONFIRM_SIGNUP_PATH,
+    FORGOT_PATH,
+    RESET_PATH,
+    UNDO_EMAIL_PATH,
+)
+from jotgate.server.http import bodies, endpoints, pages
 from jotgate.server.http.exchange import Request, Response, StreamResponse
 from jotgate.server.limits import Kind
+from jotgate.server.pages import PageName
 
 Handler = Callable[[Deps, Request], Awaitable[Response | StreamResponse]]
 Credential = Literal["none", "session", "session or bearer"]
@@ -62,6 +70,8 @@ class Route(Struct, frozen=True, kw_only=True):
     success: int = 200
     input: type[Struct] | None = None
     output: type[Struct] | None = None
+    accepted: type[Struct] | None = None
+    """What is answered with 202 instead, where the server is set up so."""
     credential: Credential = "none"
     problems: tuple[str, ...] = ()
     form: bool = False
@@ -78,6 +88,8 @@ class Route(Struct, frozen=True, kw_only=True):
     """A browser that has logged in before is told from strangers at its address."""
     hashes: bool = False
     """It hashes a password, and is refused at once where too many wait for that."""
+    page: bool = False
+    """It is a page for people, not a part of the API: errors are pages, too."""
     public: bool = False
     """Nothing secret passes: any origin may read it, over clear text too."""
 
@@ -86,6 +98,36 @@ REVOCATIONS_PATH: Final = "/revocations"
 REVOCATIONS_STREAM_PATH: Final = "/revocations/stream"
 _AFTER: Final = {"after": "The id of the last event that the client has."}
 
+_PAGES: Final[tuple[tuple[PageName, str], ...]] = (
+    ("confirm_signup", CONFIRM_SIGNUP_PATH),
+    ("forgot", FORGOT_PATH),
+    ("reset", RESET_PATH),
+    ("confirm_email", CONFIRM_EMAIL_PATH),
+    ("undo_email", UNDO_EMAIL_PATH),
+)
+
+
+_LIMITED: Final[Mapping[PageName, Kind]] = {"forgot": "mails", "reset": "logins"}
+
+
+def _page_routes() -> Iterator[Route]:
+    for path, handler in ((pages.STYLE_PATH, pages.get_style), (pages.SCRIPT_PATH, pages.get_script)):
+        yield Route(method="GET", path=path, handler=handler, summary="Looks of the pages", limit=None, page=True)
+    for name, path in _PAGES:
+        shown, done = pages.showing(name), pages.doing(name, pages.ACTS[name])
+        yield Route(method="GET", path=path, handler=shown, summary="Asks", limit=None, page=True)
+        yield Route(
+            method="POST",
+            path=path,
+            handler=done,
+            summary="Does it",
+            page=True,
+            hashes=name == "reset",
+            limit=_LIMITED.get(name, "requests"),
+            counts_failures=name == "reset",
+        )
+
+
 ROUTES: Final = (
     Route(
         method="POST",
@@ -93,10 +135,11 @@ ROUTES: Final = (
         hashes=True,
         limit="signups",
         handler=endpoints.post_signup,
-        summary="Make an account",
+        summary="Make an account: at once, or (202) by a link in a mail, as JOTGATE_SIGNUP says",
         success=201,
         input=bodies.SignupInput,
         output=bodies.SignupAnswer,
+        accepted=bodies.MailAnswer,
         problems=(
             *_BODY,
             "invalid_email",
@@ -107,6 +150,77 @@ ROUTES: Final = (
             "cross_site_refused",
             *_EVERYWHERE,
         ),
+    ),
+    Route(
+        method="POST",
+        path="/v1/signup/confirm",
+        handler=endpoints.post_signup_confirm,
+        summary="Make the account that a mail's link is for; nobody is logged in by it",
+        success=204,
+        input=bodies.CodeInput,
+        problems=(*_BODY, "invalid_code", "email_taken", "cross_site_refused", *_EVERYWHERE),
+    ),
+    Route(
+        method="POST",
+        path="/v1/password/forgot",
+        limit="mails",
+        handler=endpoints.post_password_forgot,
+        summary="Send a link for a new password, if there is such an account: the answer does not tell",
+        success=202,
+        input=bodies.AddressInput,
+        output=bodies.MailAnswer,
+        problems=(*_BODY, "invalid_email", "cross_site_refused", *_EVERYWHERE),
+    ),
+    Route(
+        method="POST",
+        path="/v1/password/reset",
+        hashes=True,
+        limit="logins",
+        counts_failures=True,
+        handler=endpoints.post_password_reset,
+        summary="Set a new password by a mail's link, which ends all sessions; nobody is logged in by it",
+        success=204,
+        input=bodies.ResetInput,
+        problems=(
+            *_BODY,
+            "invalid_code",
+            "password_too_short",
+            "password_too_common",
+            "password_too_long",
+            "cross_site_refused",
+            *_EVERYWHERE,
+        ),
+    ),
+    Route(
+        method="POST",
+        path="/v1/email",
+        hashes=True,
+        limit="mails",
+        handler=endpoints.post_email,
+        summary="Send a link to the new address, by which it becomes the account's",
+        success=202,
+        input=bodies.EmailInput,
+        output=bodies.MailAnswer,
+        credential="session",
+        problems=(*_BODY, *_SESSION, "invalid_email", "invalid_credentials", "password_too_long", *_EVERYWHERE),
+    ),
+    Route(
+        method="POST",
+        path="/v1/email/confirm",
+        handler=endpoints.post_email_confirm,
+        summary="Give the account the address that a mail's link proves",
+        success=204,
+        input=bodies.CodeInput,
+        problems=(*_BODY, "invalid_code", "email_taken", "cross_site_refused", *_EVERYWHERE),
+    ),
+    Route(
+        method="POST",
+        path="/v1/email/undo",
+        handler=endpoints.post_email_undo,
+        summary="Take a change of address back, which ends all sessions and voids the password",
+        success=204,
+        input=bodies.CodeInput,
+        problems=(*_BODY, "invalid_code", "email_taken", "cross_site_refused", *_EVERYWHERE),
     ),
     Route(
         method="POST",
@@ -211,6 +325,19 @@ ROUTES: Final = (
         problems=(*_SESSION, *_BEARER, *_EVERYWHERE),
     ),
     Route(
+        method="DELETE",
+        path="/v1/account",
+        hashes=True,
+        limit="logins",
+        counts_failures=True,
+        handler=endpoints.delete_account,
+        summary="Delete the account, with all its sessions",
+        success=204,
+        input=bodies.DeleteInput,
+        credential="session",
+        problems=(*_BODY, *_SESSION, "invalid_credentials", "password_too_long", *_EVERYWHERE),
+    ),
+    Route(
         method="POST",
         path="/oauth/token",
         limit="refreshes",
@@ -270,4 +397,5 @@ ROUTES: Final = (
         public=True,
         problems=("busy", "unavailable"),
     ),
+    *_page_routes(),
 )

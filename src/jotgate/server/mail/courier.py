@@ -15,6 +15,7 @@ from jotgate.core.errors import JotgateError
 from jotgate.server.log import where
 from jotgate.server.mail.messages import Branding, Mail, MailMalformed, check_address, render
 from jotgate.server.mail.transports import SEND_WITHIN_S, MailFailed, MailRefused, MailServerDown, Transport
+from jotgate.server.records import QueuedMail
 
 BACK_OFF_S: Final = (10, 30, 120, 600, 1_800, 3_600)
 """How long a mail waits after its first failure, its second, and so on; the last is for all that follow."""
@@ -29,34 +30,6 @@ _ONE_MAIL_S: Final = SEND_WITHIN_S + 5  # the transports keep their own time; th
 _BUSY_WAIT_S: Final = 1.0
 _IDLE_WAIT_S: Final = 5.0
 _REMEMBERED: Final = 1_000
-
-
-class QueuedMail(Protocol):
-    """A mail as the outbox keeps it."""
-
-    @property
-    def id(self) -> str:
-        """Its name, for good."""
-
-    @property
-    def claim(self) -> str:
-        """Whose it is, until the lease ends: with another claim nobody may say what became of it."""
-
-    @property
-    def kind(self) -> str:
-        """One of `MailKind`."""
-
-    @property
-    def sealed(self) -> bytes:
-        """Recipient and values, sealed."""
-
-    @property
-    def attempts(self) -> int:
-        """How many tries there were, this one included: a claim counts, whatever became of it."""
-
-    @property
-    def created_at(self) -> int:
-        """When it was put into the outbox."""
 
 
 class Outbox(Protocol):

@@ -118,6 +118,15 @@ def _check_looks(email: str) -> None:
         raise InvalidEmail("The domain of the e-mail address looks like another, in Latin letters. Use such letters.")
 
 
+def is_email(text: str) -> bool:
+    """Whether mail could come from this address; it may be one of this machine alone."""
+    try:
+        validate_email(text, check_deliverability=False, test_environment=True, globally_deliverable=False)
+    except EmailNotValidError:
+        return False
+    return True
+
+
 def email_identity(email: str) -> str:
     """What two addresses share if they are the same account: the whole address in NFKC, without its case.
 

@@ -1,0 +1,123 @@
+"""A person gets another e-mail address: the new one is proven first, the old one is told and can undo it."""
+
+from msgspec.structs import replace
+
+from jotgate.server.flows.auditing import Origin, line
+from jotgate.server.flows.deps import Deps
+from jotgate.server.flows.mailing import (
+    CODE_REFUSED,
+    CONFIRM_EMAIL_PATH,
+    RESET_PATH,
+    UNDO_EMAIL_PATH,
+    check_code,
+    code_hash,
+    link,
+    make_decoy,
+    make_mail,
+    new_code,
+)
+from jotgate.server.flows.password import NO_PASSWORD, check_current
+from jotgate.server.keys import REVOCATION_LIFE_S
+from jotgate.server.records import Account, AccountChange, Code, Family
+from jotgate.server.refusals import CodeRefused
+from jotgate.server.rules.accounts import email_identity, normalise_email
+from jotgate.server.secret import Secret
+
+
+async def request_email_change(
+    deps: Deps, account: Account, family: Family, *, new_email: str, current: Secret, now: int, origin: Origin
+) -> None:
+    """Send a link to the new address, by which it becomes the account's. Nothing has changed until then.
+
+    Where the address has an account, its owner is told that somebody asked; whoever asks sees no difference.
+
+    Raises:
+        InvalidEmail: nobody can have this address.
+        InvalidCredentials: the current password is wrong.
+        TooManyRequests: there were too many guesses at it by this session.
+        Busy, StoreError: not now.
+    """
+    address = normalise_email(new_email)
+    await check_current(deps, account, family, current, now, origin)
+    owner = await deps.store.account_by_email(address)
+    given, code = new_code(deps, "change_email", account_id=account.id, email=address, now=now)
+    if not await deps.limits.mail_to(email_identity(address)):
+        mail = make_decoy(deps, address, now)
+    elif owner is None or owner.id == account.id:
+        there = link(deps, CONFIRM_EMAIL_PATH, given)
+        mail = make_mail(deps, "change_email", address, now, link=there, expires_at=code.expires_at)
+    else:
+        mail = make_mail(deps, "email_taken", owner.email, now)
+    audit = line("email_change_requested", now, origin, account=account.id, sid=family.sid)
+    await deps.store.queue(codes=[code], mails=[mail], audit=[audit])
+    deps.tell_courier()
+    deps.log.info("email_change_requested", account=account.id)
+
+
+async def confirm_email_change(deps: Deps, code: str, now: int, origin: Origin) -> Account:
+    """Give the account its new address, and send the old one a link that undoes it.
+
+    Raises:
+        CodeRefused: the code does not work (any more).
+        EmailTaken: the address got an account meanwhile.
+        Busy, StoreError: not now.
+    """
+
+    def decide(used: Code, account: Account | None) -> AccountChange:
+        check_code(used, "change_email", now)
+        if account is None or account.disabled_at is not None:
+            raise CodeRefused(CODE_REFUSED)
+        given, undo = new_code(deps, "undo_email", account_id=account.id, email=account.email, now=now)
+        there = link(deps, UNDO_EMAIL_PATH, given)
+        notice = make_mail(
+            deps, "email_changed", account.email, now, new_email=used.email, link=there, expires_at=undo.expires_at
+        )
+        return AccountChange(
+            account=replace(account, email=used.email),
+            void=("reset", "change_email"),
+            codes=(undo,),
+            mails=(notice,),
+            audit=(line("email_changed", now, origin, account=account.id),),
+        )
+
+    done = await deps.store.use_code(code_hash(code), decide, now=now, until_s=REVOCATION_LIFE_S)
+    if done is None or done.account is None:
+        raise CodeRefused(CODE_REFUSED)
+    deps.tell_courier()
+    deps.log.info("email_changed", account=done.account.id)
+    return done.account
+
+
+async def undo_email_change(deps: Deps, code: str, now: int, origin: Origin) -> Account:
+    """Give the account its former address back, end all sessions, and send that address a link for a new password.
+
+    Whoever changed the address knew the password: it must not be of use to them any more than their sessions are.
+
+    Raises:
+        CodeRefused: the code does not work (any more).
+        EmailTaken: the former address got another account meanwhile.
+        Busy, StoreError: not now.
+    """
+
+    def decide(used: Code, account: Account | None) -> AccountChange:
+        check_code(used, "undo_email", now)
+        if account is None or account.disabled_at is not None:
+            raise CodeRefused(CODE_REFUSED)
+        given, reset = new_code(deps, "reset", account_id=account.id, email=used.email, now=now)
+        there = link(deps, RESET_PATH, given)
+        return AccountChange(
+            account=replace(account, email=used.email, password_hash=NO_PASSWORD),
+            end_sessions=True,
+            void=("reset", "change_email", "undo_email"),
+            codes=(reset,),
+            mails=(make_mail(deps, "reset", used.email, now, link=there, expires_at=reset.expires_at),),
+            audit=(line("email_change_undone", now, origin, account=account.id),),
+        )
+
+    done = await deps.store.use_code(code_hash(code), decide, now=now, until_s=REVOCATION_LIFE_S)
+    if done is None or done.account is None:
+        raise CodeRefused(CODE_REFUSED)
+    deps.live.revoke(entry.revocation for entry in done.revoked.entries)
+    deps.tell_courier()
+    deps.log.info("email_change_undone", account=done.account.id)
+    return done.account

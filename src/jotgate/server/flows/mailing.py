@@ -1,0 +1,97 @@
+"""What flows put into mails: one-time codes, links to the issuer's own pages, and the mails themselves, sealed."""
+
+import hashlib
+from typing import Final
+from urllib.parse import quote
+
+from jotgate.core.encoding import decode_segment, encode_segment
+from jotgate.core.errors import MalformedToken
+from jotgate.server.flows.deps import Deps
+from jotgate.server.mail.messages import MailKind
+from jotgate.server.mail_seals import DECOY
+from jotgate.server.records import Code, CodePurpose, OutgoingMail
+from jotgate.server.refusals import CodeRefused
+
+CONFIRM_SIGNUP_PATH: Final = "/signup/confirm"
+RESET_PATH: Final = "/password/reset"
+CONFIRM_EMAIL_PATH: Final = "/email/confirm"
+UNDO_EMAIL_PATH: Final = "/email/undo"
+FORGOT_PATH: Final = "/password/forgot"
+
+_CODE_BYTES: Final = 32
+LIFE_S: Final[dict[CodePurpose, int]] = {
+    "signup": 86_400,
+    "reset": 1_800,
+    "change_email": 3_600,
+    "undo_email": 7 * 86_400,
+}
+"""How long the code of a mail works. OWASP ASVS 6.4.1 and 6.6.2; a week to find out that somebody took an account."""
+
+
+def new_code(
+    deps: Deps, purpose: CodePurpose, *, account_id: str, email: str, now: int, password_hash: str = ""
+) -> tuple[str, Code]:
+    """Return a one-time code of 256 random bits, and the row that knows it by its digest."""
+    text = encode_segment(deps.random(_CODE_BYTES))
+    code = Code(
+        hash=code_hash(text),
+        purpose=purpose,
+        account_id=account_id,
+        email=email,
+        password_hash=password_hash,
+        created_at=now,
+        expires_at=now + LIFE_S[purpose],
+    )
+    return text, code
+
+
+def code_hash(text: str) -> bytes:
+    """Return the digest by which a code is kept.
+
+    Raises:
+        CodeRefused: it cannot be a code.
+    """
+    try:
+        raw = decode_segment(text)
+    except MalformedToken:
+        raw = b""
+    if len(raw) != _CODE_BYTES:
+        raise CodeRefused(CODE_REFUSED)
+    return hashlib.sha256(raw).digest()
+
+
+def check_code(code: Code, purpose: CodePurpose, now: int) -> None:
+    """Refuse a code of another purpose, and one whose time is over.
+
+    Raises:
+        CodeRefused: it is such a one.
+    """
+    if code.purpose != purpose or now >= code.expires_at:
+        raise CodeRefused(CODE_REFUSED)
+
+
+def link(deps: Deps, path: str, code: str = "") -> str:
+    """Return the URL of a page of the issuer's, with the code that it shall use. Nothing of it comes from a request."""
+    return f"{deps.settings.issuer}{path}" + (f"?code={quote(code)}" if code else "")
+
+
+def make_mail(deps: Deps, kind: MailKind, to: str, now: int, **values: object) -> OutgoingMail:
+    """Return a mail for the outbox.
+
+    Raises:
+        Busy: the key that seals mails cannot be used here.
+    """
+    told = {name: str(value) for name, value in values.items()}
+    return deps.keys.mail_seals.seal(kind, to, told, now=now, random=deps.random)
+
+
+def make_decoy(deps: Deps, to: str, now: int) -> OutgoingMail:
+    """Return what costs the database the same as a mail, and is sent to nobody.
+
+    Raises:
+        Busy: the key that seals mails cannot be used here.
+    """
+    return deps.keys.mail_seals.seal(DECOY, to, {}, now=now, random=deps.random)
+
+
+CODE_REFUSED: Final = "This link does not work: it was used, is too old, or newer ones replaced it. Ask for another."

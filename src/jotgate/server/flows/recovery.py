@@ -1,0 +1,90 @@
+"""A person who forgot the password sets another one, by a link in a mail to the account's address."""
+
+from msgspec.structs import replace
+
+from jotgate.core.encoding import encode_segment
+from jotgate.server.flows.auditing import Origin, line
+from jotgate.server.flows.deps import Deps
+from jotgate.server.flows.mailing import (
+    CODE_REFUSED,
+    FORGOT_PATH,
+    RESET_PATH,
+    check_code,
+    code_hash,
+    link,
+    make_decoy,
+    make_mail,
+    new_code,
+)
+from jotgate.server.flows.signup import check_new
+from jotgate.server.keys import REVOCATION_LIFE_S
+from jotgate.server.records import Account, AccountChange, Code
+from jotgate.server.refusals import CodeRefused
+from jotgate.server.rules.accounts import email_identity, normalise_email
+from jotgate.server.secret import Secret
+
+
+async def forgot_password(deps: Deps, email: str, now: int, origin: Origin) -> None:
+    """Send a link by which the account's password can be set anew. Whether there is such an account is not told.
+
+    For an address without an account the same is written, a code that nobody has and a mail to nobody, so that neither
+    the answer nor its time tells which it was.
+
+    Raises:
+        InvalidEmail: nobody can have this address.
+        Busy, StoreError: not now.
+    """
+    address = normalise_email(email)
+    account = await deps.store.account_by_email(address)
+    known = account is not None and account.disabled_at is None
+    account_id = account.id if account is not None and known else encode_segment(deps.random(16))
+    given, code = new_code(deps, "reset", account_id=account_id, email=address, now=now)
+    if account is not None and known and await deps.limits.mail_to(email_identity(address)):
+        there = link(deps, RESET_PATH, given)
+        mail = make_mail(deps, "reset", account.email, now, link=there, expires_at=code.expires_at)
+    else:
+        if account is None or not known:
+            await deps.limits.mail_to(email_identity(address))
+        mail = make_decoy(deps, address, now)
+    audit = line("password_reset_requested", now, origin, actor="anonymous", account=account_id if known else "")
+    await deps.store.queue(codes=[code], mails=[mail], audit=[audit])
+    deps.tell_courier()
+    deps.log.info("password_reset_requested")
+
+
+async def reset_password(deps: Deps, code: str, new: Secret, now: int, origin: Origin) -> None:
+    """Set a new password, end all sessions and void the other codes of the account. Nobody is logged in by it.
+
+    Raises:
+        CodeRefused: the code does not work (any more).
+        PasswordTooShort, PasswordTooCommon, PasswordTooLong: the new one cannot be used; the code still can.
+        Busy, StoreError: not now.
+    """
+    digest = code_hash(code)
+    pending = await deps.store.code_by_hash(digest)
+    if pending is None:  # before a password is hashed for it
+        raise CodeRefused(CODE_REFUSED)
+    check_code(pending, "reset", now)
+    text = check_new(deps.settings, deps.common_passwords, pending.email, new)
+    deps.passwords.check_room(stranger=False)
+    password_hash = await deps.passwords.hash(text)
+
+    def decide(used: Code, account: Account | None) -> AccountChange:
+        check_code(used, "reset", now)
+        if account is None or account.disabled_at is not None:
+            raise CodeRefused(CODE_REFUSED)
+        notice = make_mail(deps, "password_changed", account.email, now, at=now, link=link(deps, FORGOT_PATH))
+        return AccountChange(
+            account=replace(account, password_hash=password_hash),
+            end_sessions=True,
+            void=("reset", "change_email"),
+            mails=(notice,),
+            audit=(line("password_reset", now, origin, account=account.id),),
+        )
+
+    done = await deps.store.use_code(digest, decide, now=now, until_s=REVOCATION_LIFE_S)
+    if done is None or done.account is None:
+        raise CodeRefused(CODE_REFUSED)
+    deps.live.revoke(entry.revocation for entry in done.revoked.entries)
+    deps.tell_courier()
+    deps.log.info("password_reset", account=done.account.id, sessions_ended=len(done.revoked.entries))

@@ -1,0 +1,100 @@
+"""Mails as the outbox keeps them: sealed, since a mail names a person and may carry a one-time code.
+
+A copy of the database alone opens none. AES-256-GCM under a key that is derived (HKDF, RFC 5869) from one of the
+server's own, bound to the mail's id and kind: moved to another row, it does not open. It knows no database.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from jotgate.core.encoding import decode_segment, encode_segment
+from jotgate.core.errors import JotgateError
+from jotgate.server.mail.messages import Mail, MailMalformed
+from jotgate.server.records import OutgoingMail, QueuedMail
+
+DECOY: Final = "decoy"
+"""The kind of what looks like a mail to the database, and is sent to nobody: time does not tell who is known."""
+_KID_BYTES: Final = 8
+_NONCE_BYTES: Final = 12
+_ID_BYTES: Final = 16
+_SIZE: Final = 1024  # sealed texts are padded to multiples of it
+
+
+class MailUnreadable(JotgateError):
+    """The key of a mail in the outbox is not known here (yet)."""
+
+    code = "mail_unreadable"
+
+
+class MailSeals:
+    """Seals and opens mails under a set of keys, of which one seals.
+
+    Args:
+        keys: ids and secrets of 32 bytes each.
+        active: the id of the one that seals.
+    """
+
+    def __init__(self, keys: Mapping[str, bytes], *, active: str) -> None:
+        self._ciphers = {kid: AESGCM(_derived(secret)) for kid, secret in keys.items()}
+        self._active = active
+
+    def seal(
+        self, kind: str, to: str, values: Mapping[str, str], *, now: int, random: Callable[[int], bytes]
+    ) -> OutgoingMail:
+        """Return a new mail for the outbox, due at once.
+
+        Raises:
+            MailMalformed: the kind has other values.
+        """
+        name = encode_segment(random(_ID_BYTES))
+        if kind != DECOY:
+            _mail(name, kind, to, values)
+        raw = msgspec.json.encode((to, values))
+        raw += b" " * (-len(raw) % _SIZE)
+        nonce = random(_NONCE_BYTES)
+        sealed = self._ciphers[self._active].encrypt(nonce, raw, _context(name, kind))
+        return OutgoingMail(
+            id=name, kind=kind, sealed=decode_segment(self._active) + nonce + sealed, created_at=now, due_at=now
+        )
+
+    def open(self, queued: QueuedMail) -> Mail:
+        """Return the mail in clear.
+
+        Raises:
+            MailUnreadable: its key is not known here.
+            MailMalformed: the row was changed, or is of a kind that this version does not know.
+        """
+        kid, rest = encode_segment(queued.sealed[:_KID_BYTES]), queued.sealed[_KID_BYTES:]
+        cipher = self._ciphers.get(kid)
+        if cipher is None:
+            raise MailUnreadable("The key of this mail is not there.")
+        try:
+            raw = cipher.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], _context(queued.id, queued.kind))
+        except (InvalidTag, ValueError):
+            raise MailMalformed("This mail was changed in the database.") from None
+        to, values = msgspec.json.decode(raw, type=tuple[str, dict[str, str]])
+        return _mail(queued.id, queued.kind, to, values)
+
+    def __repr__(self) -> str:
+        return f"MailSeals(active={self._active!r})"
+
+
+def _mail(name: str, kind: str, to: str, values: Mapping[str, str]) -> Mail:
+    try:
+        return msgspec.convert({"id": name, "kind": kind, "to": to, "values": dict(values)}, Mail)
+    except msgspec.ValidationError:
+        raise MailMalformed("There is no such kind of mail.") from None
+
+
+def _derived(secret: bytes) -> bytes:
+    return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=b"jotgate mail outbox").derive(secret)
+
+
+def _context(name: str, kind: str) -> bytes:
+    return f"{name} {kind}".encode()
