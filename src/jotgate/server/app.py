@@ -46,7 +46,7 @@ from jotgate.server.live import Follower, Listener, LiveState
 from jotgate.server.log import get_log
 from jotgate.server.mail.courier import Courier
 from jotgate.server.mail.messages import Branding
-from jotgate.server.mail.transports import make_transport
+from jotgate.server.mail.transports import FolderTransport, make_transport
 from jotgate.server.metrics import Counted, Levels, Uncounted
 from jotgate.server.outbox import StoreOutbox
 from jotgate.server.passwords import Passwords
@@ -294,7 +294,7 @@ class AuthApp:
         courier = Courier(
             StoreOutbox(store, self._random),
             lambda queued: keys.mail_seals.open(queued),  # noqa: PLW0108  the keys of then
-            make_transport(settings.mail_place),
+            FolderTransport(settings.mail_folder) if settings.mail_url is None else make_transport(settings.mail_url),
             Branding(name=settings.brand_name, colour=settings.brand_colour),
             settings.mail_sender,
             settings.issuer,

@@ -30,6 +30,7 @@ MAX_SESSION_IDLE_S: Final = 31_536_000
 SIGNUPS: Final = ("verified", "open")
 MAX_BRAND_CHARS: Final = 64
 LOG_FORMATS: Final = ("auto", "json", "console")
+_LOCAL_SENDER: Final = "no-reply@jotgate.test"  # no mail comes from localhost
 MAIL_FOLDER: Final = "mail"
 DATABASE_NAME: Final = "jotgate.sqlite3"
 _PREFIX: Final = "JOTGATE_"
@@ -220,14 +221,15 @@ class Settings(Struct, frozen=True, kw_only=True):
         return str(self.sqlite_path) if shared is None else f"PostgreSQL, {name_of(shared)}"
 
     @property
-    def mail_place(self) -> Secret:
-        """Where mails go, as a URL."""
-        return self.mail_url or Secret(f"file:{self.data_dir / MAIL_FOLDER}")
+    def mail_folder(self) -> Path:
+        """Where mails lie that no mail server takes, because none is set."""
+        return self.data_dir / MAIL_FOLDER
 
     @property
     def mail_sender(self) -> str:
         """Address that mails come from."""
-        return self.mail_from or f"no-reply@{urlsplit(self.issuer).hostname}"
+        of_host = f"no-reply@{urlsplit(self.issuer).hostname}"
+        return self.mail_from or (of_host if is_email(of_host) else _LOCAL_SENDER)
 
     @property
     def verified_algorithms(self) -> tuple[str, ...]:
