@@ -182,7 +182,9 @@ def test_keys_are_listed_without_anything_secret(jotgate: Jotgate, running_serve
     folder = ["--data", str(running_server.data_dir)]
     told = json.loads(jotgate("keys", "list", "--json", *folder).out)
     assert sorted((each["purpose"], each["state"]) for each in told) == [
-        (purpose, state) for purpose in ("access", "device", "feed", "refresh") for state in ("active", "next", "next")
+        (purpose, state)
+        for purpose in ("access", "device", "feed", "mail", "refresh")
+        for state in ("active", "next", "next")
     ]
     assert {name for each in told for name in each} == {
         *("kid", "issuer", "purpose", "algorithm", "state"),

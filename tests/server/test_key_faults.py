@@ -139,7 +139,9 @@ def test_a_row_that_is_of_no_use_does_not_keep_a_revoked_key_in_use(
 
 
 def test_a_purpose_that_only_a_newer_version_knows_is_left_alone(ring: Ring) -> None:
-    other = msgspec.structs.replace(ring.row(ring.active("feed")), kid="theirs", thumbprint="theirs", purpose="mail")
+    other = msgspec.structs.replace(
+        ring.row(ring.active("feed")), kid="theirs", thumbprint="theirs", purpose="unheard-of"
+    )
     ring.write(other)
     assert ring.keys.reload()
     ring.keys.load()

@@ -108,7 +108,7 @@ async def test_unknown_paths_and_methods(api: Api) -> None:
     refused = await api.http.get("/v1/login")
     assert code(refused) == (405, "method_not_allowed")
     assert refused.headers["allow"] == "POST"
-    refused = await api.http.delete("/v1/account")
+    refused = await api.http.delete("/v1/sessions")
     assert (code(refused), refused.headers["allow"]) == ((405, "method_not_allowed"), "GET, HEAD")
 
 

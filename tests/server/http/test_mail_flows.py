@@ -313,7 +313,7 @@ async def test_a_page_runs_nothing_of_others_and_another_site_cannot_send_its_fo
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert page.headers["cache-control"] == "no-store"
-    assert page.headers["referrer-policy"] == "no-referrer"
+    assert page.headers["referrer-policy"] == "same-origin"
     assert not re.search(r"<script(?![^>]*src=)|<style|\sstyle=|\son[a-z]+=", page.text)
     assert not page.headers.get_list("set-cookie")
     form = {"code": "A" * 43, "email": EMAIL, "new_password": OTHER}

@@ -42,7 +42,7 @@ async def request_email_change(
     owner = await deps.store.account_by_email(address)
     given, code = new_code(deps, "change_email", account_id=account.id, email=address, now=now)
     if not await deps.limits.mail_to(email_identity(address)):
-        mail = make_decoy(deps, address, now)
+        mail = make_decoy(deps, now)
     elif owner is None or owner.id == account.id:
         there = link(deps, CONFIRM_EMAIL_PATH, given)
         mail = make_mail(deps, "change_email", address, now, link=there, expires_at=code.expires_at)

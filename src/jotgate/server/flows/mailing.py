@@ -85,13 +85,13 @@ def make_mail(deps: Deps, kind: MailKind, to: str, now: int, **values: object) -
     return deps.keys.mail_seals.seal(kind, to, told, now=now, random=deps.random)
 
 
-def make_decoy(deps: Deps, to: str, now: int) -> OutgoingMail:
+def make_decoy(deps: Deps, now: int) -> OutgoingMail:
     """Return what costs the database the same as a mail, and is sent to nobody.
 
     Raises:
         Busy: the key that seals mails cannot be used here.
     """
-    return deps.keys.mail_seals.seal(DECOY, to, {}, now=now, random=deps.random)
+    return deps.keys.mail_seals.seal(DECOY, "", {}, now=now, random=deps.random)
 
 
 CODE_REFUSED: Final = "This link does not work: it was used, is too old, or newer ones replaced it. Ask for another."

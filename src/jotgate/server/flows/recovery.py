@@ -38,14 +38,15 @@ async def forgot_password(deps: Deps, email: str, now: int, origin: Origin) -> N
     account = await deps.store.account_by_email(address)
     known = account is not None and account.disabled_at is None
     account_id = account.id if account is not None and known else encode_segment(deps.random(16))
-    given, code = new_code(deps, "reset", account_id=account_id, email=address, now=now)
+    # Of an unknown address nothing is kept: a person may have typed the password into it.
+    given, code = new_code(deps, "reset", account_id=account_id, email=account.email if account else "", now=now)
     if account is not None and known and await deps.limits.mail_to(email_identity(address)):
         there = link(deps, RESET_PATH, given)
         mail = make_mail(deps, "reset", account.email, now, link=there, expires_at=code.expires_at)
     else:
         if account is None or not known:
             await deps.limits.mail_to(email_identity(address))
-        mail = make_decoy(deps, address, now)
+        mail = make_decoy(deps, now)
     audit = line("password_reset_requested", now, origin, actor="anonymous", account=account_id if known else "")
     await deps.store.queue(codes=[code], mails=[mail], audit=[audit])
     deps.tell_courier()

@@ -112,7 +112,7 @@ async def request_signup(
     password_hash = await deps.passwords.hash(text)
     given, code = new_code(deps, "signup", account_id="", email=address, now=now, password_hash=password_hash)
     if not await deps.limits.mail_to(email_identity(address)):
-        mail = make_decoy(deps, address, now)
+        mail = make_decoy(deps, now)
     elif known is None:
         there = link(deps, CONFIRM_SIGNUP_PATH, given)
         mail = make_mail(deps, "verify", address, now, link=there, expires_at=code.expires_at)

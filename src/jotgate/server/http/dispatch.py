@@ -21,7 +21,7 @@ from jotgate.server.http.documents import (
     openapi,
 )
 from jotgate.server.http.exchange import Headers, Receive, Request, Response, StreamResponse, read_body
-from jotgate.server.http.pages import CSP, page_of_problem
+from jotgate.server.http.pages import PAGE_HEADERS, page_of_problem
 from jotgate.server.http.problems import limit_headers, oauth_error, problem
 from jotgate.server.http.routes import ROUTES, Route
 from jotgate.server.keys import ServerKeys
@@ -115,7 +115,8 @@ class Api:
             await self._deps.slowdown.wait()
         headers = self._headers(request, cors)
         if is_page:
-            headers = (*(each for each in headers if each[0] != CSP[0]), CSP)
+            replaced = {name for name, _ in PAGE_HEADERS}
+            headers = (*(each for each in headers if each[0] not in replaced), *PAGE_HEADERS)
         return response.with_headers(*headers, *fields)
 
     def _tell_of_guess(self, request: Request, routes: Mapping[str, Route], refused: TooManyRequests) -> None:

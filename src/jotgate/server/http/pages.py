@@ -33,7 +33,12 @@ _POLICY: Final = (
     "base-uri 'none'",
     "frame-ancestors 'none'",
 )
-CSP: Final = (b"content-security-policy", "; ".join(_POLICY).encode())
+PAGE_HEADERS: Final = (
+    (b"content-security-policy", "; ".join(_POLICY).encode()),
+    # Without any, a browser would not say of a form's POST which origin it comes from (Fetch standard, section 3.2).
+    (b"referrer-policy", b"same-origin"),
+)
+"""What every page is sent with, in place of what the API's answers have."""
 _HTML: Final = ((b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store"))
 _ASKED_AGAIN: Final = (InvalidEmail, PasswordTooCommon, PasswordTooLong, PasswordTooShort)
 _LONGEST_CODE: Final = 64
