@@ -24,11 +24,11 @@ from jotgate.server.mail.courier import (
     LEASE_S,
     PAUSE_S,
     Courier,
-    QueuedMail,
     next_try_at,
 )
 from jotgate.server.mail.messages import Branding, Mail, MailMalformed
 from jotgate.server.mail.transports import MailFailed, MailRefused, MailServerDown, Transport, make_transport
+from jotgate.server.records import QueuedMail
 from jotgate.server.secret import Secret
 from tests.conftest import free_port
 from tests.smtp import SmtpServer
@@ -56,15 +56,6 @@ class Row(msgspec.Struct):
     attempts: int = 0
 
 
-class Queued(msgspec.Struct, frozen=True):
-    id: str
-    claim: str
-    kind: str
-    sealed: bytes
-    attempts: int
-    created_at: int
-
-
 class OutboxFailed(JotgateError):
     code = "store_failed"
 
@@ -81,13 +72,23 @@ class MemoryOutbox:
     def put(self, mail: Mail, now: int) -> None:
         self.rows[mail.id] = Row(mail.id, mail.kind, msgspec.json.encode(mail), now, now)
 
-    async def claim_mails(self, *, now: int, limit: int, lease_s: int) -> list[Queued]:
+    async def claim_mails(self, *, now: int, limit: int, lease_s: int) -> list[QueuedMail]:
         self.claims += 1
         self._check("claim_mails")
         due = [row for row in self.rows.values() if row.due_at <= now and row.leased_until <= now][:limit]
         for row in due:
             row.claim, row.leased_until, row.attempts = f"claim {self.claims}", now + lease_s, row.attempts + 1
-        return [Queued(row.id, row.claim, row.kind, row.sealed, row.attempts, row.created_at) for row in due]
+        return [
+            QueuedMail(
+                id=row.id,
+                claim=row.claim,
+                kind=row.kind,
+                sealed=row.sealed,
+                attempts=row.attempts,
+                created_at=row.created_at,
+            )
+            for row in due
+        ]
 
     async def mail_sent(self, id: str, claim: str) -> None:  # noqa: A002
         self._check("mail_sent")
