@@ -100,6 +100,7 @@ PARTS_OF_THE_SERVER = {
 COME_ALONG = {"fastapi": {"starlette", "pydantic"}}
 MODULE_OF = {
     "argon2-cffi": "argon2",
+    "confusable-homoglyphs": "confusable_homoglyphs",
     "email-validator": "email_validator",
     "prometheus-client": "prometheus_client",
 }

@@ -42,7 +42,7 @@ def test_accounts_keys_and_sessions_are_looked_after_from_anywhere(
     server.start()
     server.close()
     keys = json.loads(jotgate("keys", "list", "--json").out)
-    assert sorted({key["purpose"] for key in keys}) == ["access", "device", "feed", "refresh"]
+    assert sorted({key["purpose"] for key in keys}) == ["access", "device", "feed", "mail", "refresh"]
     assert list(tmp_path.iterdir()) == []
     assert DATABASE_PASSWORD in database
 
@@ -57,7 +57,7 @@ def test_tables_are_made_before_any_server_starts(
         assert ran.out.startswith(f"the database is up to date: PostgreSQL, {name} at 127.0.0.1:")
         assert DATABASE_PASSWORD not in ran.out
         (row,) = postgres_server.query(TABLES, database=name)
-        assert row["count"] == 8
+        assert row["count"] == 10
 
 
 def test_a_file_is_upgraded_too_and_none_is_made(jotgate: Jotgate, tmp_path: Path) -> None:

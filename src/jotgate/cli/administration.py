@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 import structlog
@@ -20,6 +20,7 @@ from jotgate.core.errors import JotgateError, KeyRefused, SettingsError
 from jotgate.core.jwk import Key, KeySet
 from jotgate.server.common_passwords import load_common_passwords
 from jotgate.server.flows.signup import check_new, signup
+from jotgate.server.flows.standing import delete, disable, enable
 from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing, Purpose
 from jotgate.server.log import get_log
 from jotgate.server.passwords import Passwords
@@ -42,7 +43,9 @@ _FOR: Final = {
     "feed": "signs the revocation feed",
     "refresh": "authenticates refresh tokens",
     "device": "authenticates device tokens",
+    "mail": "seals mails that wait to be sent",
 }
+Standings = Literal["disable", "enable", "delete"]
 _SAID: Final[dict[EventName, str]] = {
     "key_made": "published, and next to sign",
     "key_activated": "signs from now on",
@@ -139,8 +142,12 @@ def list_accounts(data: Path | None, *, limit: int, after: str | None, as_json: 
     if as_json:
         print_json([_public(account) for account in accounts])
         return
-    rows = [(each.email, _scopes(each), _date(each.created_at), each.id) for each in accounts]
-    _print_table(("e-mail", "scopes", "since", "id"), rows)
+    names: tuple[str, ...] = ("e-mail", "scopes", "since", "id")
+    rows: list[tuple[str, ...]] = [(each.email, _scopes(each), _date(each.created_at), each.id) for each in accounts]
+    if any(each.disabled_at is not None for each in accounts):
+        states = ["" if each.disabled_at is None else "disabled" for each in accounts]
+        names, rows = (*names, "state"), [(*row, state) for row, state in zip(rows, states, strict=True)]
+    _print_table(names, rows)
     if len(accounts) == limit:
         sys.stderr.write(f"There may be more: --after {printable(accounts[-1].email)}\n")
 
@@ -164,6 +171,29 @@ def change_scope(data: Path | None, email: str, scope: str, *, granted: bool, as
         print_json(_public(account))
     else:
         _say(f"{account.email} now has {_scopes(account)}")
+
+
+def change_standing(data: Path | None, email: str, what: Standings, *, confirmed: bool, as_json: bool) -> None:
+    """Disable an account, enable it again, or delete it, and say what became of its sessions.
+
+    Raises:
+        InvalidEmail, NoSuchAccountError: nobody has this address.
+        NotConfirmedError: the person at the terminal thought better of it.
+    """
+    address = normalise_email(email)
+    act = {"disable": disable, "enable": enable, "delete": delete}[what]
+    with store_of(settings_of(data)) as store:
+        account = account_of(store, address)
+        if what == "delete" and not confirmed:
+            _confirm(f"This deletes the account of {address}, for good.")
+        done = asyncio.run(act(store, account.id, _line, int(time.time())))
+    ended = 0 if done is None else len(done.revoked.entries)
+    if as_json:
+        print_json({"id": account.id, "email": account.email, "changed": done is not None, "sessions_ended": ended})
+    elif done is None:
+        _say(f"{address} was {what}d already")
+    else:
+        _say(f"{what}d {address}" + ("" if what == "enable" else f"; {ended} session{'' if ended == 1 else 's'} ended"))
 
 
 def list_sessions(data: Path | None, email: str, *, limit: int, as_json: bool) -> None:

@@ -33,7 +33,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-accounts = typer.Typer(help="Make accounts, list them, change their scopes.", no_args_is_help=True)
+accounts = typer.Typer(
+    help="Make accounts, list and change them, bring them in and take them along.", no_args_is_help=True
+)
 sessions = typer.Typer(help="Show who is logged in, and end sessions: everywhere, at once.", no_args_is_help=True)
 keys = typer.Typer(help="The keys that the server signs with.", no_args_is_help=True)
 audit = typer.Typer(help="Who did what, and when: the audit trail.", no_args_is_help=True)
@@ -313,6 +315,69 @@ def revoke(email: Email, scope: Scope, data: Data = None, as_json: AsJson = Fals
     from jotgate.cli.administration import change_scope
 
     change_scope(data, email, scope, granted=False, as_json=as_json)
+
+
+@accounts.command("disable", epilog=_EXIT_CODES)
+def disable(email: Email, data: Data = None, as_json: AsJson = False) -> None:
+    """Let nobody log in to an account any more; its sessions end, and its tokens are refused everywhere at once."""
+    from jotgate.cli.administration import change_standing
+
+    change_standing(data, email, "disable", confirmed=True, as_json=as_json)
+
+
+@accounts.command("enable", epilog=_EXIT_CODES)
+def enable(email: Email, data: Data = None, as_json: AsJson = False) -> None:
+    """Let people log in to a disabled account again."""
+    from jotgate.cli.administration import change_standing
+
+    change_standing(data, email, "enable", confirmed=True, as_json=as_json)
+
+
+@accounts.command("delete", epilog=_EXIT_CODES)
+def delete(
+    email: Email,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete an account with all its sessions, for good; the audit trail keeps its id."""
+    from jotgate.cli.administration import change_standing
+
+    change_standing(data, email, "delete", confirmed=yes, as_json=as_json)
+
+
+@accounts.command("import", epilog=_EXIT_CODES)
+def import_accounts(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="JSON lines, or CSV with a heading.", show_default=False)
+    ],
+    data: Data = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, and write nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring in accounts with the password hashes of another program; logins replace these by Argon2id.
+
+    A line has email and password_hash, and may have id, scopes, created_at and disabled. Hashes may be Argon2, bcrypt,
+    scrypt or PBKDF2, as Django, Werkzeug or better-auth write them; an empty one means that the password is to be set
+    by "forgotten password". Addresses that are there are left as they are, so that an import may be run again. What
+    cannot be taken is told with its line, and the rest goes on.
+    """
+    from jotgate.cli.moving import import_accounts
+
+    raise typer.Exit(import_accounts(data, file, dry_run=dry_run, as_json=as_json))
+
+
+@accounts.command("export", epilog=_EXIT_CODES)
+def export_accounts(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Made with mode 0600; not there yet.", show_default=False)
+    ],
+    data: Data = None,
+) -> None:
+    """Write all accounts as JSON lines, password hashes included, as `accounts import` takes them."""
+    from jotgate.cli.moving import export_accounts
+
+    export_accounts(data, file)
 
 
 @sessions.command("list", epilog=_EXIT_CODES)

@@ -243,6 +243,8 @@ def introduce(
     say(f"  data        {settings.data_dir.resolve()}")
     if settings.database_url is not None:
         say(f"  database    {settings.database_name}")
+    if settings.mail_url is None:
+        say(f"  mail        into files in {settings.mail_folder.resolve()}; JOTGATE_MAIL_URL=smtp://… sends them")
     if listening.tls is None or own_certificate:
         return
     ca = load_authority(settings.data_dir)

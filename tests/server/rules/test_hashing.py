@@ -31,7 +31,8 @@ def test_other_parameters_cannot_be_chosen(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "parameters", ["m=65536,t=3,p=4", "m=65536,t=1,p=1", "m=8,t=1,p=1", "m=19456,t=10,p=1", "m=4096,t=48,p=4"]
+    "parameters",
+    ["m=65536,t=3,p=4", "m=102400,t=2,p=8", "m=65536,t=1,p=1", "m=8,t=1,p=1", "m=19456,t=10,p=1", "m=4096,t=48,p=4"],
 )
 def test_a_hash_that_another_program_made_may_be_checked_within_the_bound(parameters: str) -> None:
     assert stored_parameters(phc(parameters)) is not None
@@ -40,13 +41,13 @@ def test_a_hash_that_another_program_made_may_be_checked_within_the_bound(parame
 @pytest.mark.parametrize(
     "stored",
     [
-        phc("m=65537,t=1,p=1"),
+        phc("m=102401,t=1,p=1"),
         phc("m=2097152,t=1,p=4"),
         phc("m=4294967295,t=1,p=1"),
         phc("m=65536,t=4,p=1"),
         phc("m=8,t=4294967295,p=1"),
         phc("m=32,t=6144,p=4"),
-        phc("m=65536,t=1,p=5"),
+        phc("m=65536,t=1,p=9"),
         phc("m=0,t=1,p=1"),
         phc("m=19456,t=0,p=1"),
         phc("m=019456,t=2,p=1"),

@@ -16,11 +16,12 @@ from jotgate.server.flows.mailing import (
     make_mail,
     new_code,
 )
-from jotgate.server.flows.password import NO_PASSWORD, check_current
+from jotgate.server.flows.password import check_current
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.records import Account, AccountChange, Code, Family
 from jotgate.server.refusals import CodeRefused
 from jotgate.server.rules.accounts import email_identity, normalise_email
+from jotgate.server.rules.hashing import NO_PASSWORD
 from jotgate.server.secret import Secret
 
 

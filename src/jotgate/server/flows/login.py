@@ -14,6 +14,7 @@ from jotgate.server.limits import Asker
 from jotgate.server.records import Account, AuditName, Family
 from jotgate.server.refusals import Busy, InvalidCredentials, TooManyRequests
 from jotgate.server.rules.accounts import email_identity, normalise_email, normalise_password
+from jotgate.server.rules.hashing import NO_PASSWORD
 from jotgate.server.rules.refresh import idle_end
 from jotgate.server.secret import Secret
 from jotgate.server.store import StoreError
@@ -76,8 +77,10 @@ async def login(
     except (Busy, StoreError):
         await guess.was_none()
         raise
-    if account is None or not fits:
-        if account is not None and not deps.passwords.is_usable(account.password_hash):
+    # That an account is disabled is told nobody, not even with its password.
+    if account is None or not fits or account.disabled_at is not None:
+        usable = account is None or deps.passwords.is_usable(account.password_hash)
+        if account is not None and not usable and account.password_hash != NO_PASSWORD:
             deps.log.error("password_hash_unusable", account=account.id)
         await guess.was_wrong()
         _refuse(deps, account, now, origin)

@@ -1,7 +1,5 @@
 """A person who knows the password, and holds a session, gets another one."""
 
-from typing import Final
-
 import msgspec
 
 from jotgate.server.flows.auditing import Origin, line
@@ -104,6 +102,4 @@ async def _set(
     )
 
 
-NO_PASSWORD: Final = "!"  # noqa: S105  none at all
-"""Stands where a password's hash would: none fits, and checking one takes as long as ever."""
 _WRONG = "The current password is wrong."

@@ -97,6 +97,12 @@ class Store(Protocol):
     async def add_account(self, account: Account, *, audit: AuditEvent | None = None) -> None:
         """Raises `EmailTaken`."""
 
+    async def add_accounts(self, accounts: Sequence[Account], *, audit: AuditEvent | None = None) -> set[str]:
+        """Add those whose address and id are not there yet, in one transaction; returns the ids of those added.
+
+        `audit` is written where any was.
+        """
+
     async def account_by_email(self, email: str) -> Account | None:
         """The account of a normalised address, in whichever case it is written."""
 

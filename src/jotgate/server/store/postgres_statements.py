@@ -7,7 +7,7 @@ from sqlalchemy import ARRAY, BigInteger, Integer, Select, bindparam, column, fu
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 
-from jotgate.server.store.schema import TEXT, audit, cuts, families, revocation_head, revocations
+from jotgate.server.store.schema import TEXT, accounts, audit, cuts, families, revocation_head, revocations
 from jotgate.server.store.statements import (
     ACCOUNT_BY_ID,
     ACCOUNT_BY_IDENTITY,
@@ -26,6 +26,7 @@ class PostgresStatements(Statements[Numbered]):
     def __init__(self) -> None:
         sql = numbered(make_url("postgresql+asyncpg://").get_dialect()())
         super().__init__(sql)
+        self.add_account_if_new = sql(postgresql.insert(accounts).on_conflict_do_nothing().returning(accounts.c.id))
         self.account_to_change = sql(ACCOUNT_BY_IDENTITY.with_for_update())
         self.account_to_change_by_id = sql(ACCOUNT_BY_ID.with_for_update())
         self.family_to_rotate = sql(FAMILY_WITH_ACCOUNT.with_for_update(of=families))

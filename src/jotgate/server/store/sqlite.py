@@ -75,6 +75,7 @@ from jotgate.server.store.rows import (
     to_queued_mail,
     trail_values,
 )
+from jotgate.server.store.schema import accounts
 from jotgate.server.store.sqlite_schema import connect, prepare_database
 from jotgate.server.store.statements import Statements, named
 
@@ -102,7 +103,9 @@ class SqliteStore:
         self._wait_s = wait_s
         self._queued_writes = queued_writes
         self._queued_reads = queued_reads
-        self._sql = Statements(named(sqlite.dialect(paramstyle="named")))
+        compiled = named(sqlite.dialect(paramstyle="named"))
+        self._sql = Statements(compiled)
+        self._add_if_new = compiled(sqlite.insert(accounts).on_conflict_do_nothing().returning(accounts.c.id))
         self._writer: WriterLane | None = None
         self._readers: list[Lane] = []
         self._watcher: Lane | None = None
@@ -155,6 +158,18 @@ class SqliteStore:
             self._audit(connection, audit)
 
         await self._write(job)
+
+    async def add_accounts(self, accounts: Sequence[Account], *, audit: AuditEvent | None = None) -> set[str]:
+        """See `Store.add_accounts`."""
+        rows = [account_values(account) for account in accounts]
+
+        def job(connection: sqlite3.Connection) -> set[str]:
+            added = {each[0] for row in rows for each in connection.execute(self._add_if_new, row)}
+            if added:
+                self._audit(connection, audit)
+            return added
+
+        return await self._write(job)
 
     async def account_by_email(self, email: str) -> Account | None:
         """See `Store.account_by_email`."""

@@ -1,0 +1,67 @@
+"""An operator disables an account, enables it again, or deletes it."""
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from jotgate.server.keys import REVOCATION_LIFE_S
+from jotgate.server.records import Account, AccountChange, AccountChanged, AuditEvent, AuditName
+from jotgate.server.store import Store
+
+Line = Callable[[AuditName], AuditEvent]
+"""Makes a line of the audit trail."""
+
+
+async def disable(store: Store, account_id: str, line: Line, now: int) -> AccountChanged | None:
+    """Let nobody log in to an account any more; its sessions end, and every verifier refuses their tokens.
+
+    Returns None where it is disabled already, or there is no such account.
+
+    Raises:
+        StoreError: not now.
+    """
+
+    def decide(account: Account) -> AccountChange | None:
+        if account.disabled_at is not None:
+            return None
+        return AccountChange(
+            account=replace(account, disabled_at=now),
+            end_sessions=True,
+            void=("reset", "change_email"),
+            audit=(replace(line("account_disabled"), account_id=account.id),),
+        )
+
+    return await store.change_account(account_id, decide, now=now, until_s=REVOCATION_LIFE_S)
+
+
+async def enable(store: Store, account_id: str, line: Line, now: int) -> AccountChanged | None:
+    """Let people log in to a disabled account again; None where it is not disabled, or there is none.
+
+    Raises:
+        StoreError: not now.
+    """
+
+    def decide(account: Account) -> AccountChange | None:
+        if account.disabled_at is None:
+            return None
+        audit = (replace(line("account_enabled"), account_id=account.id),)
+        return AccountChange(account=replace(account, disabled_at=None), audit=audit)
+
+    return await store.change_account(account_id, decide, now=now, until_s=REVOCATION_LIFE_S)
+
+
+async def delete(store: Store, account_id: str, line: Line, now: int) -> AccountChanged | None:
+    """Delete an account with its sessions, whose tokens every verifier refuses; None where there is none.
+
+    Raises:
+        StoreError: not now.
+    """
+
+    def decide(account: Account) -> AccountChange:
+        return AccountChange(
+            account=None,
+            void=("reset", "change_email", "undo_email"),
+            audit=(replace(line("account_deleted"), account_id=account.id),),
+        )
+
+    return await store.change_account(account_id, decide, now=now, until_s=REVOCATION_LIFE_S)
