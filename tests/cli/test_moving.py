@@ -18,6 +18,7 @@ import pytest
 
 from jotgate import Verifier
 from jotgate.core.errors import TokenRevoked
+from jotgate.server.store.sqlite import SqliteStore
 from tests.cli.conftest import Jotgate
 from tests.conftest import PASSWORD, RunningServer, jotgate_command, log_in, sign_up
 
@@ -173,6 +174,13 @@ def test_a_dry_run_writes_nothing_and_tells_what_would_be(
     assert jotgate(*arguments).out == "1 added, 2 there already, 0 not taken\n"
 
 
+def _make_database(data: Path) -> None:
+    """What the first start of a server does."""
+    store = SqliteStore(data / "jotgate.sqlite3")
+    store.open()
+    store.close_now()
+
+
 def _count(database: Path) -> int:
     with closing(sqlite3.connect(database, timeout=10)) as connection:
         return int(connection.execute("SELECT count(*) FROM jotgate_accounts").fetchone()[0])
@@ -184,7 +192,7 @@ def test_an_import_that_is_killed_is_run_again_and_each_account_is_there_once(tm
     file = tmp_path / "many.jsonl"
     file.write_text("\n".join(json.dumps(row | {"email": each}) for each in emails))
     data = tmp_path / "data"
-    assert jotgate("db", "upgrade", "--data", str(data)).status == 0
+    _make_database(data)
     command = [*jotgate_command(), "accounts", "import", str(file), "--data", str(data)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JOTGATE_")}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -210,7 +218,7 @@ def test_what_is_exported_can_be_imported_elsewhere_and_its_file_is_private(jotg
     files: list[Path] = []
     for n in range(2):
         data = str(tmp_path / f"data{n}")
-        assert jotgate("db", "upgrade", "--data", data).status == 0
+        _make_database(Path(data))
         assert jotgate("accounts", "import", str(files[-1] if files else first), "--data", data).status == 0
         files.append(tmp_path / f"out{n}.jsonl")
         assert jotgate("accounts", "export", str(files[-1]), "--data", data).status == 0
