@@ -5,7 +5,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml README.md LICENSE $(shell find src examples -type f -not -name '*.pyc' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format soak coverage mutants bench-front bench-limiter bench-sessions bench-start bench-tokens bench-revocation bench-rotation bench-kid-flood pins clean
+.PHONY: help install demo test lint format soak coverage mutants bench-enumeration bench-front bench-limiter bench-sessions bench-start bench-tokens bench-revocation bench-rotation bench-kid-flood pins clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-limiter: .venv/wheel .venv/services ## what a decision of the limiter cost
 
 bench-front: .venv/wheel ## a flood of logins, and what users of a protected endpoint feel; logins beside bare hashes
 	$(BIN)/python -m bench.front
+
+bench-enumeration: .venv/wheel ## whether time tells who has an account
+	$(BIN)/python -m bench.enumeration
 
 bench-sessions: .venv/wheel ## logins, refreshes and protected GETs a second, beside other servers
 	$(BIN)/python -m bench.sessions

@@ -49,7 +49,7 @@ def measure_starts(report: Report, count: int, folder: Path) -> None:
 
 def seconds_until_ready(data_dir: Path, environment: Mapping[str, str]) -> float:
     """Start a server, wait for it, stop it; how long the waiting took."""
-    command = [sys.executable, "-c", _SERVE, "serve", "--data", str(data_dir), "--port", str(_free_port())]
+    command = [sys.executable, "-c", _SERVE, "serve", "--data", str(data_dir), "--port", str(free_port())]
     with pinned(_MEASURED):
         began = time.perf_counter()
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -107,7 +107,7 @@ def _environment(folder: Path) -> dict[str, str]:
     return inherited | {"PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

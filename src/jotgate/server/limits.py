@@ -46,6 +46,8 @@ _SPREAD: Final = 64
 _HERE: Final = 8
 """At an account under attack, one address gets one turn in so many."""
 
+_NEW_DEVICE: Final = Limit(quota=1, window_s=86_400, burst=3, name="new devices")
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address | None
 
 
@@ -180,6 +182,10 @@ class Limits:
         It is not told to whoever asks: they would learn what others ask for.
         """
         return (await self._store.take([Charge(self._mails_to, _digest(identity))])).allowed
+
+    async def new_device(self, account_id: str) -> bool:
+        """Count a mail to the owner of an account about a new device; False where there were enough."""
+        return (await self._store.take([Charge(_NEW_DEVICE, _digest(account_id))])).allowed
 
     async def guess(self, identity: str, asker: Asker, known: DeviceToken | None) -> Guess:
         """Count a guess at the password of an account, and the session that it would begin, account or none.

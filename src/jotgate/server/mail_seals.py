@@ -15,11 +15,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from jotgate.core.encoding import decode_segment, encode_segment
 from jotgate.core.errors import JotgateError
-from jotgate.server.mail.messages import Mail, MailMalformed
+from jotgate.server.mail.messages import DECOY, Mail, MailKind, MailMalformed
 from jotgate.server.records import OutgoingMail, QueuedMail
 
-DECOY: Final = "decoy"
-"""The kind of what looks like a mail to the database, and is sent to nobody: time does not tell who is known."""
 _KID_BYTES: Final = 8
 _NONCE_BYTES: Final = 12
 _ID_BYTES: Final = 16
@@ -45,22 +43,29 @@ class MailSeals:
         self._active = active
 
     def seal(
-        self, kind: str, to: str, values: Mapping[str, str], *, now: int, random: Callable[[int], bytes]
+        self,
+        kind: MailKind,
+        to: str,
+        values: Mapping[str, str],
+        *,
+        now: int,
+        random: Callable[[int], bytes],
+        decoy: bool = False,
     ) -> OutgoingMail:
-        """Return a new mail for the outbox, due at once.
+        """Return a new mail for the outbox, due at once; a decoy is made like it, and sent to nobody.
 
         Raises:
             MailMalformed: the kind has other values.
         """
         name = encode_segment(random(_ID_BYTES))
-        if kind != DECOY:
-            _mail(name, kind, to, values)
-        raw = msgspec.json.encode((to, values))
+        _mail(name, kind, to, values)
+        kept = DECOY if decoy else kind
+        raw = msgspec.json.encode((kind, to, values))
         raw += b" " * (-len(raw) % _SIZE)
         nonce = random(_NONCE_BYTES)
-        sealed = self._ciphers[self._active].encrypt(nonce, raw, _context(name, kind))
+        sealed = self._ciphers[self._active].encrypt(nonce, raw, _context(name, kept))
         return OutgoingMail(
-            id=name, kind=kind, sealed=decode_segment(self._active) + nonce + sealed, created_at=now, due_at=now
+            id=name, kind=kept, sealed=decode_segment(self._active) + nonce + sealed, created_at=now, due_at=now
         )
 
     def open(self, queued: QueuedMail) -> Mail:
@@ -78,8 +83,8 @@ class MailSeals:
             raw = cipher.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], _context(queued.id, queued.kind))
         except (InvalidTag, ValueError):
             raise MailMalformed("This mail was changed in the database.") from None
-        to, values = msgspec.json.decode(raw, type=tuple[str, dict[str, str]])
-        return _mail(queued.id, queued.kind, to, values)
+        kind, to, values = msgspec.json.decode(raw, type=tuple[str, str, dict[str, str]])
+        return _mail(queued.id, kind, to, values)
 
     def __repr__(self) -> str:
         return f"MailSeals(active={self._active!r})"

@@ -219,7 +219,7 @@ async def test_a_stored_hash_that_is_too_costly_to_check_is_no_password(
     upgraded: Deps, caplog: pytest.LogCaptureFixture
 ) -> None:
     account = await stored(upgraded)
-    costly = "$argon2id$v=19$m=65544,t=1,p=1$c29tZXNhbHQxMjM0NTY$" + "A" * 43
+    costly = "$argon2id$v=19$m=102408,t=1,p=1$c29tZXNhbHQxMjM0NTY$" + "A" * 43
     assert await upgraded.store.replace_hash(account.id, expected_hash=account.password_hash, password_hash=costly)
     with pytest.raises(InvalidCredentials):
         await asyncio.wait_for(log_in(upgraded), 30)

@@ -233,6 +233,38 @@ async def test_an_account_that_is_deleted_is_gone_with_its_tokens_and_its_owner_
     assert is_ok(await try_login(api))
 
 
+async def test_the_owner_is_asked_about_a_new_device_and_not_about_a_known_one(api: Api, smtp: SmtpServer) -> None:
+    await sign_up(api, smtp)
+    known = (await try_login(api)).json()["device_token"]  # right after the sign-up: no news
+    api.clock.now += 3_600
+    body = {"email": EMAIL, "password": PASSWORD, "delivery": "body", "device_token": known}
+    assert is_ok(await api.post("/v1/login", body))
+    firefox = {"user-agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"}
+    del body["device_token"]
+    assert is_ok(await api.post("/v1/login", body, headers=firefox))
+    _, told = await mails(smtp, 2)
+    assert told.recipient == EMAIL
+    assert "Firefox on Linux" in told.text
+    assert "https://localhost:8443/password/forgot" in told.text
+    for _ in range(5):
+        assert is_ok(await api.post("/v1/login", body))
+    await sign_up(api, smtp, "eve@example.com")  # whose mail comes after all that wait
+    assert [mail.recipient for mail in smtp.messages].count(EMAIL) == 4  # three at once
+
+
+async def test_the_owner_is_asked_about_a_session_that_was_used_twice(api: Api, smtp: SmtpServer) -> None:
+    await sign_up(api, smtp)
+    tokens = await api.login()
+    for _ in range(2):
+        newer = (await api.refresh(tokens["refresh_token"])).json()
+        assert is_ok(await api.refresh(newer["refresh_token"]))
+    api.clock.now += 120
+    assert code(await api.refresh(tokens["refresh_token"])) == (401, "refresh_reused")
+    _, told = await mails(smtp, 2)
+    assert told.recipient == EMAIL
+    assert "https://localhost:8443/password/forgot" in told.text
+
+
 async def test_one_address_gets_only_so_many_mails_and_nobody_is_told(api: Api, smtp: SmtpServer) -> None:
     await sign_up(api, smtp)
     answers = [await api.post("/v1/password/forgot", {"email": EMAIL}) for _ in range(6)]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec import Struct, structs
 
@@ -9,6 +10,7 @@ from jotgate.core.encoding import encode_segment
 from jotgate.server.device_tokens import DeviceToken
 from jotgate.server.flows.auditing import Origin, line
 from jotgate.server.flows.deps import CLIENT_ID, Deps
+from jotgate.server.flows.mailing import FORGOT_PATH, link, make_mail
 from jotgate.server.flows.tokens import TokenPair, make_pair
 from jotgate.server.limits import Asker
 from jotgate.server.records import Account, AuditName, Family
@@ -18,6 +20,8 @@ from jotgate.server.rules.hashing import NO_PASSWORD
 from jotgate.server.rules.refresh import idle_end
 from jotgate.server.secret import Secret
 from jotgate.server.store import StoreError
+
+_NEWCOMER_S: Final = 3_600
 
 
 class LoggedIn(Struct, frozen=True):
@@ -99,7 +103,26 @@ async def login(
         _refuse(deps, account, now, origin)
         raise InvalidCredentials("The e-mail address or the password is wrong.")
     await guess.was_right()
+    if device is None:
+        await _tell_owner(deps, begun.account, now, origin)
     return structs.replace(begun, device=device)
+
+
+async def _tell_owner(deps: Deps, account: Account, now: int, origin: Origin) -> None:
+    """Ask the owner of an account whether it was them who logged in from a device that had not done so before.
+
+    Three times at once and once a day at most, since programs may show no device; and not right after the sign-up. The
+    login is done, whatever comes of it.
+    """
+    if now - account.created_at < _NEWCOMER_S or not await deps.limits.new_device(account.id):
+        return
+    told = {"device": origin.device, "address": origin.address, "at": now, "link": link(deps, FORGOT_PATH)}
+    try:
+        await deps.store.queue(mails=[make_mail(deps, "new_device", account.email, now, **told)])
+    except (Busy, StoreError) as error:
+        deps.log.warning("new_device_untold", account=account.id, code=error.code)
+        return
+    deps.tell_courier()
 
 
 def _refuse(deps: Deps, account: Account | None, now: int, origin: Origin) -> None:

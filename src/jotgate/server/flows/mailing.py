@@ -8,7 +8,6 @@ from jotgate.core.encoding import decode_segment, encode_segment
 from jotgate.core.errors import MalformedToken
 from jotgate.server.flows.deps import Deps
 from jotgate.server.mail.messages import MailKind
-from jotgate.server.mail_seals import DECOY
 from jotgate.server.records import Code, CodePurpose, OutgoingMail
 from jotgate.server.refusals import CodeRefused
 
@@ -86,12 +85,15 @@ def make_mail(deps: Deps, kind: MailKind, to: str, now: int, **values: object) -
 
 
 def make_decoy(deps: Deps, now: int) -> OutgoingMail:
-    """Return what costs the database the same as a mail, and is sent to nobody.
+    """Return what costs the server the same as a mail with a code, and is sent to nobody.
 
     Raises:
         Busy: the key that seals mails cannot be used here.
     """
-    return deps.keys.mail_seals.seal(DECOY, "", {}, now=now, random=deps.random)
+    there = link(deps, RESET_PATH, encode_segment(bytes(_CODE_BYTES)))
+    told = {"link": there, "expires_at": str(now + LIFE_S["reset"])}
+    sender = deps.settings.mail_sender
+    return deps.keys.mail_seals.seal("reset", sender, told, now=now, random=deps.random, decoy=True)
 
 
 CODE_REFUSED: Final = "This link does not work: it was used, is too old, or newer ones replaced it. Ask for another."

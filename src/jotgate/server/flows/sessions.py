@@ -6,10 +6,11 @@ from functools import partial
 from jotgate.core.revocations import Revocation
 from jotgate.server.flows.auditing import NOWHERE, Origin, line
 from jotgate.server.flows.deps import Deps
+from jotgate.server.flows.mailing import FORGOT_PATH, link, make_mail
 from jotgate.server.flows.tokens import TokenPair, make_pair
 from jotgate.server.keys import REVOCATION_LIFE_S
-from jotgate.server.records import Account, AuditEvent, Family
-from jotgate.server.refusals import GrantRefused, RefreshReused, SessionEnded
+from jotgate.server.records import Account, AuditEvent, Family, OutgoingMail
+from jotgate.server.refusals import Busy, GrantRefused, RefreshReused, SessionEnded
 from jotgate.server.rules.refresh import LOST_ANSWER_GRACE_S, Replayed, Reused, Rotated, Standing, judge
 from jotgate.server.secret import Secret
 
@@ -45,6 +46,7 @@ async def refresh(
         until_s=REVOCATION_LIFE_S,
         approve=partial(_check_grant, client_id, scopes),
         audit_reuse=partial(_reuse_line, now, origin),
+        mail_reuse=partial(_reuse_mail, deps, now, origin),
     )
     match outcome:
         case Rotated(family=family) | Replayed(family=family) if account is not None:
@@ -53,6 +55,7 @@ async def refresh(
             )
             return await make_pair(deps, account, family, now, scopes=scopes)
         case Reused() if family is not None:
+            deps.tell_courier()
             raise _reused(deps, family)
     raise _ended()
 
@@ -121,6 +124,16 @@ def _confirmation_matters(family: Family, now: int) -> bool:
 def _reuse_line(now: int, origin: Origin, family: Family) -> AuditEvent:
     # Whoever did it: the owner and the thief look alike.
     return line("refresh_reused", now, origin, actor="anonymous", account=family.account_id, sid=family.sid)
+
+
+def _reuse_mail(deps: Deps, now: int, origin: Origin, family: Family, account: Account) -> list[OutgoingMail]:
+    """Ask the owner whether that was them, and where to go if it was not."""
+    there = link(deps, FORGOT_PATH)
+    told = {"device": origin.device, "address": origin.address, "at": now, "link": there}
+    try:
+        return [make_mail(deps, "session_reused", account.email, now, **told)]
+    except Busy:  # a session that may be stolen ends all the same
+        return []
 
 
 def _reused(deps: Deps, family: Family) -> RefreshReused:

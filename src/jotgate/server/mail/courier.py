@@ -13,7 +13,7 @@ import structlog
 
 from jotgate.core.errors import JotgateError
 from jotgate.server.log import where
-from jotgate.server.mail.messages import Branding, Mail, MailMalformed, check_address, render
+from jotgate.server.mail.messages import DECOY, Branding, Mail, MailMalformed, check_address, render
 from jotgate.server.mail.transports import SEND_WITHIN_S, MailFailed, MailRefused, MailServerDown, Transport
 from jotgate.server.records import QueuedMail
 
@@ -151,6 +151,9 @@ class Courier:
                 await self._give_up(queued)
                 return
             message = render(mail, self._branding, self._sender, self._issuer, now)
+            if queued.kind == DECOY:
+                await self._outbox.mail_sent(queued.id, queued.claim)
+                return
             async with asyncio.timeout(_ONE_MAIL_S):
                 await self._transport.send(message)
         except (MailRefused, MailMalformed) as error:

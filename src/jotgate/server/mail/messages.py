@@ -67,6 +67,11 @@ _COLOUR: Final = re.compile(r"#[0-9A-Fa-f]{6}", re.ASCII)
 _FOLDER: Final = "templates"
 
 
+DECOY: Final = "decoy"
+"""The kind under which the outbox keeps a mail that is written as any other and sent to nobody: neither the answer to a
+request nor the work that follows it tells whether an address is known."""
+
+
 class MailMalformed(JotgateError):
     """A mail that cannot be written: an unknown kind, a wrong set of values, or an address that is none."""
 

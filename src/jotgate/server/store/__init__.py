@@ -63,6 +63,8 @@ DecideOnCode = Callable[[Code, Account | None], AccountChange]
 
 AuditReuse = Callable[[Family], AuditEvent]
 """What the audit trail is told of a refresh token that was used again."""
+MailReuse = Callable[[Family, Account], Sequence[OutgoingMail]]
+"""What the owner of an account is told of it."""
 AuditKey = Callable[[KeyEvent], AuditEvent]
 """What the audit trail is told of a change of a key."""
 MAX_AT: Final = 2**62
@@ -209,6 +211,7 @@ class Store(Protocol):
         until_s: int,
         approve: Approve | None = None,
         audit_reuse: AuditReuse | None = None,
+        mail_reuse: MailReuse | None = None,
     ) -> tuple[Outcome, Family | None, Account | None]:
         """Let `rules.refresh.rotate` decide inside the writing transaction, and do what it says.
 

@@ -46,6 +46,7 @@ from jotgate.server.store import (
     DecideOnAccount,
     DecideOnCode,
     EmailTaken,
+    MailReuse,
     StoreBusy,
     StoreClosed,
     StoreError,
@@ -410,6 +411,7 @@ class PostgresStore:
         until_s: int,
         approve: Approve | None = None,
         audit_reuse: AuditReuse | None = None,
+        mail_reuse: MailReuse | None = None,
     ) -> tuple[Outcome, Family | None, Account | None]:
         """See `Store.rotate`."""
         # In two round trips, as long as nobody else changes the session between them. What is not a plain step on is
@@ -440,6 +442,7 @@ class PostgresStore:
                     family = successor
                 case Reused():
                     told = None if audit_reuse is None else audit_reuse(family)
+                    await self._add_mails(connection, () if mail_reuse is None else mail_reuse(family, account))
                     await self._end(connection, family_id, now=now, until_s=until_s, audit=told)
                     family = msgspec.structs.replace(family, ended_at=now)
                 case Replayed() | Ended():

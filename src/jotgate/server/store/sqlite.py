@@ -45,6 +45,7 @@ from jotgate.server.store import (
     DecideOnAccount,
     DecideOnCode,
     EmailTaken,
+    MailReuse,
     StoreBusy,
     StoreClosed,
     StoreError,
@@ -408,6 +409,7 @@ class SqliteStore:
         until_s: int,
         approve: Approve | None = None,
         audit_reuse: AuditReuse | None = None,
+        mail_reuse: MailReuse | None = None,
     ) -> tuple[Outcome, Family | None, Account | None]:
         """See `Store.rotate`."""
 
@@ -426,6 +428,7 @@ class SqliteStore:
                 case Reused():
                     told = None if audit_reuse is None else audit_reuse(family)
                     self._end(connection, family_id, now=now, until_s=until_s, audit=told)
+                    self._add_mails(connection, () if mail_reuse is None else mail_reuse(family, account))
                     family = msgspec.structs.replace(family, ended_at=now)
                 case Replayed() | Ended():
                     pass
