@@ -1,5 +1,6 @@
 """The README shows what works: its endpoint runs, and its curl session gives the output that stands there."""
 
+import asyncio
 import re
 import subprocess
 from collections.abc import Callable, Sequence
@@ -16,10 +17,13 @@ from starlette.websockets import WebSocketDisconnect
 import jotgate
 import jotgate.throttle
 from jotgate import KeySet, Revocation
+from jotgate.cli.program import run
 from jotgate.core.revocations import RevocationList
 from jotgate.integrations.fastapi import Auth
 from jotgate.server import Settings
 from jotgate.server.http.routes import ROUTES
+from jotgate.server.passwords import Passwords
+from jotgate.server.store.sqlite import SqliteStore
 from jotgate.testing import TestAuth
 from jotgate.throttle import MemoryStore
 from jotgate.verifier import Snapshot
@@ -195,3 +199,21 @@ def test_the_curl_session_gives_the_output_that_the_readme_shows(
         output, _, rest = rest.partition(MARK % number + "\n")
         pattern = '[^"]*'.join(re.escape(part) for part in expected.split("…"))
         assert re.fullmatch(pattern, output), f"$ {command}\nshows\n{expected}\nand gives\n{output}"
+
+
+def test_the_line_of_an_existing_user_is_taken_and_its_password_fits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line,) = (block for block in blocks("json") if "password_hash" in block)
+    store = SqliteStore(tmp_path / "data" / "jotgate.sqlite3")
+    store.open()
+    monkeypatch.delenv("JOTGATE_VECTORS", raising=False)
+    (tmp_path / "users.jsonl").write_text(line)
+    assert run(("accounts", "import", str(tmp_path / "users.jsonl"), "--data", str(tmp_path / "data"))) == 0
+    assert capsys.readouterr().out == "1 added, 0 there already, 0 not taken\n"
+    account = asyncio.run(store.account_by_email("ada@example.com"))
+    store.close_now()
+    assert account is not None
+    passwords = Passwords(1)
+    assert asyncio.run(passwords.verify(account.password_hash, "correct horse battery staple"))
+    passwords.close()
