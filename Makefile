@@ -5,7 +5,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml README.md LICENSE $(shell find src examples -type f -not -name '*.pyc' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format soak coverage mutants bench-enumeration bench-front bench-limiter bench-sessions bench-start bench-tokens bench-revocation bench-rotation bench-kid-flood pins clean
+.PHONY: help install demo test lint format soak coverage mutants bench-enumeration bench-front bench-import bench-limiter bench-sessions bench-start bench-tokens bench-revocation bench-rotation bench-kid-flood pins clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-front: .venv/wheel ## a flood of logins, and what users of a protected end
 
 bench-enumeration: .venv/wheel ## whether time tells who has an account
 	$(BIN)/python -m bench.enumeration
+
+bench-import: .venv/wheel ## accounts of another program: how fast they are brought in, in how much memory
+	$(BIN)/python -m bench.accounts_import
 
 bench-sessions: .venv/wheel ## logins, refreshes and protected GETs a second, beside other servers
 	$(BIN)/python -m bench.sessions
