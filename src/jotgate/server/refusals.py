@@ -171,13 +171,6 @@ class CodeRefused(RequestRefused):
     status = 422
 
 
-class SignupByMail(RequestRefused):
-    """Accounts are made by a link in a mail here, or else at once: the other way is asked for."""
-
-    code = "not_found"
-    status = 404
-
-
 class SessionNotFound(RequestRefused):
     """No live session of this id belongs to the account."""
 

@@ -366,3 +366,28 @@ async def test_what_a_person_typed_wrong_is_asked_again_with_the_reason(api: Api
     page = await api.http.post("/password/forgot", data={"email": '"><script>'})
     assert page.status_code == 422
     assert "<script>" not in page.text
+
+
+async def test_a_password_that_is_changed_while_it_is_checked_is_of_no_use_any_more(
+    api: Api, smtp: SmtpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sign_up(api, smtp)
+    tokens = await api.login()
+    store = api.app.start().store
+    account = await store.account_by_email(EMAIL)
+    assert account is not None
+    change_account = store.change_account
+
+    async def owner_is_faster(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401  whatever the store takes
+        await store.replace_hash(account.id, expected_hash=account.password_hash, password_hash="another")
+        return await change_account(*arguments, **named)
+
+    monkeypatch.setattr(store, "change_account", owner_is_faster)
+    body = {"current_password": PASSWORD, "refresh_token": tokens["refresh_token"]}
+    changed = await api.post("/v1/email", body | {"new_email": "new@example.com"})
+    assert code(changed) == (401, "invalid_credentials")
+    await store.replace_hash(account.id, expected_hash="another", password_hash=account.password_hash)
+    left = await api.http.request("DELETE", "/v1/account", json=body)
+    assert code(left) == (401, "invalid_credentials")
+    assert await store.account_by_id(account.id) is not None
+    assert len(smtp.messages) == 1

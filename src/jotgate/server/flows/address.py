@@ -16,7 +16,7 @@ from jotgate.server.flows.mailing import (
     make_mail,
     new_code,
 )
-from jotgate.server.flows.password import check_current
+from jotgate.server.flows.password import check_current, check_unchanged
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.records import Account, AccountChange, Code, Family
 from jotgate.server.refusals import CodeRefused
@@ -34,7 +34,7 @@ async def request_email_change(
 
     Raises:
         InvalidEmail: nobody can have this address.
-        InvalidCredentials: the current password is wrong.
+        InvalidCredentials: the current password is wrong, or was changed while it was being checked.
         TooManyRequests: there were too many guesses at it by this session.
         Busy, StoreError: not now.
     """
@@ -50,7 +50,12 @@ async def request_email_change(
     else:
         mail = make_mail(deps, "email_taken", owner.email, now)
     audit = line("email_change_requested", now, origin, account=account.id, sid=family.sid)
-    await deps.store.queue(codes=[code], mails=[mail], audit=[audit])
+
+    def decide(known: Account) -> AccountChange:
+        check_unchanged(known, account)
+        return AccountChange(account=known, codes=(code,), mails=(mail,), audit=(audit,))
+
+    await deps.store.change_account(account.id, decide, now=now, until_s=REVOCATION_LIFE_S)
     deps.tell_courier()
     deps.log.info("email_change_requested", account=account.id)
 

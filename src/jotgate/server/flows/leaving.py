@@ -3,7 +3,7 @@
 from jotgate.server.flows.auditing import Origin, line
 from jotgate.server.flows.deps import Deps
 from jotgate.server.flows.mailing import make_mail
-from jotgate.server.flows.password import check_current
+from jotgate.server.flows.password import check_current, check_unchanged
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.records import Account, AccountChange, Family
 from jotgate.server.secret import Secret
@@ -13,13 +13,14 @@ async def leave(deps: Deps, account: Account, family: Family, *, current: Secret
     """Delete the account with its sessions, which are over everywhere; the audit trail keeps its id.
 
     Raises:
-        InvalidCredentials: the password is wrong.
+        InvalidCredentials: the password is wrong, or was changed while it was being checked.
         TooManyRequests: there were too many guesses at it by this session.
         Busy, StoreError: not now.
     """
     await check_current(deps, account, family, current, now, origin)
 
     def decide(known: Account) -> AccountChange:
+        check_unchanged(known, account)
         return AccountChange(
             account=None,
             void=("reset", "change_email", "undo_email"),

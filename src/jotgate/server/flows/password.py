@@ -67,6 +67,18 @@ async def check_current(
     await guess.was_right()  # what counts as a session stays counted: a password was hashed
 
 
+def check_unchanged(now: Account, checked: Account) -> None:
+    """Refuse what was asked for with a password that has been changed since it was checked.
+
+    A new password voids what the old one could do, however close together they come.
+
+    Raises:
+        InvalidCredentials: it was changed.
+    """
+    if now.password_hash != checked.password_hash:
+        raise InvalidCredentials(_WRONG)
+
+
 async def _guess(deps: Deps, account: Account, family: Family, known: str, now: int, origin: Origin) -> Guess:
     """Check a normalised password; what it was charged is for the caller to give back."""
     try:
