@@ -14,7 +14,7 @@ from jotgate.server.passwords import Passwords
 from jotgate.server.refusals import Busy
 from jotgate.server.rules.hashing import ARGON2_SETS, Argon2
 
-COSTLY = "$argon2id$v=19$m=65544,t=1,p=1$c29tZXNhbHQxMjM0NTY$" + "A" * 43
+COSTLY = "$argon2id$v=19$m=102408,t=1,p=1$c29tZXNhbHQxMjM0NTY$" + "A" * 43
 
 
 async def test_hashes_are_argon2id_with_owasps_parameters_and_a_salt_of_their_own() -> None:

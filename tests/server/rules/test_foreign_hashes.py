@@ -35,6 +35,7 @@ KNOWN = {
     "Django's PBKDF2 with SHA-1": f"pbkdf2_sha1$1200000$saltsalt${KEY_20}",
     "better-auth's": f"better-auth:{SALT_HEX}:{HEX}",
     "Argon2i": f"$argon2i$v=19$m=65536,t=3,p=4{TAG}",
+    "Django's Argon2": f"$argon2id$v=19$m=102400,t=2,p=8{TAG}",
     "Argon2d": f"$argon2d$v=19$m=4096,t=3,p=1{TAG}",
     "Argon2id": f"$argon2id$v=19$m=19456,t=2,p=1{TAG}",
 }
@@ -75,8 +76,8 @@ BAD = {
     "a salt that is longer than any": f"pbkdf2_sha256$1000${'a' * 129}${KEY_32}",
     "better-auth's with half a key": f"{SALT_HEX}:{HEX[:64]}",
     "better-auth's in capitals": f"{SALT_HEX}:{HEX.upper()}",
-    "Argon2 with too much memory": f"$argon2i$v=19$m=65537,t=1,p=1{TAG}",
-    "Django's Argon2 as it comes": f"argon2$argon2id$v=19$m=102400,t=2,p=8{TAG}",
+    "Argon2 with too much memory": f"$argon2i$v=19$m=102401,t=1,p=1{TAG}",
+    "more than Django's Argon2": f"argon2$argon2id$v=19$m=102400,t=3,p=8{TAG}",
     "Argon2 of another version": f"$argon2i$v=16$m=4096,t=3,p=1{TAG}",
     "Argon2 of no kind": f"$argon2x$v=19$m=4096,t=3,p=1{TAG}",
 }
