@@ -127,6 +127,8 @@ def check_configuration(facts: Facts) -> Iterator[Finding]:
         check_shared_limits,
         check_proxies,
         check_password_length,
+        check_mail,
+        check_signup,
         check_hashing,
     ):
         yield from check(facts)
@@ -550,6 +552,27 @@ def check_password_length(facts: Facts) -> Iterator[Finding]:
         yield warned("rate-limiting", "password-length", detail, "Set JOTGATE_PASSWORD_MIN_LENGTH to 15.")
     else:
         yield passed("rate-limiting", "password-length", f"New passwords have at least {least} characters.")
+
+
+def check_mail(facts: Facts) -> Iterator[Finding]:
+    """Mails reach people, where others than this machine use the server."""
+    url = facts.settings.mail_url
+    sends = url is not None and url.reveal().startswith(("smtp://", "smtps://"))
+    if sends or is_local(_host(facts.settings)):
+        where = "are handed to a mail server" if sends else "are files, as is fit for this machine alone"
+        yield passed("sensitive-data", "mail", f"Mails {where}.")
+    else:
+        detail = "Mails, with the links in them, go into files or to the terminal: nobody gets any."
+        yield warned("sensitive-data", "mail", detail, "Set JOTGATE_MAIL_URL to smtp://… or smtps://….")
+
+
+def check_signup(facts: Facts) -> Iterator[Finding]:
+    """Nobody can find out who has an account."""
+    if facts.settings.signup == "verified":
+        yield passed("sensitive-data", "signup", "Sign-up tells nobody which addresses have an account.")
+    else:
+        detail = "Sign-up tells whoever asks which addresses have an account."
+        yield warned("sensitive-data", "signup", detail, "Leave JOTGATE_SIGNUP at verified.")
 
 
 def check_hashing(facts: Facts) -> Iterator[Finding]:
