@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from email.message import EmailMessage
 from types import TracebackType
-from typing import AnyStr, Literal, Self
+from typing import Any, AnyStr, Literal, Self
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
@@ -90,6 +90,7 @@ class SmtpServer:
         self._login = login
         self._arrived = threading.Condition()
         self._loop = asyncio.new_event_loop()
+        self._transports: set[asyncio.BaseTransport] = set()
         self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._ready = threading.Event()
@@ -133,16 +134,28 @@ class SmtpServer:
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._ended.wait()
+        # Whoever is connected, or is about to be, would leave a socket to the garbage collector, in the middle of
+        # another test: the loop gets some turns, in which connections are made, and are closed.
+        await self._turn()
         server.close()
+        for transport in self._transports:
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
+        await self._turn()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.wait_for(asyncio.gather(*others, return_exceptions=True), WITHIN_S)
 
+    async def _turn(self) -> None:
+        for _ in range(8):
+            await asyncio.sleep(0)
+
     def _connected(self) -> SMTP:
         self.connections += 1
         return _Connection(
             _Handler(self),
+            self._transports,
             hostname="mail.test",
             enable_SMTPUTF8=self.smtputf8,
             loop=self._loop,
@@ -184,6 +197,20 @@ class SmtpServer:
 
 class _Connection(SMTP):
     ends_after_answer = False
+
+    def __init__(self, handler: _Handler, transports: set[asyncio.BaseTransport], **options: Any) -> None:  # noqa: ANN401  aiosmtpd's own
+        super().__init__(handler, **options)
+        self._all = transports
+        self._mine: list[asyncio.BaseTransport] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._all.add(transport)
+        self._mine.append(transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        self._all.difference_update(self._mine)
 
     async def push(self, status: AnyStr) -> None:
         await super().push(status)
