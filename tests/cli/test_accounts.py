@@ -155,7 +155,7 @@ def test_accounts_are_listed_in_order_page_by_page(jotgate: Jotgate, tmp_path: P
     assert first.err == "There may be more: --after bob@shop.example\n"
     rest = jotgate("accounts", "list", "--limit", "2", "--after", "bob@shop.example", "--json", *folder)
     assert [each["email"] for each in json.loads(rest.out)] == ["cleo@shop.example"]
-    assert set(json.loads(rest.out)[0]) == {"id", "email", "scopes", "created_at"}
+    assert set(json.loads(rest.out)[0]) == {"id", "email", "scopes", "created_at", "disabled_at"}
 
 
 def test_a_list_is_not_cut_off_where_a_terminal_would_end(jotgate: Jotgate, tmp_path: Path) -> None:
@@ -221,6 +221,11 @@ def test_settings_from_the_environment_count(jotgate: Jotgate, tmp_path: Path, m
         "accounts list",
         "accounts grant",
         "accounts revoke",
+        "accounts import",
+        "accounts export",
+        "accounts disable",
+        "accounts enable",
+        "accounts delete",
     ],
 )
 def test_each_command_explains_itself_and_its_exit_status(jotgate: Jotgate, words: str) -> None:

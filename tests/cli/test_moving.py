@@ -17,6 +17,7 @@ import httpx2
 import pytest
 
 from jotgate import Verifier
+from jotgate.cli import moving
 from jotgate.core.errors import TokenRevoked
 from jotgate.server.store.sqlite import SqliteStore
 from tests.cli.conftest import Jotgate
@@ -116,6 +117,11 @@ def test_lines_that_cannot_be_taken_are_told_without_what_stands_in_them_and_the
         json.dumps(good | {"email": new_email(), "created_at": -1}),
         f'{{"email": "{secret}',
         "[" * 5_000,
+        json.dumps(good | {"email": new_email(), "created_at": "yesterday"}),
+        json.dumps({"email": new_email()}),
+        json.dumps(good | {"email": new_email(), "disabled": secret}),
+        json.dumps(good | {"email": new_email(), f"{secret}@example.com": 1}),
+        json.dumps(good | {"email": new_email(), "bio": secret * 10_000}),
         json.dumps(good),
         json.dumps(good),
     ]
@@ -124,40 +130,161 @@ def test_lines_that_cannot_be_taken_are_told_without_what_stands_in_them_and_the
     ran = jotgate("accounts", "import", str(file), "--data", str(running_server.data_dir), "--json")
     assert ran.status == 1
     report = json.loads(ran.out)
-    assert {name: report[name] for name in ("added", "exists", "refused")} == {"added": 1, "exists": 1, "refused": 8}
-    assert [(each["line"], each["code"]) for each in report["refusals"]] == [
-        (1, "invalid_email"),
-        (2, "unknown_password_hash"),
-        (3, "invalid_row"),
-        (4, "invalid_id"),
-        (5, "invalid_scope"),
-        (6, "invalid_time"),
-        (7, "invalid_row"),
-        (8, "invalid_row"),
+    assert {name: report[name] for name in ("added", "exists", "refused")} == {"added": 1, "exists": 1, "refused": 13}
+    assert [(each["line"], each["field"], each["code"]) for each in report["refusals"]] == [
+        (1, "email", "invalid_email"),
+        (2, "password_hash", "unknown_password_hash"),
+        (3, "", "unknown_column"),
+        (4, "id", "invalid_id"),
+        (5, "scopes", "invalid_scope"),
+        (6, "created_at", "invalid_time"),
+        (7, "", "invalid_row"),
+        (8, "", "invalid_row"),
+        (9, "created_at", "invalid_time"),
+        (10, "password_hash", "invalid_row"),
+        (11, "disabled", "invalid_row"),
+        (12, "", "unknown_column"),
+        (13, "", "line_too_long"),
     ]
+    assert "not known here: colour." in report["refusals"][2]["detail"]
     assert secret not in ran.out + ran.err
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "sentence"),
     [
-        ("a.csv", b"email,hash\n"),
-        ("a.csv", b"email,password_hash,colour\n"),
-        ("a.csv", b"email,password_hash\n\xff,x\n"),
-        ("a.csv", b'email,password_hash\n"a"b,c\n'),
-        ("a.jsonl", b"x" * 70_000),
-        ("missing.jsonl", None),
+        ("a.csv", b"", "does not name email and password_hash"),
+        ("a.csv", b"email,hash\n", "does not name password_hash"),
+        ("a.csv", b"email,password_hash,email\n", "names a column twice"),
+        ("a.csv", b"email,password_hash,colour,kana@rien.vogel\n", "not known here: colour, one without a plain name."),
+        ("a.csv", b'email,password_hash\n"a"b,c\n', "line 2 is no CSV"),
+        ("a.csv", b'email,password_hash\n"a', "line 2 is no CSV"),
+        ("a.csv", b'email,password_hash\n"' + b"kana@rien.vogel\n" * 5_000, "of more than 65536 bytes"),
+        ("missing.jsonl", None, "No such file"),
+        ("", None, "Is a directory"),
     ],
 )
 def test_a_file_that_is_no_list_of_accounts_is_told_in_a_sentence(
-    jotgate: Jotgate, running_server: RunningServer, tmp_path: Path, name: str, content: bytes | None
+    jotgate: Jotgate, running_server: RunningServer, tmp_path: Path, name: str, content: bytes | None, sentence: str
 ) -> None:
     file = tmp_path / name
     if content is not None:
         file.write_bytes(content)
     ran = jotgate("accounts", "import", str(file), "--data", str(running_server.data_dir))
-    assert ran.status not in (0, 1) or "Traceback" not in ran.err
+    assert (ran.status, ran.out) == (1, "")
+    assert sentence in ran.err
+    assert "vogel" not in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_in_csv_a_text_may_go_over_lines_and_is_never_taken_for_accounts(jotgate: Jotgate, tmp_path: Path) -> None:
+    hashed = HASHES["bcrypt"]()
+    file = tmp_path / "users.txt"
+    rows = [
+        "email,password_hash,bio,scopes,created_at",
+        f'ada@example.com,{hashed},"I am\neve@example.com,{hashed},,admin,\n",account:read a,2020-09-13T12:26:40Z',
+        "",
+        f"bob@example.com,{hashed},,,",
+        f"cleo@example.com,{hashed},,",
+        f"d\udcffora@example.com,{hashed},,,",
+    ]
+    file.write_bytes("\n".join(rows).encode("utf-8", "surrogateescape"))
+    data = tmp_path / "data"
+    _make_database(data)
+    arguments = ("accounts", "import", str(file), "--format", "csv", "--data", str(data), "--json")
+    assert jotgate(*arguments).status == 1
+    ran = jotgate(*arguments, "--ignore-columns")
+    refusals = json.loads(ran.out)["refusals"]
+    assert [(each["line"], each["code"]) for each in refusals] == [(7, "invalid_row"), (8, "invalid_utf8")]
+    there = json.loads(jotgate("accounts", "list", "--data", str(data), "--json").out)
+    assert [(each["email"], each["scopes"]) for each in there] == [
+        ("ada@example.com", ["account:read", "a"]),
+        ("bob@example.com", []),
+    ]
+    assert there[0]["created_at"] == 1_600_000_000
+
+
+def test_an_id_that_another_account_has_is_told_and_never_passed_over(jotgate: Jotgate, tmp_path: Path) -> None:
+    row = {"password_hash": HASHES["bcrypt"]()}
+    emails_and_ids = [("a@example.com", "1"), ("b@example.com", "1"), ("A@example.com", "1"), ("c@example.com", "3")]
+    file = tmp_path / "some.jsonl"
+    file.write_text("\n".join(json.dumps(row | {"email": email, "id": its}) for email, its in emails_and_ids))
+    data = tmp_path / "data"
+    _make_database(data)
+    arguments = ("accounts", "import", str(file), "--data", str(data), "--json")
+    for more, added, exists in (("--dry-run",), 2, 1), ((), 2, 1), ((), 0, 3), (("--dry-run",), 0, 3):
+        ran = jotgate(*arguments, *more)
+        report = json.loads(ran.out)
+        assert (ran.status, report["added"], report["exists"], report["refused"]) == (1, added, exists, 1)
+        (told,) = report["refusals"]
+        assert (told["line"], told["field"], told["code"]) == (2, "id", "id_taken")
+
+
+def test_one_bad_line_keeps_a_strict_import_from_writing_anything(jotgate: Jotgate, tmp_path: Path) -> None:
+    row = {"password_hash": HASHES["bcrypt"]()}
+    file, data = tmp_path / "some.jsonl", tmp_path / "data"
+    good = [json.dumps(row | {"email": f"person{n}@example.com"}) for n in range(600)]
+    file.write_text("\n".join([*good, "{}"]))
+    _make_database(data)
+    arguments = ("accounts", "import", str(file), "--data", str(data), "--strict")
+    ran = jotgate(*arguments)
+    assert (ran.status, ran.out) == (1, "600 would be added, 0 there already, 1 not taken\n")
+    assert _count(data / "jotgate.sqlite3") == 0
+    file.write_text("\n".join(good))
+    ran = jotgate(*arguments)
+    assert (ran.status, ran.out) == (0, "600 added, 0 there already, 0 not taken\n")
+    assert _count(data / "jotgate.sqlite3") == 600
+    events = [json.loads(each) for each in jotgate("audit", "tail", "--json", "--data", str(data)).out.splitlines()]
+    imported = [each["detail"] for each in events if each["event"] == "account_imported"]
+    assert imported == [{"accounts": 500}, {"accounts": 100}]
+
+
+def test_a_strict_import_reads_its_file_twice_and_takes_no_pipe(jotgate: Jotgate, tmp_path: Path) -> None:
+    _make_database(tmp_path / "data")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    ran = jotgate("accounts", "import", str(pipe), "--strict", "--data", str(tmp_path / "data"))
+    assert ran.status == 1
+    assert "read twice" in ran.err
+
+
+def test_a_report_tells_of_all_lines_and_the_terminal_of_the_first_hundred(jotgate: Jotgate, tmp_path: Path) -> None:
+    file, data, report = tmp_path / "some.jsonl", tmp_path / "data", tmp_path / "report.jsonl"
+    file.write_text("{}\n" * 120)
+    _make_database(data)
+    arguments = ("accounts", "import", str(file), "--data", str(data), "--dry-run", "--report", str(report))
+    ran = jotgate(*arguments)
+    assert ran.err.splitlines()[-1] == "… and 20 more"
+    assert len(ran.err.splitlines()) == 101
+    told = [json.loads(each) for each in report.read_text().splitlines()]
+    assert [each["line"] for each in told] == list(range(1, 121))
+    assert {each["code"] for each in told} == {"invalid_row"}
+    assert report.stat().st_mode & 0o777 == 0o600
+    assert "File exists" in jotgate(*arguments).err  # nothing is written over
+
+
+def test_scopes_of_lines_without_any_can_be_said(jotgate: Jotgate, tmp_path: Path) -> None:
+    file, data = tmp_path / "some.jsonl", tmp_path / "data"
+    file.write_text(json.dumps({"email": "ada@example.com", "password_hash": ""}))
+    _make_database(data)
+    arguments = ("accounts", "import", str(file), "--data", str(data), "--default-scopes")
+    assert "A scope is printable ASCII" in jotgate(*arguments, 'a "b').err
+    assert jotgate(*arguments, "account:read b").status == 0
+    (there,) = json.loads(jotgate("accounts", "list", "--data", str(data), "--json").out)
+    assert there["scopes"] == ["account:read", "b"]
+
+
+def test_where_nobody_watches_a_line_tells_now_and_then_how_far_it_is(
+    jotgate: Jotgate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "_TELL_EVERY_S", 0.0)
+    row = {"password_hash": ""}
+    file, data = tmp_path / "some.jsonl", tmp_path / "data"
+    file.write_text("\n".join(json.dumps(row | {"email": f"person{n}@example.com"}) for n in range(1_000)))
+    _make_database(data)
+    lines = jotgate("accounts", "import", str(file), "--data", str(data)).err.splitlines()
+    assert [line.split(" lines, ")[0] for line in lines] == ["500", "1000"]
+    assert lines[-1].endswith("%")
 
 
 def test_a_dry_run_writes_nothing_and_tells_what_would_be(
@@ -209,10 +336,15 @@ def test_an_import_that_is_killed_is_run_again_and_each_account_is_there_once(tm
     assert sorted(each["email"] for each in there) == sorted(emails)
 
 
-def test_what_is_exported_can_be_imported_elsewhere_and_its_file_is_private(jotgate: Jotgate, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_what_is_exported_can_be_imported_elsewhere_and_its_file_is_private(
+    jotgate: Jotgate, tmp_path: Path, form: str
+) -> None:
     row = {"password_hash": HASHES["bcrypt"](), "scopes": [], "created_at": 5, "disabled": True}
     rows = [row | {"id": f"id{n}", "email": f"p{n}@example.com"} for n in range(3)]
-    rows.append({"id": "empty", "email": "z@example.com", "password_hash": "", "scopes": ["a"], "created_at": 1})
+    rows.append(
+        {"id": '="1,2"', "email": "z@bücher.example", "password_hash": "", "scopes": ["a", "b"], "created_at": 1}
+    )
     first = tmp_path / "first.jsonl"
     first.write_text("\n".join(map(json.dumps, rows)))
     files: list[Path] = []
@@ -220,14 +352,25 @@ def test_what_is_exported_can_be_imported_elsewhere_and_its_file_is_private(jotg
         data = str(tmp_path / f"data{n}")
         _make_database(Path(data))
         assert jotgate("accounts", "import", str(files[-1] if files else first), "--data", data).status == 0
-        files.append(tmp_path / f"out{n}.jsonl")
+        files.append(tmp_path / f"out{n}.{form}")
         assert jotgate("accounts", "export", str(files[-1]), "--data", data).status == 0
+        assert jotgate("accounts", "export", "-", "--format", form, "--data", data).out == files[-1].read_text("utf-8")
     assert files[0].read_bytes() == files[1].read_bytes()
     assert files[0].stat().st_mode & 0o777 == 0o600
-    exported = [json.loads(line) for line in files[0].read_text().splitlines()]
-    assert exported == [*rows[:3], rows[3] | {"disabled": False}]
+    there = jotgate("accounts", "export", "-", "--data", str(tmp_path / "data1")).out
+    assert [json.loads(line) for line in there.splitlines()] == [*rows[:3], rows[3] | {"disabled": False}]
     again = jotgate("accounts", "export", str(files[0]), "--data", str(tmp_path / "data0"))
     assert again.status != 0  # nothing is written over
+
+
+def test_an_export_that_fails_leaves_no_half_of_a_file(jotgate: Jotgate, tmp_path: Path) -> None:
+    data, file = tmp_path / "data", tmp_path / "out.jsonl"
+    _make_database(data)
+    with closing(sqlite3.connect(data / "jotgate.sqlite3")) as connection:
+        connection.execute("ALTER TABLE jotgate_accounts RENAME TO elsewhere")
+    ran = jotgate("accounts", "export", str(file), "--data", str(data))
+    assert ran.status == 1
+    assert not file.exists()
 
 
 def verify_on(verifier: Verifier, token: str) -> None:
@@ -260,6 +403,8 @@ def test_a_disabled_account_is_out_at_once_and_in_again_when_it_is_enabled(
         assert (refused.status_code, refused.content) == (wrong.status_code, wrong.content)
         assert client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]}).status_code == 401
         assert "disabled" in jotgate("accounts", "list", "--limit", "10000", *data).out
+        listed = json.loads(jotgate("accounts", "list", "--limit", "10000", "--json", *data).out)
+        assert [each["email"] for each in listed if each["disabled_at"] is not None] == [email]
         assert jotgate("accounts", "disable", email, *data).out == f"{email} was disabled already\n"
         assert jotgate("accounts", "enable", email, *data).out == f"enabled {email}\n"
         log_in(client, email)

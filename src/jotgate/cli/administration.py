@@ -483,6 +483,7 @@ def _public(account: Account) -> dict[str, Any]:
         "email": account.email,
         "scopes": list(account.scopes),
         "created_at": account.created_at,
+        "disabled_at": account.disabled_at,
     }
 
 

@@ -59,8 +59,8 @@ class LogLevel(StrEnum):
     critical = "critical"
 
 
-class TrailFormat(StrEnum):
-    """How the audit trail is written out."""
+class LineFormat(StrEnum):
+    """How accounts and the audit trail are written out."""
 
     jsonl = "jsonl"
     csv = "csv"
@@ -96,6 +96,10 @@ Level = Annotated[
 KeyIssuer = Annotated[
     str | None,
     typer.Option(metavar="URL", help="Whose keys, where the database has those of several.", show_default=False),
+]
+FileForm = Annotated[
+    LineFormat | None,
+    typer.Option("--format", metavar="FORMAT", help="jsonl or csv; else as the file is named.", show_default=False),
 ]
 Email = Annotated[str, typer.Argument(metavar="EMAIL", help="The account's e-mail address.", show_default=False)]
 Scope = Annotated[str, typer.Argument(metavar="SCOPE", help="For example orders:read.", show_default=False)]
@@ -349,35 +353,67 @@ def delete(
 @accounts.command("import", epilog=_EXIT_CODES)
 def import_accounts(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="JSON lines, or CSV with a heading.", show_default=False)
+        Path, typer.Argument(metavar="FILE", help="JSON lines, or CSV with a heading; UTF-8.", show_default=False)
     ],
-    data: Data = None,
+    form: FileForm = None,
+    default_scopes: Annotated[
+        str | None,
+        typer.Option(metavar="SCOPES", help='For lines that name none, e.g. "account:read a b".', show_default=False),
+    ] = None,
+    ignore_columns: Annotated[
+        bool, typer.Option("--ignore-columns", help="Leave columns out that are not known here.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, and write nothing.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Write nothing if any line cannot be taken.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="New file for all lines that are not taken, in JSON.", show_default=False),
+    ] = None,
+    data: Data = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring in accounts with the password hashes of another program; logins replace these by Argon2id.
 
-    A line has email and password_hash, and may have id, scopes, created_at and disabled. Hashes may be Argon2, bcrypt,
-    scrypt or PBKDF2, as Django, Werkzeug or better-auth write them; an empty one means that the password is to be set
-    by "forgotten password". Addresses that are there are left as they are, so that an import may be run again. What
-    cannot be taken is told with its line, and the rest goes on.
+    A line has email and password_hash, and may have id, scopes, created_at (Unix seconds or RFC 3339) and disabled.
+    Hashes may be Argon2, bcrypt, scrypt or PBKDF2, as Django, Werkzeug or better-auth write them; an empty one means
+    that the password is to be set by "forgotten password". In CSV scopes are separated by spaces, and an empty cell of
+    theirs means none. Addresses that are there are left as they are, so that an import may be run again. What cannot
+    be taken is told with its line, the rest goes on, and the exit status is 1.
     """
     from jotgate.cli.moving import import_accounts
 
-    raise typer.Exit(import_accounts(data, file, dry_run=dry_run, as_json=as_json))
+    status = import_accounts(
+        data,
+        file,
+        form=form,
+        default_scopes=default_scopes,
+        ignore_columns=ignore_columns,
+        dry_run=dry_run,
+        strict=strict,
+        report=report,
+        as_json=as_json,
+    )
+    raise typer.Exit(status)
 
 
 @accounts.command("export", epilog=_EXIT_CODES)
 def export_accounts(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Made with mode 0600; not there yet.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Made with mode 0600; not there yet. - is standard output.", show_default=False
+        ),
     ],
+    form: FileForm = None,
     data: Data = None,
 ) -> None:
-    """Write all accounts as JSON lines, password hashes included, as `accounts import` takes them."""
+    """Write all accounts as `accounts import` takes them.
+
+    Password hashes are included: keep the file as you would a password.
+    """
     from jotgate.cli.moving import export_accounts
 
-    export_accounts(data, file)
+    export_accounts(data, file, form=form)
 
 
 @sessions.command("list", epilog=_EXIT_CODES)
@@ -568,7 +604,7 @@ def export_audit(
     ] = None,
     account: OfAccount = None,
     event: OfEvent = None,
-    form: Annotated[TrailFormat, typer.Option("--format", metavar="FORMAT", help="jsonl or csv.")] = TrailFormat.jsonl,
+    form: Annotated[LineFormat, typer.Option("--format", metavar="FORMAT", help="jsonl or csv.")] = LineFormat.jsonl,
     data: Data = None,
 ) -> None:
     """Write the audit trail to standard output, oldest line first, however long it is."""

@@ -65,6 +65,8 @@ AuditReuse = Callable[[Family], AuditEvent]
 """What the audit trail is told of a refresh token that was used again."""
 MailReuse = Callable[[Family, Account], Sequence[OutgoingMail]]
 """What the owner of an account is told of it."""
+AuditAccounts = Callable[[int], AuditEvent]
+"""What the audit trail is told of so many accounts that were added."""
 AuditKey = Callable[[KeyEvent], AuditEvent]
 """What the audit trail is told of a change of a key."""
 MAX_AT: Final = 2**62
@@ -99,10 +101,10 @@ class Store(Protocol):
     async def add_account(self, account: Account, *, audit: AuditEvent | None = None) -> None:
         """Raises `EmailTaken`."""
 
-    async def add_accounts(self, accounts: Sequence[Account], *, audit: AuditEvent | None = None) -> set[str]:
+    async def add_accounts(self, accounts: Sequence[Account], *, audit: AuditAccounts | None = None) -> set[str]:
         """Add those whose address and id are not there yet, in one transaction; returns the ids of those added.
 
-        `audit` is written where any was.
+        Where any was, the line of `audit` is written.
         """
 
     async def account_by_email(self, email: str) -> Account | None:

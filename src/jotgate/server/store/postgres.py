@@ -41,6 +41,7 @@ from jotgate.server.secret import Secret
 from jotgate.server.store import (
     MAX_AT,
     Approve,
+    AuditAccounts,
     AuditKey,
     AuditReuse,
     DecideOnAccount,
@@ -179,7 +180,7 @@ class PostgresStore:
 
         await self._transaction(_BEGIN, job)
 
-    async def add_accounts(self, accounts: Sequence[Account], *, audit: AuditEvent | None = None) -> set[str]:
+    async def add_accounts(self, accounts: Sequence[Account], *, audit: AuditAccounts | None = None) -> set[str]:
         """See `Store.add_accounts`."""
         # In one order, so that two who add the same ones never wait for each other.
         rows = sorted((account_values(account) for account in accounts), key=lambda row: row["email_identity"])
@@ -190,8 +191,8 @@ class PostgresStore:
                 found = await _fetch_row(connection, self._sql.add_account_if_new, row)
                 if found is not None:
                     added.add(found[0])
-            if added:
-                await self._audit(connection, audit)
+            if added and audit is not None:
+                await self._audit(connection, audit(len(added)))
             return added
 
         return await self._transaction(_BEGIN, job)

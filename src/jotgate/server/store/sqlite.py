@@ -40,6 +40,7 @@ from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Reused, Rotat
 from jotgate.server.store import (
     MAX_AT,
     Approve,
+    AuditAccounts,
     AuditKey,
     AuditReuse,
     DecideOnAccount,
@@ -160,14 +161,14 @@ class SqliteStore:
 
         await self._write(job)
 
-    async def add_accounts(self, accounts: Sequence[Account], *, audit: AuditEvent | None = None) -> set[str]:
+    async def add_accounts(self, accounts: Sequence[Account], *, audit: AuditAccounts | None = None) -> set[str]:
         """See `Store.add_accounts`."""
         rows = [account_values(account) for account in accounts]
 
         def job(connection: sqlite3.Connection) -> set[str]:
             added = {each[0] for row in rows for each in connection.execute(self._add_if_new, row)}
-            if added:
-                self._audit(connection, audit)
+            if added and audit is not None:
+                self._audit(connection, audit(len(added)))
             return added
 
         return await self._write(job)

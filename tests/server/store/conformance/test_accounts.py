@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from jotgate.server.records import Account, AuditEvent
+from jotgate.server.records import Account, AuditEvent, audit_detail
 from jotgate.server.store import EmailTaken, Store, StoreError
 
 NewAccount = Callable[..., Account]
@@ -120,8 +120,11 @@ async def test_of_many_accounts_those_are_added_whose_address_and_id_are_new(
     await store.add_account(first)
     new, twin = new_account(email="eve@example.com"), new_account(email="EVE@example.com")
     rest = [new_account(email="ADA@example.com"), new_account(email="x@example.com", id=first.id), new, twin]
-    line = AuditEvent(at=1, event="account_imported", actor="cli")
+
+    def line(count: int) -> AuditEvent:
+        return AuditEvent(at=1, event="account_imported", actor="cli", detail=audit_detail(accounts=count))
+
     assert await store.add_accounts(rest, audit=line) in ({new.id}, {twin.id})
     assert await store.add_accounts(rest, audit=line) == set()
     assert {each.email.lower() for each in await store.list_accounts(limit=9)} == {"ada@example.com", "eve@example.com"}
-    assert len(await store.audit_last(limit=9)) == 1  # of what did something
+    assert [each.detail for each in await store.audit_last(limit=9)] == ['{"accounts":1}']  # of what did something
