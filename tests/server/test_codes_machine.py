@@ -130,13 +130,13 @@ class Codes(RuleBasedStateMachine):
         self.passwords += 1
         return f"{self.passwords} long enough for anybody here"
 
+    def texts(self) -> list[str]:
+        return [encode_segment(raw) for raw in self.drawn]
+
     def new_code(self, purpose: CodePurpose, email: str, owner: Owner | None, *, password: str = "") -> None:
-        """Take the code into the model that the flow has just made."""
-        (text,) = (
-            encode_segment(raw)
-            for raw in self.drawn
-            if self.runner.run(self.deps.store.code_by_hash(code_hash(encode_segment(raw)))) is not None
-        )
+        """Take the code into the model that the flow has just made, if it is anybody's."""
+        kept = [(text, self.runner.run(self.deps.store.code_by_hash(code_hash(text)))) for text in self.texts()]
+        (text,) = (text for text, row in kept if row is not None)
         expires_at = self.clock.now + LIFE_S[purpose]
         self.model.add(Known(text, purpose, email, owner, expires_at, password))
 
@@ -153,7 +153,8 @@ class Codes(RuleBasedStateMachine):
     def sign_up(self, email: str) -> None:
         password = self.new_password()
         self.run(request_signup(self.deps, email, Secret(password), self.clock.now + 1, NOWHERE, before_hash=anybody))
-        self.new_code("signup", email, None, password=password)
+        if self.model.of(email) is None:
+            self.new_code("signup", email, None, password=password)
 
     @rule(email=st.sampled_from(ADDRESSES))
     def forget(self, email: str) -> None:
@@ -173,7 +174,8 @@ class Codes(RuleBasedStateMachine):
         self.run(
             request_email_change(self.deps, account, family, new_email=email, current=current, now=now, origin=NOWHERE)
         )
-        self.new_code("change_email", email, owner)
+        if self.model.of(email) in (None, owner):
+            self.new_code("change_email", email, owner)
 
     @precondition(lambda self: any(each.password for each in self.model.owners))
     @rule(data=st.data())
@@ -198,7 +200,7 @@ class Codes(RuleBasedStateMachine):
     def use(self, code: Known, purpose: CodePurpose) -> None:
         now, new = self.clock.now + 1, self.new_password()
         flows: dict[CodePurpose, Callable[[], Coroutine[Any, Any, Any]]] = {
-            "signup": lambda: confirm_signup(self.deps, code.text, now, NOWHERE),
+            "signup": lambda: confirm_signup(self.deps, code.text, Secret(code.password or new), now, NOWHERE),
             "reset": lambda: reset_password(self.deps, code.text, Secret(new), now, NOWHERE),
             "change_email": lambda: confirm_email_change(self.deps, code.text, now, NOWHERE),
             "undo_email": lambda: undo_email_change(self.deps, code.text, now, NOWHERE),
@@ -239,7 +241,10 @@ class Codes(RuleBasedStateMachine):
             self.new_code("undo_email", before, owner)
         else:
             owner.email, owner.password = code.email, None
-            self.model.void(owner, "reset", "change_email", "undo_email")
+            self.model.void(owner, "reset", "change_email")
+            for each in self.model.codes[code.number + 1 :]:
+                if each.owner is owner and each.purpose == "undo_email":
+                    each.works = False
             self.new_code("reset", code.email, owner)
 
     def check_accounts(self) -> None:

@@ -334,7 +334,9 @@ def test_sessions_long_dead_are_swept_away(begin: Begin, monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "_SWEEP_EVERY_S", 0.01)
     process = begin()
     with closing(sqlite3.connect(process.path, timeout=10)) as database, database:
-        database.execute("INSERT INTO jotgate_accounts VALUES ('me', 'a@b.example', 'a@b.example', 'x', '', 1, NULL)")
+        database.execute(
+            "INSERT INTO jotgate_accounts VALUES ('me', 'a@b.example', 'a@b.example', 'x', '', 1, NULL, 0)"
+        )
         for n in range(500):
             ends = NOW - 90_000 if n % 2 else NOW + 1
             database.execute(

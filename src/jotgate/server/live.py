@@ -37,6 +37,7 @@ _SWEEP_EVERY_S: Final = 2.0
 _SWEEP_ROWS: Final = 200
 _TURN_KEYS_S: Final = 1.0  # how often the schedule of the keys is looked at, in memory
 _FLUSH_WITHIN_S: Final = 5.0  # the end of the process waits so long for the audit trail
+_LAST_MAIL_S: Final = 8.0  # and for mails that are on their way; `jotgate serve` ends a worker after ten
 _LONGEST_PAUSE_S: Final = 30.0  # between attempts to read keys, which may have a command run for the master key
 
 Listener = Callable[[Sequence[Revocation]], None]
@@ -207,7 +208,7 @@ class Follower:
         with contextlib.suppress(asyncio.CancelledError):
             self._loop.run_until_complete(self._task)
         self._no_more_mails.set()  # what is on its way is let arrive: cut off, it might be sent twice
-        self._loop.run_until_complete(asyncio.wait([self._chores[-1]], timeout=_FLUSH_WITHIN_S))
+        self._loop.run_until_complete(asyncio.wait([self._chores[-1]], timeout=_LAST_MAIL_S))
         for chore in self._chores:
             self._end(chore)
         self._end(self._trying_again)  # last: a chore begins it

@@ -27,6 +27,7 @@ class Account(Struct, frozen=True, kw_only=True):
     scopes: tuple[str, ...]  # what was granted; a session takes what is granted when it asks for a token
     created_at: int
     disabled_at: int | None = None  # nobody can log in to it since then, and it has no sessions
+    credential_version: int = 0  # how often its password or its address has been changed
 
     def __repr__(self) -> str:
         return f"Account(id={self.id!r}, scopes={self.scopes!r}, created_at={self.created_at})"
@@ -139,6 +140,7 @@ class Code(Struct, frozen=True, kw_only=True):
     account_id: str = ""  # whose it is; "" for an account that is still to be made
     email: str  # what it is about: the address that using it proves, or brings back
     password_hash: str = ""  # of an account that is still to be made
+    credential_version: int = 0  # the account's when the code was made: what it was made for may be over by now
     created_at: int
     expires_at: int
 
@@ -247,6 +249,7 @@ class AccountChange(Struct, frozen=True, kw_only=True):
     account: Account | None  # as it is from now on; None where there is none any more
     end_sessions: bool = False
     void: tuple[CodePurpose, ...] = ()  # codes of the account, or of its address, that must not work any more
+    void_after: int = -1  # of those only what has a later credential version
     codes: tuple[Code, ...] = ()
     mails: tuple[OutgoingMail, ...] = ()
     audit: tuple[AuditEvent, ...] = ()

@@ -93,7 +93,7 @@ def leaving(who: Person) -> dict[str, str]:
 # The body of one good request for each route.
 GOOD: Final[dict[tuple[str, str], Body]] = {
     ("POST", "/v1/signup"): lambda who: {"email": "new@example.com", "password": PASSWORDS[0]},
-    ("POST", "/v1/signup/confirm"): lambda who: {"code": CODE},
+    ("POST", "/v1/signup/confirm"): lambda who: {"code": CODE, "password": who.password},
     ("POST", "/v1/password/forgot"): lambda who: {"email": who.email},
     ("POST", "/v1/password/reset"): lambda who: {"code": CODE, "new_password": PASSWORDS[0]},
     ("POST", "/v1/email"): lambda who: {"new_email": "b@example.com"} | leaving(who),
@@ -117,7 +117,7 @@ GOOD: Final[dict[tuple[str, str], Body]] = {
     ("GET", "/pages/style.css"): nothing,
     ("GET", "/pages/strength.js"): nothing,
     ("GET", "/signup/confirm"): nothing,
-    ("POST", "/signup/confirm"): lambda who: {"code": CODE},
+    ("POST", "/signup/confirm"): lambda who: {"code": CODE, "password": who.password},
     ("GET", "/password/forgot"): nothing,
     ("POST", "/password/forgot"): lambda who: {"email": who.email},
     ("GET", "/password/reset"): nothing,

@@ -50,7 +50,11 @@ async def sign_up(api: Api, smtp: SmtpServer, email: str = EMAIL) -> None:
     so_far = len(smtp.messages)
     assert (await api.signup(email)).status_code == 202
     *_, mail = await mails(smtp, so_far + 1)
-    assert (await api.post("/v1/signup/confirm", {"code": code_in(mail)})).status_code == 204
+    assert (await confirm(api, mail)).status_code == 204
+
+
+async def confirm(api: Api, mail: ReceivedMail, password: str = PASSWORD) -> httpx2.Response:
+    return await api.post("/v1/signup/confirm", {"code": code_in(mail), "password": password})
 
 
 async def try_login(api: Api, email: str = EMAIL, password: str = PASSWORD) -> httpx2.Response:
@@ -73,11 +77,11 @@ async def test_sign_up_verify_log_in(api: Api, smtp: SmtpServer) -> None:
         assert page.status_code == 200
         assert code_in(mail) in page.text
     assert code(await try_login(api)) == (401, "invalid_credentials")
-    confirmed = await api.post("/v1/signup/confirm", {"code": code_in(mail)})
+    confirmed = await confirm(api, mail)
     assert (confirmed.status_code, confirmed.text) == (204, "")
     assert not confirmed.headers.get_list("set-cookie")  # nobody is logged in by it
     assert is_ok(await try_login(api))
-    assert code(await api.post("/v1/signup/confirm", {"code": code_in(mail)})) == (422, "invalid_code")
+    assert code(await confirm(api, mail)) == (422, "invalid_code")
 
 
 async def test_who_has_an_account_is_told_so_by_mail_alone(api: Api, smtp: SmtpServer) -> None:
@@ -92,14 +96,18 @@ async def test_who_has_an_account_is_told_so_by_mail_alone(api: Api, smtp: SmtpS
     assert not is_ok(await try_login(api, password=OTHER))
 
 
-async def test_the_password_of_the_link_that_is_used_counts_and_other_links_are_void(
-    api: Api, smtp: SmtpServer
-) -> None:
+async def test_a_link_takes_the_password_of_its_own_sign_up_and_voids_the_others(api: Api, smtp: SmtpServer) -> None:
     await api.signup(password=OTHER)  # by somebody else, with her address
     await api.signup()
     first, second = await mails(smtp, 2)
-    assert (await api.post("/v1/signup/confirm", {"code": code_in(second)})).status_code == 204
-    assert code(await api.post("/v1/signup/confirm", {"code": code_in(first)})) == (422, "invalid_code")
+    # She opens the wrong one: it makes nothing that she would share.
+    assert code(await confirm(api, first)) == (401, "invalid_credentials")
+    page = await api.http.post("/signup/confirm", data={"code": code_in(first), "password": PASSWORD})
+    assert page.status_code == 422
+    assert "This is not the password" in page.text
+    assert not is_ok(await try_login(api, password=OTHER))
+    assert (await confirm(api, second)).status_code == 204
+    assert code(await confirm(api, first, OTHER)) == (422, "invalid_code")
     assert is_ok(await try_login(api))
     assert not is_ok(await try_login(api, password=OTHER))
 
@@ -178,8 +186,9 @@ async def test_an_address_changes_once_the_new_one_is_proven_and_the_old_one_can
     # Whoever changed it knew the password, which is of no use any more.
     assert not is_ok(await try_login(api))
     assert not is_ok(await try_login(api, "new@example.com"))
-    *_, reset = await mails(smtp, 4)
-    assert reset.recipient == EMAIL
+    reset, told = sorted((await mails(smtp, 5))[-2:], key=lambda mail: mail.recipient != EMAIL)
+    assert (reset.recipient, told.recipient) == (EMAIL, "new@example.com")
+    assert "code=" not in told.text
     fresh = {"code": code_in(reset), "new_password": OTHER}
     assert (await api.post("/v1/password/reset", fresh)).status_code == 204
     assert is_ok(await try_login(api, password=OTHER))
@@ -203,7 +212,8 @@ async def test_a_code_is_good_for_its_own_purpose_alone(api: Api, smtp: SmtpServ
     await sign_up(api, smtp)
     await api.post("/v1/password/forgot", {"email": EMAIL})
     *_, mail = await mails(smtp, 2)
-    for path in ("/v1/signup/confirm", "/v1/email/confirm", "/v1/email/undo"):
+    assert code(await confirm(api, mail)) == (422, "invalid_code")
+    for path in ("/v1/email/confirm", "/v1/email/undo"):
         assert code(await api.post(path, {"code": code_in(mail)})) == (422, "invalid_code")
     for wrong in ("", "x", "A" * 43, code_in(mail) + "A", code_in(mail)[:-1]):
         answer = await api.post("/v1/password/reset", {"code": wrong, "new_password": OTHER})
@@ -379,15 +389,99 @@ async def test_a_password_that_is_changed_while_it_is_checked_is_of_no_use_any_m
     change_account = store.change_account
 
     async def owner_is_faster(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401  whatever the store takes
-        await store.replace_hash(account.id, expected_hash=account.password_hash, password_hash="another")
+        known = account.password_hash
+        await store.set_password(account.id, expected_hash=known, password_hash=known, now=api.clock(), until_s=1)
         return await change_account(*arguments, **named)
 
     monkeypatch.setattr(store, "change_account", owner_is_faster)
     body = {"current_password": PASSWORD, "refresh_token": tokens["refresh_token"]}
     changed = await api.post("/v1/email", body | {"new_email": "new@example.com"})
     assert code(changed) == (401, "invalid_credentials")
-    await store.replace_hash(account.id, expected_hash="another", password_hash=account.password_hash)
+    body["refresh_token"] = (await api.login())["refresh_token"]
     left = await api.http.request("DELETE", "/v1/account", json=body)
     assert code(left) == (401, "invalid_credentials")
     assert await store.account_by_id(account.id) is not None
     assert len(smtp.messages) == 1
+
+
+async def change_address(api: Api, smtp: SmtpServer, token: str, to: str) -> ReceivedMail:
+    """Change the address as a person does; returns what the one of before is told."""
+    so_far = len(smtp.messages)
+    body = {"new_email": to, "current_password": PASSWORD, "refresh_token": token}
+    assert (await api.post("/v1/email", body)).status_code == 202
+    *_, proof = await mails(smtp, so_far + 1)
+    assert (await api.post("/v1/email/confirm", {"code": code_in(proof)})).status_code == 204
+    *_, notice = await mails(smtp, so_far + 2)
+    return notice
+
+
+async def test_who_changes_an_address_twice_cannot_void_the_first_owners_undo(api: Api, smtp: SmtpServer) -> None:
+    await sign_up(api, smtp)
+    token = (await api.login())["refresh_token"]
+    owners = await change_address(api, smtp, token, "thief@evil.example")
+    thiefs = await change_address(api, smtp, token, "thief@other.example")  # in the same second
+    assert (await api.post("/v1/email/undo", {"code": code_in(thiefs)})).status_code == 204
+    assert (await api.post("/v1/email/undo", {"code": code_in(owners)})).status_code == 204
+    account = await api.app.start().store.account_by_email(EMAIL)
+    assert account is not None
+    api.clock.now += 1
+    reset = [mail for mail in await mails(smtp, 9) if mail.recipient == "thief@evil.example" and "code=" in mail.text]
+    spent = {"code": code_in(reset[-1]), "new_password": OTHER}
+    assert code(await api.post("/v1/password/reset", spent)) == (422, "invalid_code")
+
+
+async def test_the_owners_undo_voids_those_of_later_changes(api: Api, smtp: SmtpServer) -> None:
+    await sign_up(api, smtp)
+    token = (await api.login())["refresh_token"]
+    owners = await change_address(api, smtp, token, "thief@evil.example")
+    thiefs = await change_address(api, smtp, token, "thief@other.example")
+    assert (await api.post("/v1/email/undo", {"code": code_in(owners)})).status_code == 204
+    assert code(await api.post("/v1/email/undo", {"code": code_in(thiefs)})) == (422, "invalid_code")
+
+
+async def test_asking_again_and_again_takes_nobodys_links_away(api: Api, smtp: SmtpServer) -> None:
+    await sign_up(api, smtp)
+    for _ in range(8):
+        assert (await api.post("/v1/password/forgot", {"email": EMAIL})).status_code == 202
+        assert (await api.signup("eve@example.com")).status_code == 202
+        api.clock.now += 1
+    arrived = await mails(smtp, 6)
+    _, reset, _ = [mail for mail in arrived if mail.recipient == EMAIL]
+    first, *_ = [mail for mail in arrived if mail.recipient == "eve@example.com"]
+    assert (await confirm(api, first)).status_code == 204
+    spent = {"code": code_in(reset), "new_password": OTHER}
+    assert (await api.post("/v1/password/reset", spent)).status_code == 204
+
+
+async def test_a_link_that_is_asked_for_while_the_password_changes_does_not_outlive_that(
+    api: Api, smtp: SmtpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sign_up(api, smtp)
+    token = (await api.login())["refresh_token"]
+    store = api.app.start().store
+    queue = store.queue
+
+    async def owner_is_faster(**named: Any) -> None:  # noqa: ANN401  whatever the store takes
+        monkeypatch.undo()
+        body = {"current_password": PASSWORD, "new_password": OTHER, "refresh_token": token}
+        assert is_ok(await api.post("/v1/password", body))
+        await queue(**named)
+
+    monkeypatch.setattr(store, "queue", owner_is_faster)
+    await api.post("/v1/password/forgot", {"email": EMAIL})
+    (reset,) = [mail for mail in await mails(smtp, 3) if "/password/reset" in mail.text]
+    spent = {"code": code_in(reset), "new_password": "quite another one than these"}
+    assert code(await api.post("/v1/password/reset", spent)) == (422, "invalid_code")
+
+
+async def test_an_address_that_can_be_had_back_is_nobody_elses_meanwhile(tmp_path: Path, smtp: SmtpServer) -> None:
+    settings = Settings(signup="open", data_dir=tmp_path / "data", hash_workers=1, mail_url=Secret(smtp.url))
+    clock = Clock()
+    app = create_app(settings, clock=clock)
+    async with app.lifespan(), client_of(app) as http:
+        api = Api(app, http, clock, settings)
+        assert (await api.signup()).status_code == 201
+        notice = await change_address(api, smtp, (await api.login())["refresh_token"], "thief@evil.example")
+        assert code(await api.signup(EMAIL.upper(), OTHER)) == (409, "email_taken")
+        assert (await api.post("/v1/email/undo", {"code": code_in(notice)})).status_code == 204
+        assert code(await api.signup()) == (409, "email_taken")

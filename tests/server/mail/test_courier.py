@@ -26,7 +26,7 @@ from jotgate.server.mail.courier import (
     Courier,
     next_try_at,
 )
-from jotgate.server.mail.messages import Branding, Mail, MailMalformed
+from jotgate.server.mail.messages import DECOY, Branding, Mail, MailMalformed
 from jotgate.server.mail.transports import MailFailed, MailRefused, MailServerDown, Transport, make_transport
 from jotgate.server.records import QueuedMail
 from jotgate.server.secret import Secret
@@ -69,8 +69,8 @@ class MemoryOutbox:
         self.broken: set[str] = set()
         self.claims = 0
 
-    def put(self, mail: Mail, now: int) -> None:
-        self.rows[mail.id] = Row(mail.id, mail.kind, msgspec.json.encode(mail), now, now)
+    def put(self, mail: Mail, now: int, *, kind: str = "") -> None:
+        self.rows[mail.id] = Row(mail.id, kind or mail.kind, msgspec.json.encode(mail), now, now)
 
     async def claim_mails(self, *, now: int, limit: int, lease_s: int) -> list[QueuedMail]:
         self.claims += 1
@@ -171,9 +171,10 @@ class World:
     def _unseal(self, queued: QueuedMail) -> Mail:
         return self.unseal(queued)
 
-    def put(self, name: str, *, expires_in_s: int = 10 * 86_400) -> None:
+    def put(self, name: str, *, expires_in_s: int = 10 * 86_400, decoy: bool = False) -> None:
         values = {"link": "https://auth.example.com/x", "expires_at": str(self.clock.now + expires_in_s)}
-        self.outbox.put(Mail(name, "reset", f"{name}@example.org", values), self.clock.now)
+        mail = Mail(name, "reset", f"{name}@example.org", values)
+        self.outbox.put(mail, self.clock.now, kind=DECOY if decoy else "")
 
     async def at(self, now: int) -> int:
         self.clock.now = now
@@ -465,6 +466,41 @@ async def test_to_stop_means_to_finish_what_is_under_way(world: World) -> None:
         await until(lambda: world.post.tried["ada"])
     assert world.post.sent == {"ada": 1}
     assert world.outbox.rows == {}
+
+
+async def test_once_it_is_to_stop_no_further_mail_is_begun_and_those_left_are_there_for_the_next(world: World) -> None:
+    names = [f"n{number}" for number in range(AT_ONCE + 2)]
+    for name in names:
+        world.put(name)
+    stop = asyncio.Event()
+    world.post.meanwhile = stop.set
+    await world.courier.run(asyncio.Event(), stop)
+    assert 1 <= sum(world.post.sent.values()) <= AT_ONCE
+    assert sum(world.post.sent.values()) + len(world.outbox.rows) == len(names)
+    world.clock.now += LEASE_S
+    await world.another_courier().run_once()
+    assert Counter(names) == world.post.sent
+
+
+async def test_decoys_and_refusals_do_not_slow_the_courier_down_after_an_outage(world: World) -> None:
+    world.put("first")
+    world.post.fails_all = DOWN
+    await world.courier.run_once()
+    world.post.fails_all = None
+    world.post.fails["nobody"] = REFUSED
+    world.clock.now += PAUSE_S
+    for number in range(20):
+        world.put(f"decoy{number}", decoy=True)
+    world.put("nobody")
+    for number in range(20):
+        world.put(f"n{number}")
+    world.clock.now += 1
+    began = time.monotonic()
+    async with Running(world):
+        await until(lambda: not world.outbox.rows)
+    assert time.monotonic() - began < 20, "one look after the other, and none of them a second later"
+    assert sum(world.post.sent.values()) == 21
+    assert not [name for name in world.post.tried if name.startswith("decoy")]
 
 
 async def test_through_a_real_mail_server_that_comes_and_goes() -> None:

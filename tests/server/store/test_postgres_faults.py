@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from jotgate.server.records import Account, AuditEvent, Family, LogEntry, Revoked, Target
+from jotgate.server.records import (
+    Account,
+    AccountChange,
+    AccountChanged,
+    AuditEvent,
+    Code,
+    Family,
+    LogEntry,
+    Revoked,
+    Target,
+)
 from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Rotated
 from jotgate.server.secret import Secret
 from jotgate.server.store import Approve, StoreBusy, StoreError
@@ -575,3 +585,25 @@ async def test_a_refresh_takes_two_round_trips_and_a_login_one(
     await step_on(store, family)
     await asyncio.sleep(0)
     assert len(asked) == 3
+
+
+async def test_links_of_one_sign_up_that_are_used_at_once_wait_for_each_other_in_no_circle(
+    store: PostgresStore, new_account: NewAccount, postgres_database: str
+) -> None:
+    for number in range(10):
+        email = f"person{number}@example.com"
+        pending = [
+            Code(hash=f"{number} {link}".encode(), purpose="signup", email=email, created_at=1_000, expires_at=2_000)
+            for link in range(4)
+        ]
+        await store.queue(codes=pending)
+
+        async def use(code: Code, email: str = email) -> AccountChanged | None:
+            made = AccountChange(account=new_account(email=email), void=("signup",))
+            return await store.use_code(code.hash, lambda *_: made, now=1_100, until_s=360)
+
+        assert sum(done is not None for done in await asyncio.gather(*map(use, pending))) == 1
+    async with raw(postgres_database) as connection:
+        await connection.execute("SELECT pg_stat_clear_snapshot()")
+        counted = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        assert await connection.fetchval(counted) == 0

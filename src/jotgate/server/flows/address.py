@@ -15,6 +15,8 @@ from jotgate.server.flows.mailing import (
     make_decoy,
     make_mail,
     new_code,
+    nobodys_code,
+    owner_of,
 )
 from jotgate.server.flows.password import check_current, check_unchanged
 from jotgate.server.keys import REVOCATION_LIFE_S
@@ -41,14 +43,17 @@ async def request_email_change(
     address = normalise_email(new_email)
     await check_current(deps, account, family, current, now, origin)
     owner = await deps.store.account_by_email(address)
-    given, code = new_code(deps, "change_email", account_id=account.id, email=address, now=now)
-    if not await deps.limits.mail_to(email_identity(address)):
-        mail = make_decoy(deps, now)
-    elif owner is None or owner.id == account.id:
-        there = link(deps, CONFIRM_EMAIL_PATH, given)
-        mail = make_mail(deps, "change_email", address, now, link=there, expires_at=code.expires_at)
-    else:
-        mail = make_mail(deps, "email_taken", owner.email, now)
+    code, mail = nobodys_code(deps, "change_email", now), make_decoy(deps, now)
+    if await deps.limits.mail_to(email_identity(address)):
+        if owner is None or owner.id == account.id:
+            version = account.credential_version
+            given, code = new_code(
+                deps, "change_email", account_id=account.id, email=address, now=now, credential_version=version
+            )
+            there = link(deps, CONFIRM_EMAIL_PATH, given)
+            mail = make_mail(deps, "change_email", address, now, link=there, expires_at=code.expires_at)
+        else:
+            mail = make_mail(deps, "email_taken", owner.email, now)
     audit = line("email_change_requested", now, origin, account=account.id, sid=family.sid)
 
     def decide(known: Account) -> AccountChange:
@@ -71,19 +76,20 @@ async def confirm_email_change(deps: Deps, code: str, now: int, origin: Origin) 
 
     def decide(used: Code, account: Account | None) -> AccountChange:
         check_code(used, "change_email", now)
-        if account is None or account.disabled_at is not None:
-            raise CodeRefused(CODE_REFUSED)
-        given, undo = new_code(deps, "undo_email", account_id=account.id, email=account.email, now=now)
+        owner = owner_of(used, account)
+        version = owner.credential_version + 1
+        given, undo = new_code(
+            deps, "undo_email", account_id=owner.id, email=owner.email, now=now, credential_version=version
+        )
         there = link(deps, UNDO_EMAIL_PATH, given)
         notice = make_mail(
-            deps, "email_changed", account.email, now, new_email=used.email, link=there, expires_at=undo.expires_at
+            deps, "email_changed", owner.email, now, new_email=used.email, link=there, expires_at=undo.expires_at
         )
         return AccountChange(
-            account=replace(account, email=used.email),
-            void=("reset", "change_email"),
+            account=replace(owner, email=used.email, credential_version=version),
             codes=(undo,),
             mails=(notice,),
-            audit=(line("email_changed", now, origin, account=account.id),),
+            audit=(line("email_changed", now, origin, account=owner.id),),
         )
 
     done = await deps.store.use_code(code_hash(code), decide, now=now, until_s=REVOCATION_LIFE_S)
@@ -97,7 +103,8 @@ async def confirm_email_change(deps: Deps, code: str, now: int, origin: Origin) 
 async def undo_email_change(deps: Deps, code: str, now: int, origin: Origin) -> Account:
     """Give the account its former address back, end all sessions, and send that address a link for a new password.
 
-    Whoever changed the address knew the password: it must not be of use to them any more than their sessions are.
+    Whoever changed the address knew the password: it must not be of use to them any more than their sessions are. The
+    address that loses the account is told.
 
     Raises:
         CodeRefused: the code does not work (any more).
@@ -107,17 +114,26 @@ async def undo_email_change(deps: Deps, code: str, now: int, origin: Origin) -> 
 
     def decide(used: Code, account: Account | None) -> AccountChange:
         check_code(used, "undo_email", now)
-        if account is None or account.disabled_at is not None:
-            raise CodeRefused(CODE_REFUSED)
-        given, reset = new_code(deps, "reset", account_id=account.id, email=used.email, now=now)
+        owner = owner_of(used, account, whatever_changed=True)
+        version = owner.credential_version + 1
+        given, reset = new_code(
+            deps, "reset", account_id=owner.id, email=used.email, now=now, credential_version=version
+        )
         there = link(deps, RESET_PATH, given)
+        mails = (
+            make_mail(deps, "reset", used.email, now, link=there, expires_at=reset.expires_at),
+            make_mail(deps, "email_change_undone", owner.email, now, at=now),
+        )
         return AccountChange(
-            account=replace(account, email=used.email, password_hash=NO_PASSWORD),
+            account=replace(owner, email=used.email, password_hash=NO_PASSWORD, credential_version=version),
             end_sessions=True,
-            void=("reset", "change_email", "undo_email"),
+            # Only those of changes that came later: who stole the account, and changed its address once more, has one
+            # of those, and must not void its owner's by using it.
+            void=("undo_email",),
+            void_after=used.credential_version,
             codes=(reset,),
-            mails=(make_mail(deps, "reset", used.email, now, link=there, expires_at=reset.expires_at),),
-            audit=(line("email_change_undone", now, origin, account=account.id),),
+            mails=mails,
+            audit=(line("email_change_undone", now, origin, account=owner.id),),
         )
 
     done = await deps.store.use_code(code_hash(code), decide, now=now, until_s=REVOCATION_LIFE_S)

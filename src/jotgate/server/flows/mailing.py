@@ -8,7 +8,7 @@ from jotgate.core.encoding import decode_segment, encode_segment
 from jotgate.core.errors import MalformedToken
 from jotgate.server.flows.deps import Deps
 from jotgate.server.mail.messages import MailKind
-from jotgate.server.records import Code, CodePurpose, OutgoingMail
+from jotgate.server.records import Account, Code, CodePurpose, OutgoingMail
 from jotgate.server.refusals import CodeRefused
 
 CONFIRM_SIGNUP_PATH: Final = "/signup/confirm"
@@ -18,6 +18,7 @@ UNDO_EMAIL_PATH: Final = "/email/undo"
 FORGOT_PATH: Final = "/password/forgot"
 
 _CODE_BYTES: Final = 32
+_NOBODY_BYTES: Final = 16
 LIFE_S: Final[dict[CodePurpose, int]] = {
     "signup": 86_400,
     "reset": 1_800,
@@ -28,7 +29,14 @@ LIFE_S: Final[dict[CodePurpose, int]] = {
 
 
 def new_code(
-    deps: Deps, purpose: CodePurpose, *, account_id: str, email: str, now: int, password_hash: str = ""
+    deps: Deps,
+    purpose: CodePurpose,
+    *,
+    now: int,
+    account_id: str = "",
+    email: str = "",
+    password_hash: str = "",
+    credential_version: int = 0,
 ) -> tuple[str, Code]:
     """Return a one-time code of 256 random bits, and the row that knows it by its digest."""
     text = encode_segment(deps.random(_CODE_BYTES))
@@ -38,6 +46,7 @@ def new_code(
         account_id=account_id,
         email=email,
         password_hash=password_hash,
+        credential_version=credential_version,
         created_at=now,
         expires_at=now + LIFE_S[purpose],
     )
@@ -59,6 +68,14 @@ def code_hash(text: str) -> bytes:
     return hashlib.sha256(raw).digest()
 
 
+def nobodys_code(deps: Deps, purpose: CodePurpose, now: int) -> Code:
+    """Return a code that is nobody's and that nobody has: written where there is none to give, so that time is alike.
+
+    It stands beside no other, and so crowds out none.
+    """
+    return new_code(deps, purpose, now=now, account_id=encode_segment(deps.random(_NOBODY_BYTES)))[1]
+
+
 def check_code(code: Code, purpose: CodePurpose, now: int) -> None:
     """Refuse a code of another purpose, and one whose time is over.
 
@@ -67,6 +84,22 @@ def check_code(code: Code, purpose: CodePurpose, now: int) -> None:
     """
     if code.purpose != purpose or now >= code.expires_at:
         raise CodeRefused(CODE_REFUSED)
+
+
+def owner_of(code: Code, account: Account | None, *, whatever_changed: bool = False) -> Account:
+    """Return the account that a code was made for, as it is now.
+
+    Args:
+        whatever_changed: the code works although password or address have been changed since.
+
+    Raises:
+        CodeRefused: it is gone, or disabled, or its password or address have been changed since.
+    """
+    if account is None or account.disabled_at is not None:
+        raise CodeRefused(CODE_REFUSED)
+    if code.credential_version != account.credential_version and not whatever_changed:
+        raise CodeRefused(CODE_REFUSED)
+    return account
 
 
 def link(deps: Deps, path: str, code: str = "") -> str:

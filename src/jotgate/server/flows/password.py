@@ -45,7 +45,8 @@ async def change_password(
     deps.live.revoke(entry.revocation for entry in done.entries)
     deps.tell_courier()
     deps.log.info("password_changed", account=account.id, sid=family.sid, sessions_ended=len(done.entries))
-    changed = msgspec.structs.replace(account, password_hash=password_hash)
+    version = account.credential_version + 1
+    changed = msgspec.structs.replace(account, password_hash=password_hash, credential_version=version)
     begun = await begin_session(deps, changed, text, now, origin, after="password_changed")
     if begun is None:
         raise InvalidCredentials(_WRONG)
@@ -68,14 +69,14 @@ async def check_current(
 
 
 def check_unchanged(now: Account, checked: Account) -> None:
-    """Refuse what was asked for with a password that has been changed since it was checked.
+    """Refuse what was asked for with a password or under an address that has been changed since it was checked.
 
     A new password voids what the old one could do, however close together they come.
 
     Raises:
         InvalidCredentials: it was changed.
     """
-    if now.password_hash != checked.password_hash:
+    if now.credential_version != checked.credential_version:
         raise InvalidCredentials(_WRONG)
 
 

@@ -2,7 +2,6 @@
 
 from msgspec.structs import replace
 
-from jotgate.core.encoding import encode_segment
 from jotgate.server.flows.auditing import Origin, line
 from jotgate.server.flows.deps import Deps
 from jotgate.server.flows.mailing import (
@@ -15,6 +14,8 @@ from jotgate.server.flows.mailing import (
     make_decoy,
     make_mail,
     new_code,
+    nobodys_code,
+    owner_of,
 )
 from jotgate.server.flows.signup import check_new
 from jotgate.server.keys import REVOCATION_LIFE_S
@@ -36,25 +37,26 @@ async def forgot_password(deps: Deps, email: str, now: int, origin: Origin) -> N
     """
     address = normalise_email(email)
     account = await deps.store.account_by_email(address)
-    known = account is not None and account.disabled_at is None
-    account_id = account.id if account is not None and known else encode_segment(deps.random(16))
-    # Of an unknown address nothing is kept: a person may have typed the password into it.
-    given, code = new_code(deps, "reset", account_id=account_id, email=account.email if account else "", now=now)
-    if account is not None and known and await deps.limits.mail_to(email_identity(address)):
+    wanted = await deps.limits.mail_to(email_identity(address))
+    if account is None or account.disabled_at is not None or not wanted:
+        # Of an unknown address nothing is kept: a person may have typed the password into it.
+        code, mail = nobodys_code(deps, "reset", now), make_decoy(deps, now)
+    else:
+        version = account.credential_version
+        given, code = new_code(
+            deps, "reset", account_id=account.id, email=account.email, now=now, credential_version=version
+        )
         there = link(deps, RESET_PATH, given)
         mail = make_mail(deps, "reset", account.email, now, link=there, expires_at=code.expires_at)
-    else:
-        if account is None or not known:
-            await deps.limits.mail_to(email_identity(address))
-        mail = make_decoy(deps, now)
-    audit = line("password_reset_requested", now, origin, actor="anonymous", account=account_id if known else "")
+    known = "" if account is None else account.id
+    audit = line("password_reset_requested", now, origin, actor="anonymous", account=known)
     await deps.store.queue(codes=[code], mails=[mail], audit=[audit])
     deps.tell_courier()
     deps.log.info("password_reset_requested")
 
 
 async def reset_password(deps: Deps, code: str, new: Secret, now: int, origin: Origin) -> None:
-    """Set a new password, end all sessions and void the other codes of the account. Nobody is logged in by it.
+    """Set a new password and end all sessions; other links of before do not work then. Nobody is logged in by it.
 
     Raises:
         CodeRefused: the code does not work (any more).
@@ -72,15 +74,14 @@ async def reset_password(deps: Deps, code: str, new: Secret, now: int, origin: O
 
     def decide(used: Code, account: Account | None) -> AccountChange:
         check_code(used, "reset", now)
-        if account is None or account.disabled_at is not None:
-            raise CodeRefused(CODE_REFUSED)
-        notice = make_mail(deps, "password_changed", account.email, now, at=now, link=link(deps, FORGOT_PATH))
+        owner = owner_of(used, account)
+        notice = make_mail(deps, "password_changed", owner.email, now, at=now, link=link(deps, FORGOT_PATH))
+        version = owner.credential_version + 1
         return AccountChange(
-            account=replace(account, password_hash=password_hash),
+            account=replace(owner, password_hash=password_hash, credential_version=version),
             end_sessions=True,
-            void=("reset", "change_email"),
             mails=(notice,),
-            audit=(line("password_reset", now, origin, account=account.id),),
+            audit=(line("password_reset", now, origin, account=owner.id),),
         )
 
     done = await deps.store.use_code(digest, decide, now=now, until_s=REVOCATION_LIFE_S)

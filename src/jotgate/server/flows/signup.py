@@ -18,15 +18,16 @@ from jotgate.server.flows.mailing import (
     make_decoy,
     make_mail,
     new_code,
+    nobodys_code,
 )
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.passwords import Passwords
 from jotgate.server.records import Account, AccountChange, Actor, Code
-from jotgate.server.refusals import CodeRefused
-from jotgate.server.rules.accounts import check_new_password, email_identity, normalise_email
+from jotgate.server.refusals import CodeRefused, InvalidCredentials
+from jotgate.server.rules.accounts import check_new_password, email_identity, normalise_email, normalise_password
 from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings
-from jotgate.server.store import Store
+from jotgate.server.store import EMAIL_TAKEN, EmailTaken, Store
 
 _PRODUCT: Final = "jotgate"
 
@@ -66,11 +67,13 @@ async def signup(
 
     Raises:
         InvalidEmail, PasswordTooShort, PasswordTooCommon, PasswordTooLong: what was given cannot be used.
-        EmailTaken: there is an account with this address.
+        EmailTaken: there is an account with this address, or one that may get it back.
         Busy, StoreError: not now.
     """
     address = normalise_email(email)
     text = check_new(deps.settings, deps.common_passwords, address, password)
+    if await deps.store.is_reserved(address, now=now):
+        raise EmailTaken(EMAIL_TAKEN)
     if before_hash is not None:
         await before_hash()
     account = Account(
@@ -97,8 +100,7 @@ async def request_signup(
 ) -> None:
     """Send a link that makes the account; to whoever has one already, a mail that says so. Both look alike from here.
 
-    No account is made before its address is proven: what others sign up with somebody's address is void once that
-    person's own link is used, with the password that was given with it.
+    No account is made before its address is proven, by whoever knows the password that was given with it.
 
     Raises:
         InvalidEmail, PasswordTooShort, PasswordTooCommon, PasswordTooLong: what was given cannot be used.
@@ -110,29 +112,41 @@ async def request_signup(
     await before_hash()
     known = await deps.store.account_by_email(address)
     password_hash = await deps.passwords.hash(text)
-    given, code = new_code(deps, "signup", account_id="", email=address, now=now, password_hash=password_hash)
-    if not await deps.limits.mail_to(email_identity(address)):
-        mail = make_decoy(deps, now)
-    elif known is None:
-        there = link(deps, CONFIRM_SIGNUP_PATH, given)
-        mail = make_mail(deps, "verify", address, now, link=there, expires_at=code.expires_at)
-    else:
-        mail = make_mail(deps, "account_exists", known.email, now, link=link(deps, FORGOT_PATH))
+    code, mail = nobodys_code(deps, "signup", now), make_decoy(deps, now)
+    if await deps.limits.mail_to(email_identity(address)):
+        if known is None:
+            given, code = new_code(deps, "signup", email=address, now=now, password_hash=password_hash)
+            there = link(deps, CONFIRM_SIGNUP_PATH, given)
+            mail = make_mail(deps, "verify", address, now, link=there, expires_at=code.expires_at)
+        else:
+            mail = make_mail(deps, "account_exists", known.email, now, link=link(deps, FORGOT_PATH))
     audit = line("signup_requested", now, origin, actor="anonymous", account="" if known is None else known.id)
-    # Nobody has the code where there is an account: it is written all the same, so that time does not tell.
     await deps.store.queue(codes=[code], mails=[mail], audit=[audit])
     deps.tell_courier()
     deps.log.info("signup_requested")
 
 
-async def confirm_signup(deps: Deps, code: str, now: int, origin: Origin) -> Account:
+async def confirm_signup(deps: Deps, code: str, password: Secret, now: int, origin: Origin) -> Account:
     """Make the account that a mail's link is for. Nobody is logged in by it.
+
+    It takes the password of that sign-up, too: others may have signed up with the same address, and whoever opened
+    their link by mistake would share the account with them.
 
     Raises:
         CodeRefused: the code does not work (any more).
+        InvalidCredentials: the password is not the one that was given at the sign-up; the code still works.
+        PasswordTooLong: it can be nobody's.
         EmailTaken: the address got an account in another way meanwhile.
-        StoreError: not now.
+        Busy, StoreError: not now.
     """
+    digest = code_hash(code)
+    asked = await deps.store.code_by_hash(digest)
+    if asked is None:
+        raise CodeRefused(CODE_REFUSED)
+    check_code(asked, "signup", now)
+    deps.passwords.check_room(stranger=True)
+    if not await deps.passwords.verify(asked.password_hash, normalise_password(password.reveal())):
+        raise InvalidCredentials("This is not the password that was chosen at the sign-up which this link is for.")
 
     def decide(pending: Code, _: Account | None) -> AccountChange:
         check_code(pending, "signup", now)
@@ -146,7 +160,7 @@ async def confirm_signup(deps: Deps, code: str, now: int, origin: Origin) -> Acc
         audit = line("account_created", now, origin, account=account.id)
         return AccountChange(account=account, void=("signup",), audit=(audit,))
 
-    done = await deps.store.use_code(code_hash(code), decide, now=now, until_s=REVOCATION_LIFE_S)
+    done = await deps.store.use_code(digest, decide, now=now, until_s=REVOCATION_LIFE_S)
     if done is None or done.account is None:
         raise CodeRefused(CODE_REFUSED)
     deps.log.info("account_created", account=done.account.id)

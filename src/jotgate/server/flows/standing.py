@@ -25,9 +25,9 @@ async def disable(store: Store, account_id: str, line: Line, now: int) -> Accoun
         if account.disabled_at is not None:
             return None
         return AccountChange(
-            account=replace(account, disabled_at=now),
+            # Links of before must not work when it is enabled again.
+            account=replace(account, disabled_at=now, credential_version=account.credential_version + 1),
             end_sessions=True,
-            void=("reset", "change_email"),
             audit=(replace(line("account_disabled"), account_id=account.id),),
         )
 

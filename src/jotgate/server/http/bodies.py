@@ -52,6 +52,13 @@ class CodeInput(Struct, frozen=True):
     code: Secret
 
 
+class ConfirmInput(Struct, frozen=True):
+    """The one-time code of a mail, and the password that was given at the sign-up."""
+
+    code: Secret
+    password: Secret
+
+
 class ResetInput(Struct, frozen=True):
     """The one-time code of a mail, and the password that shall count from now on."""
 

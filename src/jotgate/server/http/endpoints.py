@@ -24,6 +24,7 @@ from jotgate.server.http.bodies import (
     AccountAnswer,
     AddressInput,
     CodeInput,
+    ConfirmInput,
     DeleteInput,
     EmailInput,
     HealthAnswer,
@@ -78,8 +79,8 @@ async def post_signup(deps: Deps, request: Request) -> Response:
 async def post_signup_confirm(deps: Deps, request: Request) -> Response:
     """``POST /v1/signup/confirm``."""
     check_not_cross_site(request, deps.settings)
-    form = parse_json_body(request, CodeInput)
-    await confirm_signup(deps, form.code.reveal(), deps.clock(), origin_of_request(request))
+    form = parse_json_body(request, ConfirmInput)
+    await confirm_signup(deps, form.code.reveal(), form.password, deps.clock(), origin_of_request(request))
     return _gone(deps, clear=False)
 
 

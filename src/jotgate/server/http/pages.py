@@ -18,7 +18,7 @@ from jotgate.server.http.browser import check_not_cross_site
 from jotgate.server.http.exchange import Request, Response
 from jotgate.server.http.inputs import parse_form_body
 from jotgate.server.pages import Brand, PageName, render_done, render_form, render_refusal, script, stylesheet
-from jotgate.server.refusals import CodeRefused, ParameterRefused
+from jotgate.server.refusals import CodeRefused, InvalidCredentials, ParameterRefused
 from jotgate.server.rules.accounts import InvalidEmail, PasswordTooCommon, PasswordTooLong, PasswordTooShort
 from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings
@@ -40,7 +40,8 @@ PAGE_HEADERS: Final = (
 )
 """What every page is sent with, in place of what the API's answers have."""
 _HTML: Final = ((b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store"))
-_ASKED_AGAIN: Final = (InvalidEmail, PasswordTooCommon, PasswordTooLong, PasswordTooShort)
+_ASKED_AGAIN: Final = (InvalidCredentials, InvalidEmail, PasswordTooCommon, PasswordTooLong, PasswordTooShort)
+_ASK_AGAIN: Final = 422  # of a wrong password, too: there is no scheme to challenge for (RFC 9110 section 15.5.2)
 _LONGEST_CODE: Final = 64
 _NO_CODE: Final = "This link is not whole: open it once more, just as it stands in the mail."
 
@@ -82,14 +83,14 @@ def doing(page: PageName, act: Act) -> Handler:
         try:
             await act(deps, form, deps.clock(), origin_of_request(request))
         except _ASKED_AGAIN as refused:
-            return _form(deps, page, code[:_LONGEST_CODE], refused=str(refused), status=refused.status)
+            return _form(deps, page, code[:_LONGEST_CODE], refused=str(refused), status=_ASK_AGAIN)
         return Response(200, render_done(page, _brand(deps.settings)).encode(), _HTML)
 
     return post
 
 
 async def _confirm_signup(deps: Deps, form: dict[str, str], now: int, origin: Origin) -> None:
-    await confirm_signup(deps, _code(form), now, origin)
+    await confirm_signup(deps, _code(form), Secret(form.get("password", "")), now, origin)
 
 
 async def _forgot(deps: Deps, form: dict[str, str], now: int, origin: Origin) -> None:

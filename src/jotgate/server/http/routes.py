@@ -107,7 +107,7 @@ _PAGES: Final[tuple[tuple[PageName, str], ...]] = (
 )
 
 
-_LIMITED: Final[Mapping[PageName, Kind]] = {"forgot": "mails", "reset": "logins"}
+_LIMITED: Final[Mapping[PageName, Kind]] = {"confirm_signup": "logins", "forgot": "mails", "reset": "logins"}
 
 
 def _page_routes() -> Iterator[Route]:
@@ -122,9 +122,9 @@ def _page_routes() -> Iterator[Route]:
             handler=done,
             summary="Does it",
             page=True,
-            hashes=name == "reset",
+            hashes=name in ("confirm_signup", "reset"),
             limit=_LIMITED.get(name, "requests"),
-            counts_failures=name == "reset",
+            counts_failures=name in ("confirm_signup", "reset"),
         )
 
 
@@ -154,11 +154,22 @@ ROUTES: Final = (
     Route(
         method="POST",
         path="/v1/signup/confirm",
+        hashes=True,
+        limit="logins",
+        counts_failures=True,
         handler=endpoints.post_signup_confirm,
-        summary="Make the account that a mail's link is for; nobody is logged in by it",
+        summary="Make the account that a mail's link is for, with the password of that sign-up; logs nobody in",
         success=204,
-        input=bodies.CodeInput,
-        problems=(*_BODY, "invalid_code", "email_taken", "cross_site_refused", *_EVERYWHERE),
+        input=bodies.ConfirmInput,
+        problems=(
+            *_BODY,
+            "invalid_code",
+            "invalid_credentials",
+            "password_too_long",
+            "email_taken",
+            "cross_site_refused",
+            *_EVERYWHERE,
+        ),
     ),
     Route(
         method="POST",

@@ -96,22 +96,29 @@ class Courier:
                 5 s at most.
         """
         while not stop.is_set():
+            limit = self._limit
             try:
-                taken = await self.run_once()
+                taken = await self.run_once(stop)
             except Exception as error:  # noqa: BLE001  whatever it is, mails must go on once it is over
                 self._tell_failing(error)
                 taken = 0
             else:
                 self._failing = False
-            if taken < BATCH:
+            if taken < limit:
                 await _first_of(wake, stop, within_s=_BUSY_WAIT_S if taken else _IDLE_WAIT_S)
             wake.clear()
 
-    async def run_once(self) -> int:
+    @property
+    def _limit(self) -> int:
+        """So many at a time: one, to see, where the mail server could not be used the last time."""
+        return BATCH if self._down_since is None else 1
+
+    async def run_once(self, stop: asyncio.Event | None = None) -> int:
         """Claim mails that are due and send them; return how many were claimed.
 
-        Of a mail server that cannot be used nothing more is asked for `PAUSE_S`, and then by one mail. The rest of
-        those claimed goes back meanwhile, untried.
+        Once `stop` is set none is begun: those that were claimed are due again when their lease ends. Of a mail server
+        that cannot be used nothing more is asked for `PAUSE_S`, and then by one mail. The rest of those claimed goes
+        back meanwhile, untried.
 
         Raises:
             JotgateError: the outbox failed; what was sent is not sent again by this courier.
@@ -119,14 +126,14 @@ class Courier:
         now = self._clock()
         if self._is_paused(now):
             return 0
-        limit = BATCH if self._down_since is None else 1
-        claimed = await self._outbox.claim_mails(now=now, limit=limit, lease_s=LEASE_S)
+        claimed = await self._outbox.claim_mails(now=now, limit=self._limit, lease_s=LEASE_S)
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def take(queued: QueuedMail) -> None:
             async with slots:
                 # Later than that, the lease might end while the mail is on its way, and another would send it, too.
-                if self._clock() - now <= LEASE_S - 2 * _ONE_MAIL_S:
+                in_time = self._clock() - now <= LEASE_S - 2 * _ONE_MAIL_S
+                if in_time and not (stop is not None and stop.is_set()):
                     await self._deal_with(queued)
 
         ends = await asyncio.gather(*map(take, claimed), return_exceptions=True)
@@ -158,6 +165,8 @@ class Courier:
                 await self._transport.send(message)
         except (MailRefused, MailMalformed) as error:
             self._tell_failed(queued, error)
+            if isinstance(error, MailRefused):  # it answers
+                self._go_on()
             await self._give_up(queued)
         except Exception as error:  # noqa: BLE001  one mail that cannot be made or sent must not hold up the others
             self._tell_failed(queued, error)
@@ -185,7 +194,8 @@ class Courier:
 
     async def _give_up(self, queued: QueuedMail) -> None:
         await self._outbox.mail_failed(queued.id, queued.claim, due_at=None)
-        self._log.error("mail_given_up", mail_id=queued.id, kind=queued.kind)
+        if queued.kind != DECOY:
+            self._log.error("mail_given_up", mail_id=queued.id, kind=queued.kind)
 
     def _is_paused(self, now: int) -> bool:
         # A clock that was set back does not make the pause longer.

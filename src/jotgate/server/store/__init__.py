@@ -35,6 +35,9 @@ class EmailTaken(RequestRefused):
     status = 409
 
 
+EMAIL_TAKEN: Final = "An account with this e-mail address exists."
+
+
 class StoreError(JotgateError):
     """The database could not do it. Nothing was confirmed; whether anything was written is not known."""
 
@@ -143,6 +146,9 @@ class Store(Protocol):
 
     async def code_by_hash(self, code_hash: bytes) -> Code | None: ...
 
+    async def is_reserved(self, email: str, *, now: int) -> bool:
+        """Whether an account has had this address and may get it back: nobody else should have it until then."""
+
     async def queue(
         self, *, codes: Sequence[Code] = (), mails: Sequence[OutgoingMail] = (), audit: Sequence[AuditEvent] = ()
     ) -> None:
@@ -171,13 +177,13 @@ class Store(Protocol):
         mails: Sequence[OutgoingMail] = (),
         audit: AuditEvent | None = None,
     ) -> Revoked | None:
-        """Change a password, end all sessions of the account and void the codes in its mails, in one transaction.
+        """Change a password and end all sessions of the account, in one transaction; its credential version grows.
 
         None when the password is not the expected one any more: somebody else has changed it meanwhile.
         """
 
     async def replace_hash(self, account_id: str, *, expected_hash: str, password_hash: str) -> bool:
-        """Store another hash of the same password; no session ends.
+        """Store another hash of the same password; no session ends, and the credential version stays.
 
         False, and nothing is changed, when the account's hash is not the expected one any more, or there is no such
         account: a change of password in the meantime stands.

@@ -23,7 +23,6 @@ from jotgate.server.records import (
     AccountChanged,
     AuditEvent,
     Code,
-    CodePurpose,
     Family,
     LogEntry,
     LogHead,
@@ -39,6 +38,7 @@ from jotgate.server.rules.keys import KeyChange
 from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Reused, Rotated
 from jotgate.server.secret import Secret
 from jotgate.server.store import (
+    EMAIL_TAKEN,
     MAX_AT,
     Approve,
     AuditAccounts,
@@ -70,8 +70,6 @@ from jotgate.server.store.postgres_watch import Watch
 from jotgate.server.store.rows import (
     CROWDED,
     CROWDED_OUT_AT_ONCE,
-    EMAIL_TAKEN,
-    VOID_WITH_PASSWORD,
     Row,
     Values,
     account_values,
@@ -256,10 +254,8 @@ class PostgresStore:
         target = Target("account", account_id)
 
         async def job(connection: Connection) -> Revoked | None:
-            row = await _fetch_row(connection, self._sql.set_password, change)
-            if row is None:
+            if await _fetch_row(connection, self._sql.set_password, change) is None:
                 return None
-            await self._void(connection, account_id, row[1], VOID_WITH_PASSWORD)
             await self._add_mails(connection, mails)
             await self._audit(connection, audit)
             return await self._revoke(connection, target, now=now, until_s=until_s)
@@ -271,7 +267,7 @@ class PostgresStore:
         change = {"account_id": account_id, "expected_hash": expected_hash, "password_hash": password_hash}
 
         async def job(connection: Connection) -> bool:
-            return await _fetch_row(connection, self._sql.set_password, change) is not None
+            return await _fetch_row(connection, self._sql.replace_hash, change) is not None
 
         return await self._transaction(_BEGIN, job)
 
@@ -293,9 +289,15 @@ class PostgresStore:
         """See `Store.use_code`."""
 
         async def job(connection: Connection) -> AccountChanged | None:
-            # The account first, as whoever voids its codes does: who locks in one order never waits in a circle.
+            # The account first, as whoever voids its codes does: who locks in one order never waits in a circle. Where
+            # there is none yet, its address.
             found = await _fetch_row(connection, self._sql.code_by_hash, {"hash": code_hash})
-            account = None if found is None else await self._account_to_change(connection, to_code(found).account_id)
+            account = None
+            if found is not None and to_code(found).account_id:
+                account = await self._account_to_change(connection, to_code(found).account_id)
+            elif found is not None:
+                identity = email_identity(to_code(found).email)
+                await connection.execute(f"SELECT pg_advisory_xact_lock({self._opened().addresses_lock})", identity)
             row = await _fetch_row(connection, self._sql.use_code, {"hash": code_hash})
             if row is None:
                 return None
@@ -307,6 +309,11 @@ class PostgresStore:
         """See `Store.code_by_hash`."""
         row = await self._row(self._sql.code_by_hash, {"hash": code_hash})
         return to_code(row) if row else None
+
+    async def is_reserved(self, email: str, *, now: int) -> bool:
+        """See `Store.is_reserved`."""
+        wanted = {"email_identity": email_identity(email), "now": now}
+        return await self._row(self._sql.reservation, wanted) is not None
 
     async def queue(
         self, *, codes: Sequence[Code] = (), mails: Sequence[OutgoingMail] = (), audit: Sequence[AuditEvent] = ()
@@ -327,7 +334,9 @@ class PostgresStore:
         known = before or after
         if known is None:
             raise ValueError("a change of no account")
-        await self._void(connection, known.id, known.email, change.void)
+        for purpose in change.void:
+            voided = siblings(purpose, known.id, known.email) | {"void_after": change.void_after}
+            await _execute(connection, self._sql.void_codes, voided)
         with _unique_address():
             if before is None and after is not None:
                 await _execute(connection, self._sql.add_account, account_values(after))
@@ -347,10 +356,6 @@ class PostgresStore:
     async def _account_to_change(self, connection: Connection, account_id: str) -> Account | None:
         row = await _fetch_row(connection, self._sql.account_to_change_by_id, {"account_id": account_id})
         return to_account(row) if row else None
-
-    async def _void(self, connection: Connection, account_id: str, email: str, purposes: Sequence[CodePurpose]) -> None:
-        for purpose in purposes:
-            await _execute(connection, self._sql.void_codes, siblings(purpose, account_id, email))
 
     async def _add_codes(self, connection: Connection, codes: Sequence[Code]) -> None:
         for code in codes:

@@ -53,6 +53,11 @@ class Names(Struct, frozen=True):
         return f"{_OURS + 2}, {_signed(self._number)}"
 
     @property
+    def addresses_lock(self) -> str:
+        """Had alone by whoever makes the account of an address, which is the statement's first parameter."""
+        return f"{_OURS + 3}, hashtext('{self._number} ' || $1::text)"
+
+    @property
     def _number(self) -> int:
         return zlib.crc32(self.schema.encode())
 

@@ -33,9 +33,6 @@ class Row(Protocol):
     def __getitem__(self, index: Any, /) -> Any: ...  # noqa: ANN401  of whatever type the column is
 
 
-EMAIL_TAKEN: Final = "An account with this e-mail address exists."
-VOID_WITH_PASSWORD: Final[tuple[CodePurpose, ...]] = ("reset", "change_email")
-"""What a change of password voids. What undoes a change of address stays: whoever stole an account has both changed."""
 CROWDED: Final[frozenset[CodePurpose]] = frozenset({"signup", "reset", "change_email"})
 CROWDED_OUT_AT_ONCE: Final = 16
 FAMILY_COLUMNS: Final = len(Family.__struct_fields__)
@@ -119,15 +116,9 @@ def log_entries(kind: Kind, ids: Sequence[str], last: int, *, at: int, until_s: 
 
 def to_account(row: Row) -> Account:
     """The account in a row."""
-    account_id, email, password_hash, scopes, created_at, disabled_at = row
-    return Account(
-        id=account_id,
-        email=email,
-        password_hash=password_hash,
-        scopes=tuple(scopes.split()),
-        created_at=created_at,
-        disabled_at=disabled_at,
-    )
+    fields = dict(zip(Account.__struct_fields__, row, strict=True))
+    fields["scopes"] = tuple(fields["scopes"].split())
+    return Account(**fields)
 
 
 def to_code(row: Row) -> Code:

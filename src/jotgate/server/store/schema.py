@@ -51,6 +51,7 @@ accounts = Table(
     Column("scopes", TEXT, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("disabled_at", BigInteger, nullable=True),
+    Column("credential_version", BigInteger, nullable=False, server_default=text("0")),
     Index("jotgate_accounts_email_identity_uq", "email_identity", unique=True),
     sqlite_with_rowid=False,
 )
@@ -173,6 +174,7 @@ codes = Table(
     Column("email", TEXT, nullable=False),
     Column("email_identity", TEXT, nullable=False),
     Column("password_hash", TEXT, nullable=False),
+    Column("credential_version", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Index("jotgate_codes_account_id_ix", "account_id"),

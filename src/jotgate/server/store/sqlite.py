@@ -23,7 +23,6 @@ from jotgate.server.records import (
     AccountChanged,
     AuditEvent,
     Code,
-    CodePurpose,
     Family,
     LogEntry,
     LogHead,
@@ -38,6 +37,7 @@ from jotgate.server.rules.accounts import email_identity
 from jotgate.server.rules.keys import KeyChange
 from jotgate.server.rules.refresh import Ended, Outcome, Replayed, Reused, Rotated
 from jotgate.server.store import (
+    EMAIL_TAKEN,
     MAX_AT,
     Approve,
     AuditAccounts,
@@ -56,8 +56,6 @@ from jotgate.server.store.lanes import Job, Lane, WriterLane, as_store_error, no
 from jotgate.server.store.rows import (
     CROWDED,
     CROWDED_OUT_AT_ONCE,
-    EMAIL_TAKEN,
-    VOID_WITH_PASSWORD,
     Values,
     account_values,
     advance_values,
@@ -235,9 +233,8 @@ class SqliteStore:
         target = Target("account", account_id)
 
         def job(connection: sqlite3.Connection) -> Revoked | None:
-            if (row := connection.execute(self._sql.set_password, change).fetchone()) is None:
+            if connection.execute(self._sql.set_password, change).fetchone() is None:
                 return None
-            self._void(connection, account_id, row[1], VOID_WITH_PASSWORD)
             self._add_mails(connection, mails)
             self._audit(connection, audit)
             return self._revoke(connection, target, now=now, until_s=until_s)
@@ -248,7 +245,7 @@ class SqliteStore:
         """See `Store.replace_hash`."""
         change = {"account_id": account_id, "expected_hash": expected_hash, "password_hash": password_hash}
         return await self._write(
-            lambda connection: connection.execute(self._sql.set_password, change).fetchone() is not None
+            lambda connection: connection.execute(self._sql.replace_hash, change).fetchone() is not None
         )
 
     async def change_account(
@@ -287,6 +284,13 @@ class SqliteStore:
 
         return await self._read(job)
 
+    async def is_reserved(self, email: str, *, now: int) -> bool:
+        """See `Store.is_reserved`."""
+        wanted = {"email_identity": email_identity(email), "now": now}
+        return await self._read(
+            lambda connection: connection.execute(self._sql.reservation, wanted).fetchone() is not None
+        )
+
     async def queue(
         self, *, codes: Sequence[Code] = (), mails: Sequence[OutgoingMail] = (), audit: Sequence[AuditEvent] = ()
     ) -> None:
@@ -306,7 +310,9 @@ class SqliteStore:
         known = before or after
         if known is None:
             raise ValueError("a change of no account")
-        self._void(connection, known.id, known.email, change.void)
+        for purpose in change.void:
+            voided = siblings(purpose, known.id, known.email) | {"void_after": change.void_after}
+            connection.execute(self._sql.void_codes, voided)
         if before is not None and (change.end_sessions or after is None):
             revoked = self._revoke(connection, Target("account", before.id), now=now, until_s=until_s)
         with _unique_address():
@@ -321,12 +327,6 @@ class SqliteStore:
         self._add_mails(connection, change.mails)
         self._add_audit(connection, change.audit)
         return AccountChanged(after, revoked)
-
-    def _void(
-        self, connection: sqlite3.Connection, account_id: str, email: str, purposes: Sequence[CodePurpose]
-    ) -> None:
-        for purpose in purposes:
-            connection.execute(self._sql.void_codes, siblings(purpose, account_id, email))
 
     def _add_codes(self, connection: sqlite3.Connection, codes: Sequence[Code]) -> None:
         for code in codes:

@@ -28,7 +28,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from jotgate.server.records import AuditEvent, Code, Family, LogEntry, QueuedMail, SealedKey
+from jotgate.server.records import Account, AuditEvent, Code, Family, LogEntry, QueuedMail, SealedKey
 from jotgate.server.store.schema import (
     accounts,
     audit,
@@ -41,14 +41,7 @@ from jotgate.server.store.schema import (
     revocations,
 )
 
-_ACCOUNT = (
-    accounts.c.id,
-    accounts.c.email,
-    accounts.c.password_hash,
-    accounts.c.scopes,
-    accounts.c.created_at,
-    accounts.c.disabled_at,
-)
+_ACCOUNT = tuple(accounts.c[name] for name in Account.__struct_fields__)
 _KEY = tuple(keys.c[name] for name in SealedKey.__struct_fields__)
 _LOG = tuple(revocations.c[name] for name in LogEntry.__struct_fields__)
 _CODE = tuple(codes.c[name] for name in Code.__struct_fields__)
@@ -192,7 +185,7 @@ def add_family(new: Select[Any]) -> Insert:
 
 
 S = TypeVar("S")
-REPLACED: Final = ("email", "email_identity", "password_hash", "scopes", "disabled_at")
+REPLACED: Final = ("email", "email_identity", "password_hash", "scopes", "disabled_at", "credential_version")
 """What of an account may change."""
 AUDIT_FILTERS: Final[tuple[tuple[str, ...], ...]] = ((), ("account_id",), ("event",), ("account_id", "event"))
 
@@ -248,14 +241,18 @@ class Statements(Generic[S]):
             update(accounts).where(accounts.c.id == bindparam("account_id")).values(scopes=bindparam("scopes"))
         )
 
+        expected = (accounts.c.id == bindparam("account_id"), accounts.c.password_hash == bindparam("expected_hash"))
         self.set_password = sql(
             update(accounts)
-            .where(
-                accounts.c.id == bindparam("account_id"),
-                accounts.c.password_hash == bindparam("expected_hash"),
+            .where(*expected)
+            .values(
+                password_hash=bindparam("password_hash"),
+                credential_version=accounts.c.credential_version + literal_column("1"),
             )
-            .values(password_hash=bindparam("password_hash"))
-            .returning(accounts.c.id, accounts.c.email)
+            .returning(accounts.c.id)
+        )
+        self.replace_hash = sql(
+            update(accounts).where(*expected).values(password_hash=bindparam("password_hash")).returning(accounts.c.id)
         )
 
         self.add_family = sql(add_family(NEW_FAMILY))
@@ -359,7 +356,17 @@ class Statements(Generic[S]):
         self.code_by_hash = sql(select(*_CODE).where(codes.c.hash == bindparam("hash")))
         self.use_code = sql(delete(codes).where(codes.c.hash == bindparam("hash")).returning(*_CODE))
         self.crowd_out_codes = sql(CROWD_OUT_CODES)
-        self.void_codes = sql(delete(codes).where(_SIBLINGS))
+        self.void_codes = sql(delete(codes).where(_SIBLINGS, codes.c.credential_version > bindparam("void_after")))
+        self.reservation = sql(
+            select(codes.c.hash)
+            .where(
+                codes.c.email_identity == bindparam("email_identity"),
+                codes.c.purpose == literal_column("'undo_email'"),
+                codes.c.expires_at > bindparam("now"),
+            )
+            .limit(literal_column("1"))
+            .offset(literal_column("0"))
+        )
         self.prune_codes = sql(PRUNE_CODES)
         self.add_mail = sql(insert(outbox))
         self.mail_is_due = sql(

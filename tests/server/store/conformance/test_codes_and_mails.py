@@ -38,7 +38,14 @@ async def test_an_account_is_changed_with_its_sessions_codes_mails_and_line_in_o
     await store.add_account(account)
     family = new_family(account)
     await store.add_family(family, expected_hash=PASSWORD_HASH)
-    changed = replace(account, email="new@example.com", password_hash="other", scopes=("a", "b"), disabled_at=NOW)
+    changed = replace(
+        account,
+        email="new@example.com",
+        password_hash="other",
+        scopes=("a", "b"),
+        disabled_at=NOW,
+        credential_version=7,
+    )
     done = await store.change_account(
         account.id,
         lambda known: AccountChange(
@@ -182,19 +189,36 @@ async def test_the_last_three_codes_of_a_purpose_work_save_those_that_undo(
     assert await left("undo") == [True] * 5
 
 
-async def test_a_new_password_voids_what_older_mails_can_do_but_not_the_undoing(
+async def test_a_new_password_is_a_new_version_and_another_hash_of_it_is_not(
     store: Store, new_account: NewAccount
 ) -> None:
     account = new_account()
     await store.add_account(account)
-    purposes: tuple[CodePurpose, ...] = ("reset", "change_email", "undo_email")
-    await store.queue(codes=[code(purpose, purpose, account_id=account.id) for purpose in purposes])
     set_password = store.set_password(
         account.id, expected_hash=PASSWORD_HASH, password_hash="new", now=NOW, until_s=LIFE, mails=[mail("m")]
     )
     assert await set_password is not None
-    assert [await store.code_by_hash(code(each).hash) is not None for each in purposes] == [False, False, True]
+    assert await store.replace_hash(account.id, expected_hash="new", password_hash="newer")
+    changed = replace(account, password_hash="newer", credential_version=1)
+    assert await store.account_by_id(account.id) == changed
     assert [each.id for each in await store.claim_mails("c", now=NOW, limit=9, lease_s=60)] == ["m"]
+
+
+async def test_of_codes_to_undo_those_with_a_later_version_are_voided(store: Store, new_account: NewAccount) -> None:
+    account = new_account()
+    await store.add_account(account)
+    undo = [code(str(n), "undo_email", account_id=account.id, credential_version=n) for n in range(4)]
+    await store.queue(codes=undo)
+    change = AccountChange(account=account, void=("undo_email",), void_after=1)
+    await store.change_account(account.id, lambda _: change, now=NOW, until_s=LIFE)
+    assert [await store.code_by_hash(each.hash) is not None for each in undo] == [True, True, False, False]
+
+
+async def test_an_address_that_can_be_had_back_is_reserved_until_the_code_has_run_out(store: Store) -> None:
+    await store.queue(codes=[code("u", "undo_email", account_id="x"), code("r", email="eve@example.com")])
+    assert await store.is_reserved("ADA@example.com", now=NOW + 899)
+    assert not await store.is_reserved("ada@example.com", now=NOW + 900)
+    assert not await store.is_reserved("eve@example.com", now=NOW)
 
 
 async def test_no_session_of_a_disabled_account_begins(

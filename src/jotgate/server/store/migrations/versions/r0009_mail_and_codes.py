@@ -56,8 +56,10 @@ $$
 
 
 def upgrade() -> None:
-    """Make the tables and the column, and replace the function where the database is PostgreSQL."""
+    """Make the tables and the columns, and replace the function where the database is PostgreSQL."""
     op.add_column("jotgate_accounts", sa.Column("disabled_at", sa.BigInteger, nullable=True))
+    version = sa.Column("credential_version", sa.BigInteger, nullable=False, server_default=sa.text("0"))
+    op.add_column("jotgate_accounts", version)
     op.create_table(
         "jotgate_codes",
         sa.Column("hash", sa.LargeBinary, nullable=False),
@@ -66,6 +68,7 @@ def upgrade() -> None:
         sa.Column("email", _TEXT, nullable=False),
         sa.Column("email_identity", _TEXT, nullable=False),
         sa.Column("password_hash", _TEXT, nullable=False),
+        sa.Column("credential_version", sa.BigInteger, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("hash", name="jotgate_codes_pk"),
