@@ -485,3 +485,23 @@ async def test_an_address_that_can_be_had_back_is_nobody_elses_meanwhile(tmp_pat
         assert code(await api.signup(EMAIL.upper(), OTHER)) == (409, "email_taken")
         assert (await api.post("/v1/email/undo", {"code": code_in(notice)})).status_code == 204
         assert code(await api.signup()) == (409, "email_taken")
+
+
+async def test_wrong_passwords_on_the_page_count_as_anywhere(tmp_path: Path, smtp: SmtpServer) -> None:
+    settings = Settings(data_dir=tmp_path / "data", hash_workers=1, mail_url=Secret(smtp.url), limit_logins="3/hour")
+    app = create_app(settings, clock=Clock())
+    async with app.lifespan(), client_of(app) as http:
+        await http.post("/v1/signup", json={"email": EMAIL, "password": PASSWORD})
+        (mail,) = await mails(smtp, 1)
+        form = {"code": code_in(mail), "password": OTHER}
+        answers = [(await http.post("/signup/confirm", data=form)).status_code for _ in range(4)]
+        assert answers == [422, 422, 422, 429]
+
+
+@pytest.mark.parametrize(("colour", "on"), [("#ffee00", "#000000"), ("#1f5fbf", "#ffffff")])
+async def test_a_button_can_be_read_whatever_colour_the_operator_chose(tmp_path: Path, colour: str, on: str) -> None:
+    app = create_app(Settings(data_dir=tmp_path / "data", hash_workers=1, brand_colour=colour), clock=Clock())
+    async with app.lifespan(), client_of(app) as http:
+        style = (await http.get("/pages/style.css")).text
+    assert f"--accent: {colour};" in style
+    assert f"--on-accent: {on};" in style

@@ -24,6 +24,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined, select_autoescape
 from msgspec import Struct
 
 from jotgate.core.errors import JotgateError, SettingsError
+from jotgate.server.rules.colours import readable_on
 
 MailKind = Literal[
     "verify",
@@ -177,7 +178,7 @@ def render(mail: Mail, branding: Branding, sender: str, issuer: str, now: int) -
         "button": f"{mail.kind}.button",
         "logo_url": branding.logo_url,
         "colour": branding.colour,
-        "on_colour": _on(branding.colour),
+        "on_colour": readable_on(branding.colour),
     }
 
     # 7 bit, so that any server takes it as it is and nobody on the way has to change it.
@@ -243,14 +244,6 @@ def _one_line(text: str) -> str:
     """The text without line ends, other controls, direction marks and surrogates, and not too long."""
     plain = "".join(" " if unicodedata.category(each)[0] in "CZ" else each for each in text[:_LONGEST_SHOWN])
     return " ".join(plain.split())
-
-
-def _on(colour: str) -> str:
-    """Black or white: the one with more contrast on the colour (WCAG 2.2, relative luminance)."""
-    parts = (int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5))
-    red, green, blue = (each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in parts)
-    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-    return "#000000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#ffffff"
 
 
 @cache

@@ -12,6 +12,8 @@ from typing import Any, Final, Literal, get_args
 from jinja2 import DictLoader, Environment, StrictUndefined
 from msgspec import Struct
 
+from jotgate.server.rules.colours import readable_on
+
 PageName = Literal["confirm_signup", "forgot", "reset", "confirm_email", "undo_email"]
 _FOLDER: Final = "templates"
 
@@ -64,8 +66,12 @@ def render_refusal(brand: Brand, refused: str) -> str:
 
 @cache
 def stylesheet(colour: str) -> str:
-    """Return the style sheet, with the operator's colour for buttons and links."""
-    return _read("style.css").replace("#1f5fbf", colour)
+    """Return the style sheet, with the operator's colour for buttons, and black or white on it."""
+    return (
+        _read("style.css")
+        .replace("#1f5fbf", colour)
+        .replace("--on-accent: #fff", f"--on-accent: {readable_on(colour)}")
+    )
 
 
 @cache
