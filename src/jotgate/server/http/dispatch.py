@@ -189,7 +189,8 @@ class Api:
             if route.counts_failures and (isinstance(error, Busy) or not isinstance(error, _ASKERS_FAULTS)):
                 await ticket.give_back()
             raise
-        if route.counts_failures:
+        # A page that asks once more says no as well.
+        if route.counts_failures and (not isinstance(response, Response) or response.status < 400):
             await ticket.give_back()
         return response
 
