@@ -183,7 +183,7 @@ def test_keys_are_listed_without_anything_secret(jotgate: Jotgate, running_serve
     told = json.loads(jotgate("keys", "list", "--json", *folder).out)
     assert sorted((each["purpose"], each["state"]) for each in told) == [
         (purpose, state)
-        for purpose in ("access", "device", "feed", "mail", "refresh")
+        for purpose in ("access", "device", "factor", "feed", "mail", "refresh")
         for state in ("active", "next", "next")
     ]
     assert {name for each in told for name in each} == {

@@ -14,6 +14,7 @@ from pathlib import Path
 import argon2
 import bcrypt
 import httpx2
+import pyotp
 import pytest
 
 from jotgate import Verifier
@@ -407,6 +408,24 @@ def test_a_disabled_account_is_out_at_once_and_in_again_when_it_is_enabled(
         assert [each["email"] for each in listed if each["disabled_at"] is not None] == [email]
         assert jotgate("accounts", "disable", email, *data).out == f"{email} was disabled already\n"
         assert jotgate("accounts", "enable", email, *data).out == f"enabled {email}\n"
+        log_in(client, email)
+
+
+def test_whoever_has_lost_every_second_factor_gets_in_again(
+    jotgate: Jotgate, running_server: RunningServer, new_email: NewEmail
+) -> None:
+    email, data = new_email(), ("--data", str(running_server.data_dir))
+    with running_server.client() as client:
+        sign_up(client, email)
+        token = {"refresh_token": log_in(client, email)["refresh_token"]}
+        begun = client.post("/v1/factors/totp", json=token | {"current_password": PASSWORD}).json()
+        code = pyotp.TOTP(begun["secret"]).now()
+        assert client.post("/v1/factors/totp/confirm", json=token | {"code": code}).status_code == 200
+        asked = client.post("/v1/login", json={"email": email, "password": PASSWORD, "delivery": "body"})
+        assert asked.status_code == 202
+        ran = jotgate("accounts", "reset-factors", email, *data)
+        assert (ran.status, ran.out) == (0, f"{email} is without second factor now; 1 session ended\n")
+        assert jotgate("accounts", "reset-factors", email, *data).out == f"{email} was without second factor already\n"
         log_in(client, email)
 
 

@@ -42,7 +42,7 @@ def test_accounts_keys_and_sessions_are_looked_after_from_anywhere(
     server.start()
     server.close()
     keys = json.loads(jotgate("keys", "list", "--json").out)
-    assert sorted({key["purpose"] for key in keys}) == ["access", "device", "feed", "mail", "refresh"]
+    assert sorted({key["purpose"] for key in keys}) == ["access", "device", "factor", "feed", "mail", "refresh"]
     assert list(tmp_path.iterdir()) == []
     assert DATABASE_PASSWORD in database
 

@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,11 @@ from jotgate.core.errors import JotgateError, KeyRefused, SettingsError
 from jotgate.core.jwk import Key, KeySet
 from jotgate.server.common_passwords import load_common_passwords
 from jotgate.server.flows.signup import check_new, signup
-from jotgate.server.flows.standing import delete, disable, enable
+from jotgate.server.flows.standing import delete, disable, enable, reset_factors
 from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing, Purpose
 from jotgate.server.log import get_log
 from jotgate.server.passwords import Passwords
-from jotgate.server.records import Account, AuditEvent, AuditName, Revoked, SealedKey, Target, audit_detail
+from jotgate.server.records import Account, AccountChanged, AuditEvent, AuditName, Revoked, SealedKey, Target, audit_detail
 from jotgate.server.rules.accounts import check_scope_token, check_text, normalise_email
 from jotgate.server.rules.hashing import parse_argon2
 from jotgate.server.rules.keys import EventName, KeyChange, NoSuchKey, Standing, is_published, standing
@@ -44,8 +44,9 @@ _FOR: Final = {
     "refresh": "authenticates refresh tokens",
     "device": "authenticates device tokens",
     "mail": "seals mails that wait to be sent",
+    "factor": "seals the secrets of authenticator apps",
 }
-Standings = Literal["disable", "enable", "delete"]
+Standings = Literal["disable", "enable", "delete", "reset-factors"]
 _SAID: Final[dict[EventName, str]] = {
     "key_made": "published, and next to sign",
     "key_activated": "signs from now on",
@@ -173,15 +174,23 @@ def change_scope(data: Path | None, email: str, scope: str, *, granted: bool, as
         _say(f"{account.email} now has {_scopes(account)}")
 
 
+_STANDINGS: Final[dict[Standings, tuple[Callable[..., Awaitable[AccountChanged | None]], str]]] = {
+    "disable": (disable, "disabled"),
+    "enable": (enable, "enabled"),
+    "delete": (delete, "deleted"),
+    "reset-factors": (reset_factors, "without second factor"),
+}
+
+
 def change_standing(data: Path | None, email: str, what: Standings, *, confirmed: bool, as_json: bool) -> None:
-    """Disable an account, enable it again, or delete it, and say what became of its sessions.
+    """Disable an account, enable it again, delete it, or take its second factors away; say what became of its sessions.
 
     Raises:
         InvalidEmail, NoSuchAccountError: nobody has this address.
         NotConfirmedError: the person at the terminal thought better of it.
     """
     address = normalise_email(email)
-    act = {"disable": disable, "enable": enable, "delete": delete}[what]
+    act, past = _STANDINGS[what]
     with store_of(settings_of(data)) as store:
         account = account_of(store, address)
         if what == "delete" and not confirmed:
@@ -191,9 +200,10 @@ def change_standing(data: Path | None, email: str, what: Standings, *, confirmed
     if as_json:
         print_json({"id": account.id, "email": account.email, "changed": done is not None, "sessions_ended": ended})
     elif done is None:
-        _say(f"{address} was {what}d already")
+        _say(f"{address} was {past} already")
     else:
-        _say(f"{what}d {address}" + ("" if what == "enable" else f"; {ended} session{'' if ended == 1 else 's'} ended"))
+        said = f"{address} is {past} now" if what == "reset-factors" else f"{past} {address}"
+        _say(said + ("" if what == "enable" else f"; {ended} session{'' if ended == 1 else 's'} ended"))
 
 
 def list_sessions(data: Path | None, email: str, *, limit: int, as_json: bool) -> None:

@@ -337,6 +337,14 @@ def enable(email: Email, data: Data = None, as_json: AsJson = False) -> None:
     change_standing(data, email, "enable", confirmed=True, as_json=as_json)
 
 
+@accounts.command("reset-factors", epilog=_EXIT_CODES)
+def reset_factors(email: Email, data: Data = None, as_json: AsJson = False) -> None:
+    """Ask an account for no second factor any more, where its owner has lost all of them; its sessions end."""
+    from jotgate.cli.administration import change_standing
+
+    change_standing(data, email, "reset-factors", confirmed=True, as_json=as_json)
+
+
 @accounts.command("delete", epilog=_EXIT_CODES)
 def delete(
     email: Email,

@@ -22,6 +22,7 @@ from jotgate.core.encoding import encode_segment
 from jotgate.core.errors import JotgateError, KeySourceError, SettingsError
 from jotgate.server.audit_queue import AuditQueue, settings_picture
 from jotgate.server.common_passwords import load_common_passwords
+from jotgate.server.errands import Errands
 from jotgate.server.feed import Feed
 from jotgate.server.flows.deps import ClaimsFor, Deps
 from jotgate.server.flows.readiness import Readiness
@@ -218,6 +219,7 @@ class AuthApp:
         running = self._running
         try:
             if running is not None and running.pid == os.getpid():
+                await running.deps.errands.aclose()
                 await running.deps.limits.aclose()
         finally:
             await asyncio.to_thread(self.close)
@@ -341,6 +343,7 @@ class AuthApp:
             readiness=Readiness(store.ping),
             audit=audit,
             tell_courier=follower.tell_courier,
+            errands=Errands(log=self._log),
             clock=self._clock,
             random=self._random,
             claims_for=self._claims_for,

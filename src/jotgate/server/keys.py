@@ -20,6 +20,7 @@ from jotgate.core.jwk import Key, KeySet
 from jotgate.issuer import Issuer
 from jotgate.keygen import generate_key
 from jotgate.server.device_tokens import DEVICE_LIFE_S, DeviceTokens
+from jotgate.server.factor_keys import FactorKeys
 from jotgate.server.mail.courier import GIVEN_UP_AFTER_S
 from jotgate.server.mail_seals import MailSeals
 from jotgate.server.records import Actor, AuditEvent, AuditName, SealedKey, audit_detail
@@ -46,10 +47,11 @@ from jotgate.server.sealing import MasterKey
 from jotgate.server.settings import MAX_ACCESS_TOKEN_TTL_S, MAX_SESSION_IDLE_S, Settings
 from jotgate.server.store import Store
 
-Purpose = Literal["access", "feed", "refresh", "device", "mail"]
-PURPOSES: Final[tuple[Purpose, ...]] = ("access", "feed", "refresh", "device", "mail")
+Purpose = Literal["access", "feed", "refresh", "device", "mail", "factor"]
+PURPOSES: Final[tuple[Purpose, ...]] = ("access", "feed", "refresh", "device", "mail", "factor")
 """Access tokens are signed by one key, the revocation feed by another; refresh tokens have a MAC under a third, and
-device tokens under a fourth; mails that wait to be sent are sealed under a fifth."""
+device tokens under a fourth; mails that wait to be sent are sealed under a fifth, authenticator apps' secrets under a
+sixth."""
 
 # The longest life that a setting allows, the most leeway that a policy allows, and a minute for requests under way:
 # whatever this server, or one with another setting, signs for a session that ends now has expired by then.
@@ -59,10 +61,10 @@ PUBLISHED_AHEAD: Final = 3
 server says of five."""
 _FEED_ALGORITHM: Final = "ES256"
 _MAC_ALGORITHM: Final = "HS256"
-_MACS: Final[frozenset[str]] = frozenset({"refresh", "device", "mail"})
+_MACS: Final[frozenset[str]] = frozenset({"refresh", "device", "mail", "factor"})
 _NEEDED: Final[tuple[Purpose, ...]] = ("access", "feed", "refresh")
 """Without one of these a server does nothing. Without a device key, every device is a stranger; without
-one for mail, whatever needs a mail waits."""
+one for mail, whatever needs a mail waits, and without one for factors, whoever has a second one."""
 
 _Decide = Callable[[Sequence[SealedKey]], KeyChange]
 _DecideWith = Callable[[Sequence[SealedKey], int, Spare], KeyChange]
@@ -86,6 +88,7 @@ class ServerKeys:
     refresh_tokens: RefreshTokens | None
     device_tokens: DeviceTokens | None
     mail_seals: MailSeals | None
+    factors: FactorKeys | None
 
 
 class KeyRing:
@@ -277,6 +280,13 @@ class KeyRing:
         if self.now.mail_seals is None:
             raise Busy(_UNUSABLE, retry_after_s=_UNUSABLE_FOR_S)
         return self.now.mail_seals
+
+    @property
+    def factors(self) -> FactorKeys:
+        """Protects second factors with the keys of now. Raises `Busy` where they cannot be used here."""
+        if self.now.factors is None:
+            raise Busy(_UNUSABLE, retry_after_s=_UNUSABLE_FOR_S)
+        return self.now.factors
 
     def may_turn(self) -> bool:
         """Tell whether the schedule may be gone by: the clock goes as it should. That it does not is told once."""
@@ -490,6 +500,7 @@ class KeyRing:
         refresh, active_refresh = self._macs(rows, "refresh")
         device, active_device = self._macs(rows, "device")
         mail, active_mail = self._macs(rows, "mail")
+        factor, active_factor = self._macs(rows, "factor")
         issuer = None
         if signing is not None:
             ttl_s = self._settings.access_token_ttl_s
@@ -507,6 +518,7 @@ class KeyRing:
             refresh_tokens=RefreshTokens(refresh, active=active_refresh) if active_refresh in refresh else None,
             device_tokens=DeviceTokens(device, active=active_device) if active_device in device else None,
             mail_seals=MailSeals(mail, active=active_mail) if active_mail in mail else None,
+            factors=FactorKeys(factor, active=active_factor) if active_factor in factor else None,
         )
 
     def _macs(self, rows: Sequence[SealedKey], purpose: Purpose) -> tuple[Mapping[str, bytes], str]:
@@ -536,6 +548,7 @@ _KEPT_FOR_S: Final[Mapping[Purpose, int]] = {
     "refresh": MAX_SESSION_IDLE_S,
     "device": DEVICE_LIFE_S,
     "mail": GIVEN_UP_AFTER_S,
+    "factor": 100 * 365 * 86_400,  # what is sealed with it stays for as long as its owner's app has the secret
 }
 _Name = tuple[str, str]
 """A key's `kid` and thumbprint: one that was brought in anew may have the `kid` of another that went."""

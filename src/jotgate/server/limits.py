@@ -46,6 +46,8 @@ _SPREAD: Final = 64
 _HERE: Final = 8
 """At an account under attack, one address gets one turn in so many."""
 
+_SECOND_FACTOR: Final = Limit(quota=30, window_s=86_400, burst=10, name="second factors")
+"""Whoever knows a password guesses at the second factor so often: at six digits, for years."""
 _NEW_DEVICE: Final = Limit(quota=1, window_s=86_400, burst=3, name="new devices")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address | None
@@ -217,6 +219,26 @@ class Limits:
         except TooManyRequests as refused:
             raise TooManyRequests(self._backoff.told(refused.decision)) from None
         return Guess(self._store, charges, session, by_device=False)
+
+    async def guess_factor(self, account_id: str, known: DeviceToken | None) -> Ticket:
+        """Count a guess at the second factor of an account; give it back where it was none, or right.
+
+        Args:
+            known: a device that has logged in to this account before, which has an allowance of its own.
+
+        Raises:
+            TooManyRequests: there were too many.
+        """
+        key = _digest(account_id) if known is None else f"device {known.id}"
+        return await self._take([Charge(_SECOND_FACTOR, key)])
+
+    async def begin_session(self, identity: str) -> None:
+        """Count a session that begins without a password.
+
+        Raises:
+            TooManyRequests: the account has begun too many.
+        """
+        await self._take([Charge(self._sessions, _digest(identity))])
 
     async def guess_in_session(self, sid: str, identity: str) -> Guess:
         """Count a guess at the password by whoever holds a session of the account: they have an allowance of their own.

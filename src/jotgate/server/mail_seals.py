@@ -1,25 +1,20 @@
 """Mails as the outbox keeps them: sealed, since a mail names a person and may carry a one-time code.
 
-A copy of the database alone opens none. AES-256-GCM under a key that is derived (HKDF, RFC 5869) from one of the
-server's own, bound to the mail's id and kind: moved to another row, it does not open. It knows no database.
+A copy of the database alone opens none. What is sealed is bound to the mail's id and kind: moved to another row, it
+does not open. It knows no database.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from jotgate.core.encoding import decode_segment, encode_segment
+from jotgate.core.encoding import encode_segment
 from jotgate.core.errors import JotgateError
+from jotgate.server.boxes import Box, KeyAway, SealBroken
 from jotgate.server.mail.messages import DECOY, Mail, MailKind, MailMalformed
 from jotgate.server.records import OutgoingMail, QueuedMail
 
-_KID_BYTES: Final = 8
-_NONCE_BYTES: Final = 12
 _ID_BYTES: Final = 16
 _SIZE: Final = 1024  # sealed texts are padded to multiples of it
 
@@ -39,7 +34,7 @@ class MailSeals:
     """
 
     def __init__(self, keys: Mapping[str, bytes], *, active: str) -> None:
-        self._ciphers = {kid: AESGCM(_derived(secret)) for kid, secret in keys.items()}
+        self._box = Box(keys, active=active, use=b"jotgate mail outbox")
         self._active = active
 
     def seal(
@@ -62,11 +57,8 @@ class MailSeals:
         kept = DECOY if decoy else kind
         raw = msgspec.json.encode((kind, to, values))
         raw += b" " * (-len(raw) % _SIZE)
-        nonce = random(_NONCE_BYTES)
-        sealed = self._ciphers[self._active].encrypt(nonce, raw, _context(name, kept))
-        return OutgoingMail(
-            id=name, kind=kept, sealed=decode_segment(self._active) + nonce + sealed, created_at=now, due_at=now
-        )
+        sealed = self._box.seal(raw, context=_context(name, kept), random=random)
+        return OutgoingMail(id=name, kind=kept, sealed=sealed, created_at=now, due_at=now)
 
     def open(self, queued: QueuedMail) -> Mail:
         """Return the mail in clear.
@@ -75,13 +67,11 @@ class MailSeals:
             MailUnreadable: its key is not known here.
             MailMalformed: the row was changed, or is of a kind that this version does not know.
         """
-        kid, rest = encode_segment(queued.sealed[:_KID_BYTES]), queued.sealed[_KID_BYTES:]
-        cipher = self._ciphers.get(kid)
-        if cipher is None:
-            raise MailUnreadable("The key of this mail is not there.")
         try:
-            raw = cipher.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], _context(queued.id, queued.kind))
-        except (InvalidTag, ValueError):
+            raw = self._box.open(queued.sealed, context=_context(queued.id, queued.kind))
+        except KeyAway:
+            raise MailUnreadable("The key of this mail is not there.") from None
+        except SealBroken:
             raise MailMalformed("This mail was changed in the database.") from None
         kind, to, values = msgspec.json.decode(raw, type=tuple[str, str, dict[str, str]])
         return _mail(queued.id, kind, to, values)
@@ -95,10 +85,6 @@ def _mail(name: str, kind: str, to: str, values: Mapping[str, str]) -> Mail:
         return msgspec.convert({"id": name, "kind": kind, "to": to, "values": dict(values)}, Mail)
     except msgspec.ValidationError:
         raise MailMalformed("There is no such kind of mail.") from None
-
-
-def _derived(secret: bytes) -> bytes:
-    return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=b"jotgate mail outbox").derive(secret)
 
 
 def _context(name: str, kind: str) -> bytes:

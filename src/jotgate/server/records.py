@@ -18,6 +18,48 @@ from jotgate.core.revocations import Kind, Revocation
 CLOCK_MARGIN_S: Final = 86_400
 
 
+class Totp(Struct, frozen=True, kw_only=True):
+    """The secret that an account shares with an authenticator app (RFC 6238)."""
+
+    sealed: bytes
+    created_at: int
+    used_at: int | None = None
+    last_step: int = 0  # of the code that was used last: neither it nor an earlier one works again
+
+
+class Passkey(Struct, frozen=True, kw_only=True):
+    """A credential by which an authenticator proves that it is there (WebAuthn)."""
+
+    id: bytes
+    public_key: bytes  # as COSE writes it (RFC 9052)
+    sign_count: int
+    transports: tuple[str, ...]
+    name: str  # as its owner calls it
+    created_at: int
+    used_at: int | None = None
+
+
+class Factors(Struct, frozen=True, kw_only=True):
+    """What an account proves itself with besides its password."""
+
+    totp: Totp | None = None
+    pending: Totp | None = None  # shown to its owner, who has not proved yet that an app has it
+    recovery: tuple[bytes, ...] = ()  # digests of recovery codes; one that is used goes
+    passkeys: tuple[Passkey, ...] = ()
+    spent: tuple[tuple[bytes, int], ...] = ()  # challenges that were answered, and when they run out by themselves
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether a password alone is not enough."""
+        return self.totp is not None or bool(self.passkeys)
+
+    def __repr__(self) -> str:
+        return f"Factors(totp={self.totp is not None}, passkeys={len(self.passkeys)}, recovery={len(self.recovery)})"
+
+
+NO_FACTORS: Final = Factors()
+
+
 class Account(Struct, frozen=True, kw_only=True):
     """A person who can log in."""
 
@@ -28,6 +70,7 @@ class Account(Struct, frozen=True, kw_only=True):
     created_at: int
     disabled_at: int | None = None  # nobody can log in to it since then, and it has no sessions
     credential_version: int = 0  # how often its password or its address has been changed
+    factors: Factors = NO_FACTORS
 
     def __repr__(self) -> str:
         return f"Account(id={self.id!r}, scopes={self.scopes!r}, created_at={self.created_at})"
@@ -191,6 +234,11 @@ AuditName = Literal[
     "email_change_requested",
     "email_changed",
     "email_change_undone",
+    "second_factor_failed",
+    "factor_added",
+    "factor_removed",
+    "recovery_code_used",
+    "recovery_codes_made",
     "account_deleted",
     "account_disabled",
     "account_enabled",

@@ -171,6 +171,38 @@ class CodeRefused(RequestRefused):
     status = 422
 
 
+class TicketRefused(Unauthenticated):
+    """The first step of a login is too long ago, or counts no more."""
+
+    code = "login_expired"
+
+
+class InvalidSecondFactor(Unauthenticated):
+    """The code is wrong, or was used."""
+
+    code = "invalid_second_factor"
+
+
+class StepUpNeeded(Unauthenticated):
+    """The session began without the second factor that the account has by now (RFC 9470)."""
+
+    code = "insufficient_user_authentication"
+
+
+class FactorNotFound(RequestRefused):
+    """The account has no such factor."""
+
+    code = "factor_not_found"
+    status = 404
+
+
+class PasskeysUnavailable(RequestRefused):
+    """Passkeys are for names, and this server's issuer is an IP address."""
+
+    code = "passkeys_unavailable"
+    status = 404
+
+
 class SessionNotFound(RequestRefused):
     """No live session of this id belongs to the account."""
 

@@ -4,6 +4,7 @@ Every setting has a default that works on one machine, so ``Settings()`` is a ru
 found before anything is opened, and all of them are told at once.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,6 +104,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Where a person goes on from the pages here: your site, https."""
     password_min_length: int = 15
     """Least length of a new password in characters (NIST SP 800-63B-4: 15 without a second factor), at least 8."""
+    passkey_domain: str | None = None
+    """Name that passkeys belong to, which the issuer's and the front ends' hosts are or end with; without it the
+    issuer's own."""
     trusted_proxies: tuple[str, ...] | int = ()
     """Addresses or networks of the proxies whose Forwarded headers count, or how many proxies there always are."""
     allowed_origins: tuple[str, ...] = ()
@@ -232,6 +236,12 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.mail_from or (of_host if is_email(of_host) else _LOCAL_SENDER)
 
     @property
+    def passkey_domain_name(self) -> str | None:
+        """The name that passkeys belong to (WebAuthn's RP ID); None where the issuer has no name but an address."""
+        host = (urlsplit(self.issuer).hostname or "").lower()
+        return self.passkey_domain or (None if _is_address(host) else host)
+
+    @property
     def verified_algorithms(self) -> tuple[str, ...]:
         """What access tokens may be signed with here: any kind of key pair, or the one kind of secret that is used."""
         return ASYMMETRIC if self.signing_algorithm in ASYMMETRIC else (self.signing_algorithm,)
@@ -331,6 +341,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "password_min_length": _read_int,
     "trusted_proxies": _read_proxies,
     "allowed_origins": _read_list,
+    "passkey_domain": str.strip,
     "http": _read_bool,
     "hash_workers": _read_int,
     "argon2": str.strip,
@@ -414,6 +425,8 @@ def _faults(settings: Settings) -> Iterator[str]:
         yield f"home_url {refused}"
     if settings.log_format not in LOG_FORMATS:
         yield f"log_format must be one of {', '.join(LOG_FORMATS)}"
+    if settings.passkey_domain is not None:
+        yield from _passkey_faults(settings, settings.passkey_domain)
     for origin in settings.allowed_origins:
         yield from _origin_faults(settings, origin)
     yield from _token_faults("verifier_tokens", settings.verifier_tokens)
@@ -448,6 +461,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "password_min_length": (int,),
     "trusted_proxies": (tuple, int),
     "allowed_origins": (tuple,),
+    "passkey_domain": (str, type(None)),
     "http": (bool,),
     "hash_workers": (int,),
     "argon2": (str,),
@@ -548,6 +562,26 @@ def _site(host: str) -> str:
     if re.fullmatch(r"[0-9.]+|.*:.*", host) or "." not in host:
         return host
     return PublicSuffixList().privatesuffix(host) or host
+
+
+def _passkey_faults(settings: Settings, domain: str) -> Iterator[str]:
+    if _url_fault(settings.issuer):
+        return
+    hosts = [urlsplit(each).hostname or "" for each in (settings.issuer, *settings.allowed_origins)]
+    fits = all(host == domain or host.endswith(f".{domain}") for host in hosts)
+    if not fits or _is_address(domain) or _site(domain) != _site(hosts[0]):
+        yield (
+            f"passkey_domain: {domain!r} must be the host of the issuer and of all allowed_origins, or a domain that "
+            "these belong to, and not one under which anybody may register names"
+        )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _origin_faults(settings: Settings, origin: str) -> Iterator[str]:

@@ -84,6 +84,27 @@ async def test_sign_up_verify_log_in(api: Api, smtp: SmtpServer) -> None:
     assert code(await confirm(api, mail)) == (422, "invalid_code")
 
 
+async def test_to_log_in_before_verification_sends_the_link_again(api: Api, smtp: SmtpServer) -> None:
+    await api.signup()
+    await mails(smtp, 1)
+    answers = [await try_login(api), await try_login(api, "nobody@example.com")]
+    assert [code(each) for each in answers] == [(401, "invalid_credentials")] * 2
+    assert answers[0].json() == answers[1].json()
+    first, again = await mails(smtp, 2)
+    assert again.recipient == EMAIL
+    assert again.message["subject"] == first.message["subject"]
+    assert code_in(again) != code_in(first)
+    # Limited: three mails to one address, and no more however often somebody tries.
+    for _ in range(3):
+        await try_login(api)
+    await mails(smtp, 3)
+    assert (await confirm(api, again)).status_code == 204
+    assert is_ok(await try_login(api))
+    # Who has an account, or none, gets nothing for a wrong password.
+    await try_login(api, password=OTHER)
+    assert [mail.recipient for mail in smtp.messages] == [EMAIL] * 3
+
+
 async def test_who_has_an_account_is_told_so_by_mail_alone(api: Api, smtp: SmtpServer) -> None:
     await sign_up(api, smtp)
     known, unknown = await api.signup("ADA@example.com", OTHER), await api.signup("eve@example.com", OTHER)

@@ -23,6 +23,7 @@ from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.records import Account, AccountChange, Code, Family
 from jotgate.server.refusals import CodeRefused
 from jotgate.server.rules.accounts import email_identity, normalise_email
+from jotgate.server.rules.factors import without_later
 from jotgate.server.rules.hashing import NO_PASSWORD
 from jotgate.server.secret import Secret
 
@@ -103,8 +104,9 @@ async def confirm_email_change(deps: Deps, code: str, now: int, origin: Origin) 
 async def undo_email_change(deps: Deps, code: str, now: int, origin: Origin) -> Account:
     """Give the account its former address back, end all sessions, and send that address a link for a new password.
 
-    Whoever changed the address knew the password: it must not be of use to them any more than their sessions are. The
-    address that loses the account is told.
+    Whoever changed the address knew the password: it must not be of use to them any more than their sessions are, or a
+    second factor that was added since. The address that loses the account is told. The same takes back the adding of a
+    factor, by the link in the mail about that, which has the address of then.
 
     Raises:
         CodeRefused: the code does not work (any more).
@@ -120,19 +122,24 @@ async def undo_email_change(deps: Deps, code: str, now: int, origin: Origin) -> 
             deps, "reset", account_id=owner.id, email=used.email, now=now, credential_version=version
         )
         there = link(deps, RESET_PATH, given)
-        mails = (
-            make_mail(deps, "reset", used.email, now, link=there, expires_at=reset.expires_at),
-            make_mail(deps, "email_change_undone", owner.email, now, at=now),
-        )
+        mails = [make_mail(deps, "reset", used.email, now, link=there, expires_at=reset.expires_at)]
+        if owner.email != used.email:
+            mails.append(make_mail(deps, "email_change_undone", owner.email, now, at=now))
         return AccountChange(
-            account=replace(owner, email=used.email, password_hash=NO_PASSWORD, credential_version=version),
+            account=replace(
+                owner,
+                email=used.email,
+                password_hash=NO_PASSWORD,
+                credential_version=version,
+                factors=without_later(owner.factors, used.created_at),
+            ),
             end_sessions=True,
             # Only those of changes that came later: who stole the account, and changed its address once more, has one
             # of those, and must not void its owner's by using it.
             void=("undo_email",),
             void_after=used.credential_version,
             codes=(reset,),
-            mails=mails,
+            mails=tuple(mails),
             audit=(line("email_change_undone", now, origin, account=owner.id),),
         )
 

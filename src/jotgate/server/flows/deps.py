@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from jotgate.issuer import Issuer
 from jotgate.server.audit_queue import AuditQueue
+from jotgate.server.errands import Errands
 from jotgate.server.feed import Feed
 from jotgate.server.flows.readiness import Readiness
 from jotgate.server.keys import KeyRing
@@ -57,6 +58,7 @@ class Deps:
     """For what changes nothing; the rest is written by the store."""
     tell_courier: Callable[[], None]
     """A mail is in the outbox."""
+    errands: Errands
     clock: Callable[[], int]
     random: Callable[[int], bytes]
     claims_for: ClaimsFor | None

@@ -1,16 +1,20 @@
 """A password becomes a session."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Final, Literal
 
 from msgspec import Struct, structs
 
 from jotgate.core.encoding import encode_segment
 from jotgate.server.device_tokens import DeviceToken
+from jotgate.server.factor_keys import TICKET_LIFE_S
 from jotgate.server.flows.auditing import Origin, line
 from jotgate.server.flows.deps import CLIENT_ID, Deps
 from jotgate.server.flows.mailing import FORGOT_PATH, link, make_mail
+from jotgate.server.flows.passkeys import assertion_options
+from jotgate.server.flows.signup import remind_of_signup
 from jotgate.server.flows.tokens import TokenPair, make_pair
 from jotgate.server.limits import Asker
 from jotgate.server.records import Account, AuditName, Family
@@ -21,7 +25,19 @@ from jotgate.server.rules.refresh import idle_end
 from jotgate.server.secret import Secret
 from jotgate.server.store import StoreError
 
+FactorKind = Literal["passkey", "totp", "recovery_code"]
 _NEWCOMER_S: Final = 3_600
+
+
+class SecondStep(Struct, frozen=True):
+    """What a right password gives where it is not enough."""
+
+    ticket: Secret
+    """Shown with the second factor."""
+    expires_in_s: int
+    factors: tuple[FactorKind, ...]
+    passkey_options: Mapping[str, Any] | None
+    """For ``navigator.credentials.get``, where the account has passkeys."""
 
 
 class LoggedIn(Struct, frozen=True):
@@ -43,8 +59,8 @@ async def login(
     *,
     asker: Asker,
     devices: Sequence[DeviceToken] = (),
-) -> LoggedIn:
-    """Begin a session: always a new one, with an id of its own (OWASP ASVS 7.2.4).
+) -> LoggedIn | SecondStep:
+    """Begin a session: always a new one, with an id of its own (OWASP ASVS 7.2.4); or ask for the second factor first.
 
     An address without an account costs the same time and gets the same answer as a wrong password, and has its limits.
 
@@ -88,7 +104,14 @@ async def login(
             deps.log.error("password_hash_unusable", account=account.id)
         await guess.was_wrong()
         _refuse(deps, account, now, origin)
+        if deps.settings.signup == "verified":
+            deps.errands.put(partial(remind_of_signup, deps, address, now))
         raise InvalidCredentials("The e-mail address or the password is wrong.")
+    if account.factors.asked_for:
+        await guess.was_right()
+        if not deps.passwords.is_current(account.password_hash):
+            await _rehash(deps, account, text)
+        return _ask_second(deps, account, now)
     try:
         begun = await begin_session(deps, account, text, now, origin)
     except (Busy, StoreError):
@@ -104,11 +127,26 @@ async def login(
         raise InvalidCredentials("The e-mail address or the password is wrong.")
     await guess.was_right()
     if device is None:
-        await _tell_owner(deps, begun.account, now, origin)
+        await tell_owner(deps, begun.account, now, origin)
     return structs.replace(begun, device=device)
 
 
-async def _tell_owner(deps: Deps, account: Account, now: int, origin: Origin) -> None:
+def _ask_second(deps: Deps, account: Account, now: int) -> SecondStep:
+    factors = account.factors
+    kinds: list[FactorKind] = []
+    if factors.passkeys:
+        kinds.append("passkey")
+    if factors.totp is not None:
+        kinds.append("totp")
+    if factors.recovery:
+        kinds.append("recovery_code")
+    ticket = deps.keys.factors.make_ticket("login", account, now=now, random=deps.random)
+    options = assertion_options(deps, account, now) if factors.passkeys else None
+    deps.log.info("second_factor_asked", account=account.id)
+    return SecondStep(Secret(encode_segment(ticket)), TICKET_LIFE_S, tuple(kinds), options)
+
+
+async def tell_owner(deps: Deps, account: Account, now: int, origin: Origin) -> None:
     """Ask the owner of an account whether it was them who logged in from a device that had not done so before.
 
     Three times at once and once a day at most, since programs may show no device; and not right after the sign-up. The
@@ -162,9 +200,50 @@ async def begin_session(
     return LoggedIn(pair, account)
 
 
-async def _add_family(deps: Deps, account: Account, now: int, origin: Origin, after: AuditName) -> Family | None:
-    family = _new_family(deps, account, now, origin)
-    detail = None if after == "login" else {"after": after}
+async def begin_proven(
+    deps: Deps,
+    account: Account,
+    methods: tuple[str, ...],
+    now: int,
+    origin: Origin,
+    *,
+    after: AuditName = "login",
+) -> LoggedIn | None:
+    """Begin a session of an account that was proved otherwise than by a password in hand.
+
+    None where its password or address was changed since, or it was disabled.
+
+    Args:
+        methods: how (RFC 8176).
+        after: what begins it.
+
+    Raises:
+        Busy, StoreError: not now.
+    """
+    family = await _add_family(deps, account, now, origin, after, methods)
+    if family is None:
+        # Another login may just have replaced the hash, which changes no password.
+        current = await deps.store.account_by_id(account.id)
+        if current is None or current.credential_version != account.credential_version:
+            return None
+        account = current
+        family = await _add_family(deps, account, now, origin, after, methods)
+        if family is None:
+            return None
+    deps.log.info("login", account=account.id, sid=family.sid)
+    return LoggedIn(await make_pair(deps, account, family, now), account)
+
+
+async def _add_family(
+    deps: Deps, account: Account, now: int, origin: Origin, after: AuditName, methods: tuple[str, ...] = ("pwd",)
+) -> Family | None:
+    family = _new_family(deps, account, now, origin, methods)
+    told: dict[str, object] = {}
+    if after != "login":
+        told["after"] = after
+    if methods != ("pwd",):
+        told["methods"] = methods
+    detail = told or None
     audit = line("login", now, origin, account=account.id, sid=family.sid, detail=detail)
     added = await deps.store.add_family(family, expected_hash=account.password_hash, audit=audit)
     return family if added else None
@@ -201,7 +280,7 @@ async def _rehash(deps: Deps, account: Account, password: str) -> Account:
     return structs.replace(account, password_hash=password_hash)
 
 
-def _new_family(deps: Deps, account: Account, now: int, origin: Origin) -> Family:
+def _new_family(deps: Deps, account: Account, now: int, origin: Origin, methods: tuple[str, ...]) -> Family:
     ends_at = now + deps.settings.session_absolute_s
     return Family(
         id=deps.random(16),
@@ -211,6 +290,7 @@ def _new_family(deps: Deps, account: Account, now: int, origin: Origin) -> Famil
         scopes=account.scopes,
         mac_kid=deps.refresh_tokens.active,
         auth_time=now,
+        methods=methods,
         address=origin.address,
         device=origin.device,
         created_at=now,

@@ -126,6 +126,25 @@ async def request_signup(
     deps.log.info("signup_requested")
 
 
+async def remind_of_signup(deps: Deps, email: str, now: int) -> None:
+    """Send the link of a sign-up again that waits to be confirmed, if there is one: somebody could not log in.
+
+    Done after the answer to whoever asked, who is told nothing.
+
+    Raises:
+        Busy, StoreError: not now.
+    """
+    pending = await deps.store.pending_signup(email, now=now)
+    if pending is None or not await deps.limits.mail_to(email_identity(email)):
+        return
+    given, code = new_code(deps, "signup", email=pending.email, now=now, password_hash=pending.password_hash)
+    there = link(deps, CONFIRM_SIGNUP_PATH, given)
+    mail = make_mail(deps, "verify", pending.email, now, link=there, expires_at=code.expires_at)
+    await deps.store.queue(codes=[code], mails=[mail])
+    deps.tell_courier()
+    deps.log.info("signup_mail_sent_again")
+
+
 async def confirm_signup(deps: Deps, code: str, password: Secret, now: int, origin: Origin) -> Account:
     """Make the account that a mail's link is for. Nobody is logged in by it.
 

@@ -5,7 +5,15 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from jotgate.server.keys import REVOCATION_LIFE_S
-from jotgate.server.records import Account, AccountChange, AccountChanged, AuditEvent, AuditName
+from jotgate.server.records import (
+    NO_FACTORS,
+    Account,
+    AccountChange,
+    AccountChanged,
+    AuditEvent,
+    AuditName,
+    audit_detail,
+)
 from jotgate.server.store import Store
 
 Line = Callable[[AuditName], AuditEvent]
@@ -63,5 +71,23 @@ async def delete(store: Store, account_id: str, line: Line, now: int) -> Account
             void=("reset", "change_email", "undo_email"),
             audit=(replace(line("account_deleted"), account_id=account.id),),
         )
+
+    return await store.change_account(account_id, decide, now=now, until_s=REVOCATION_LIFE_S)
+
+
+async def reset_factors(store: Store, account_id: str, line: Line, now: int) -> AccountChanged | None:
+    """Ask an account for no second factor any more: its owner has lost it, with the codes to recover. Sessions end.
+
+    Returns None where it has none, or there is no such account.
+
+    Raises:
+        StoreError: not now.
+    """
+
+    def decide(account: Account) -> AccountChange | None:
+        if account.factors == NO_FACTORS:
+            return None
+        audit = (replace(line("factor_removed"), account_id=account.id, detail=audit_detail(factor="all")),)
+        return AccountChange(account=replace(account, factors=NO_FACTORS), end_sessions=True, audit=audit)
 
     return await store.change_account(account_id, decide, now=now, until_s=REVOCATION_LIFE_S)

@@ -1,6 +1,6 @@
 """The bodies of the JSON API: what comes in, what goes out. OpenAPI's schemas are made from these types."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -24,6 +24,49 @@ class LoginInput(Struct, frozen=True):
     password: Secret
     delivery: Literal["cookie", "body"] = "cookie"
     device_token: Secret | None = None
+
+
+class SecondFactorInput(Struct, frozen=True):
+    """The ticket of the first step, and one second factor.
+
+    ``code`` is an app's, or to recover; ``passkey`` is what ``navigator.credentials.get`` returned, as JSON.
+    """
+
+    ticket: Secret
+    code: Secret | None = None
+    passkey: dict[str, Any] | None = None
+    delivery: Literal["cookie", "body"] = "cookie"
+    device_token: Secret | None = None
+
+
+class PasskeyLoginInput(Struct, frozen=True):
+    """What ``navigator.credentials.get`` returned, as JSON."""
+
+    passkey: dict[str, Any]
+    delivery: Literal["cookie", "body"] = "cookie"
+    device_token: Secret | None = None
+
+
+class OwnerInput(Struct, frozen=True):
+    """The password of whoever changes the own second factors."""
+
+    current_password: Secret
+    refresh_token: Secret | None = None
+
+
+class TotpConfirmInput(Struct, frozen=True):
+    """The first code of an authenticator app."""
+
+    code: Secret
+    refresh_token: Secret | None = None
+
+
+class PasskeyInput(Struct, frozen=True):
+    """What ``navigator.credentials.create`` returned, as JSON, and what its owner calls it."""
+
+    passkey: dict[str, Any]
+    name: str
+    refresh_token: Secret | None = None
 
 
 class SessionInput(Struct, frozen=True):
@@ -99,6 +142,69 @@ class TokenAnswer(Struct, frozen=True):
     scope: str
     refresh_token: str | UnsetType = UNSET
     device_token: str | UnsetType = UNSET
+
+
+class SecondFactorAnswer(Struct, frozen=True):
+    """The password was right, and is not enough. ``ticket`` goes with the second factor, within ``expires_in`` seconds.
+
+    ``passkey`` are the options for ``navigator.credentials.get``, where the account has passkeys.
+    """
+
+    ticket: str
+    expires_in: int
+    factors: tuple[Literal["passkey", "totp", "recovery_code"], ...]
+    status: Literal["second_factor_required"] = "second_factor_required"
+    passkey: dict[str, Any] | UnsetType = UNSET
+
+
+class PasskeyOptionsAnswer(Struct, frozen=True):
+    """Options for ``navigator.credentials`` in their JSON form (WebAuthn section 5.1)."""
+
+    passkey: dict[str, Any]
+
+
+class TotpAnswer(Struct, frozen=True):
+    """What an authenticator app needs: ``qr_svg`` is a picture of ``uri``, ``secret`` is for typing."""
+
+    secret: str
+    uri: str
+    qr_svg: str
+
+
+class FactorAddedAnswer(TokenAnswer, frozen=True):
+    """The tokens of the new session; with a first factor also ``recovery_codes``, shown this once."""
+
+    recovery_codes: tuple[str, ...] | UnsetType = UNSET
+
+
+class RecoveryCodesAnswer(Struct, frozen=True):
+    """Each works once, in place of a second factor. They are shown this once."""
+
+    recovery_codes: tuple[str, ...]
+
+
+class TotpShown(Struct, frozen=True):
+    """An authenticator app. Times are Unix seconds."""
+
+    created_at: int
+    used_at: int | None
+
+
+class PasskeyShown(Struct, frozen=True):
+    """A passkey, as its owner sees it. Times are Unix seconds."""
+
+    id: str
+    name: str
+    created_at: int
+    used_at: int | None
+
+
+class FactorsAnswer(Struct, frozen=True):
+    """The account's second factors."""
+
+    totp: TotpShown | None
+    passkeys: tuple[PasskeyShown, ...]
+    recovery_codes_left: int
 
 
 class AccountAnswer(Struct, frozen=True):

@@ -1,21 +1,35 @@
 """One function an endpoint: a request to a flow's arguments, and its result to a response."""
 
 import asyncio
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from jotgate.core.bearer import parse_authorization
+from jotgate.server.device_tokens import DeviceToken
 from jotgate.server.feed import Position
 from jotgate.server.flows.account import account_of_bearer
 from jotgate.server.flows.address import confirm_email_change, request_email_change, undo_email_change
 from jotgate.server.flows.auditing import Origin
 from jotgate.server.flows.deps import CLIENT_ID, Deps, public
+from jotgate.server.flows.factors import (
+    FactorAdded,
+    add_passkey,
+    begin_passkey,
+    begin_totp,
+    confirm_totp,
+    make_recovery_codes,
+    remove_passkey,
+    remove_totp,
+)
 from jotgate.server.flows.leaving import leave
-from jotgate.server.flows.login import LoggedIn, login
+from jotgate.server.flows.login import LoggedIn, SecondStep, login
+from jotgate.server.flows.passkeys import assertion_options, passkey_id
 from jotgate.server.flows.password import change_password
 from jotgate.server.flows.recovery import forgot_password, reset_password
 from jotgate.server.flows.revoking import revoke_account, revoke_session, sessions_of
+from jotgate.server.flows.second_step import finish_login, login_by_passkey
 from jotgate.server.flows.sessions import logout, refresh, session_of
 from jotgate.server.flows.signup import confirm_signup, request_signup, signup
 from jotgate.server.flows.tokens import TokenPair
@@ -27,17 +41,30 @@ from jotgate.server.http.bodies import (
     ConfirmInput,
     DeleteInput,
     EmailInput,
+    FactorAddedAnswer,
+    FactorsAnswer,
     HealthAnswer,
     LoginInput,
     MailAnswer,
+    OwnerInput,
+    PasskeyInput,
+    PasskeyLoginInput,
+    PasskeyOptionsAnswer,
+    PasskeyShown,
     PasswordInput,
+    RecoveryCodesAnswer,
     ResetInput,
+    SecondFactorAnswer,
+    SecondFactorInput,
     SessionAnswer,
     SessionInput,
     SessionsAnswer,
     SignupAnswer,
     SignupInput,
     TokenAnswer,
+    TotpAnswer,
+    TotpConfirmInput,
+    TotpShown,
 )
 from jotgate.server.http.browser import (
     check_no_browser,
@@ -52,12 +79,20 @@ from jotgate.server.http.exchange import Request, Response, StreamResponse
 from jotgate.server.http.inputs import parse_form_body, parse_json_body
 from jotgate.server.metrics import Counted
 from jotgate.server.records import Account, Family
-from jotgate.server.refusals import NOTHING_HERE, GrantRefused, InvalidRefreshToken, NotFound, ParameterRefused
+from jotgate.server.refusals import (
+    NOTHING_HERE,
+    GrantRefused,
+    InvalidRefreshToken,
+    MemberRefused,
+    NotFound,
+    ParameterRefused,
+)
 from jotgate.server.secret import Secret
 from jotgate.server.store import StoreError
 
 _JSON: Final = (b"content-type", b"application/json")
 _NO_STORE: Final = (b"cache-control", b"no-store")
+_NO_CACHE: Final = (b"pragma", b"no-cache")  # RFC 6749 section 5.1
 # The last one tells nginx, and those who follow it, to pass on every event at once.
 _EVENT_STREAM: Final = ((b"content-type", b"text/event-stream"), _NO_STORE, (b"x-accel-buffering", b"no"))
 
@@ -142,21 +177,120 @@ async def post_login(deps: Deps, request: Request) -> Response:
     """``POST /v1/login``."""
     check_not_cross_site(request, deps.settings)
     form = parse_json_body(request, LoginInput)
-    in_body = form.delivery == "body"
-    if in_body:
-        check_no_browser(request, deps.settings)
-    else:
-        check_own_page(request, deps.settings)
-    replaced = read_cookie(request, deps.settings.issuer)
-    now = deps.clock()
-    tokens = deps.keys.now.device_tokens
-    shown = None if form.device_token is None or tokens is None else tokens.read(form.device_token.reveal(), now=now)
-    devices = (*request.asker.devices, *([] if shown is None else [shown]))
-    origin = origin_of_request(request)
+    in_body = _wants_body(deps, request, form.delivery)
+    now, origin = deps.clock(), origin_of_request(request)
+    devices = _devices(deps, request, form.device_token, now)
     done = await login(deps, form.email, form.password, now, origin, asker=request.asker, devices=devices)
-    if replaced is not None:
-        await _end_replaced(deps, replaced, now, origin)
-    return _logged_in(deps, request, done, now, in_body=in_body)
+    if isinstance(done, SecondStep):
+        options = UNSET if done.passkey_options is None else dict(done.passkey_options)
+        ticket = done.ticket.reveal()
+        return _json(202, SecondFactorAnswer(ticket, done.expires_in_s, done.factors, passkey=options))
+    return await _begun(deps, request, done, now, origin, in_body=in_body)
+
+
+async def post_second_factor(deps: Deps, request: Request) -> Response:
+    """``POST /v1/login/second-factor``."""
+    check_not_cross_site(request, deps.settings)
+    form = parse_json_body(request, SecondFactorInput)
+    if (form.code is None) == (form.passkey is None):
+        raise MemberRefused("missing_member", "The body takes either code or passkey.")
+    in_body = _wants_body(deps, request, form.delivery)
+    now, origin = deps.clock(), origin_of_request(request)
+    done = await finish_login(
+        deps,
+        form.ticket,
+        code=form.code,
+        passkey=form.passkey,
+        now=now,
+        origin=origin,
+        devices=_devices(deps, request, form.device_token, now),
+    )
+    return await _begun(deps, request, done, now, origin, in_body=in_body)
+
+
+async def post_login_passkey_options(deps: Deps, request: Request) -> Response:
+    """``POST /v1/login/passkey/options``."""
+    check_not_cross_site(request, deps.settings)
+    return _json(200, PasskeyOptionsAnswer(assertion_options(deps, None, deps.clock())))
+
+
+async def post_login_passkey(deps: Deps, request: Request) -> Response:
+    """``POST /v1/login/passkey``."""
+    check_not_cross_site(request, deps.settings)
+    form = parse_json_body(request, PasskeyLoginInput)
+    in_body = _wants_body(deps, request, form.delivery)
+    now, origin = deps.clock(), origin_of_request(request)
+    devices = _devices(deps, request, form.device_token, now)
+    done = await login_by_passkey(deps, form.passkey, now, origin, devices=devices)
+    return await _begun(deps, request, done, now, origin, in_body=in_body)
+
+
+async def get_factors(deps: Deps, request: Request) -> Response:
+    """``GET /v1/factors``."""
+    account, _ = await _reader(deps, request)
+    factors = account.factors
+    totp = None if factors.totp is None else TotpShown(factors.totp.created_at, factors.totp.used_at)
+    passkeys = tuple(
+        PasskeyShown(passkey_id(each), each.name, each.created_at, each.used_at) for each in factors.passkeys
+    )
+    return _json(200, FactorsAnswer(totp, passkeys, len(factors.recovery)))
+
+
+async def post_totp(deps: Deps, request: Request) -> Response:
+    """``POST /v1/factors/totp``."""
+    form = parse_json_body(request, OwnerInput)
+    account, family, now, origin, _ = await _owner(deps, request, form.refresh_token)
+    made = await begin_totp(deps, account, family, current=form.current_password, now=now, origin=origin)
+    return _json(200, TotpAnswer(made.secret, made.uri, made.qr_svg))
+
+
+async def post_totp_confirm(deps: Deps, request: Request) -> Response:
+    """``POST /v1/factors/totp/confirm``."""
+    form = parse_json_body(request, TotpConfirmInput)
+    account, family, now, origin, is_cookie = await _owner(deps, request, form.refresh_token)
+    done = await confirm_totp(deps, account, family, code=form.code, now=now, origin=origin)
+    return _factor_added(deps, request, done, now, in_body=not is_cookie)
+
+
+async def delete_totp(deps: Deps, request: Request) -> Response:
+    """``DELETE /v1/factors/totp``."""
+    form = parse_json_body(request, OwnerInput)
+    account, family, now, origin, _ = await _owner(deps, request, form.refresh_token)
+    await remove_totp(deps, account, family, current=form.current_password, now=now, origin=origin)
+    return _gone(deps, clear=False)
+
+
+async def post_recovery_codes(deps: Deps, request: Request) -> Response:
+    """``POST /v1/factors/recovery-codes``."""
+    form = parse_json_body(request, OwnerInput)
+    account, family, now, origin, _ = await _owner(deps, request, form.refresh_token)
+    codes = await make_recovery_codes(deps, account, family, current=form.current_password, now=now, origin=origin)
+    return _json(200, RecoveryCodesAnswer(tuple(code.reveal() for code in codes)))
+
+
+async def post_passkey_options(deps: Deps, request: Request) -> Response:
+    """``POST /v1/factors/passkeys/options``."""
+    form = parse_json_body(request, OwnerInput)
+    account, family, now, origin, _ = await _owner(deps, request, form.refresh_token)
+    options = await begin_passkey(deps, account, family, current=form.current_password, now=now, origin=origin)
+    return _json(200, PasskeyOptionsAnswer(options))
+
+
+async def post_passkey(deps: Deps, request: Request) -> Response:
+    """``POST /v1/factors/passkeys``."""
+    form = parse_json_body(request, PasskeyInput)
+    account, family, now, origin, is_cookie = await _owner(deps, request, form.refresh_token)
+    done = await add_passkey(deps, account, family, credential=form.passkey, name=form.name, now=now, origin=origin)
+    return _factor_added(deps, request, done, now, in_body=not is_cookie)
+
+
+async def delete_passkey(deps: Deps, request: Request) -> Response:
+    """``DELETE /v1/factors/passkeys/{id}``."""
+    form = parse_json_body(request, OwnerInput)
+    account, family, now, origin, _ = await _owner(deps, request, form.refresh_token)
+    wanted = request.path.rpartition("/")[2]
+    await remove_passkey(deps, account, family, wanted, current=form.current_password, now=now, origin=origin)
+    return _gone(deps, clear=False)
 
 
 async def post_refresh(deps: Deps, request: Request) -> Response:
@@ -312,6 +446,45 @@ def _position(text: str) -> Position:
     return position
 
 
+def _wants_body(deps: Deps, request: Request, delivery: Literal["cookie", "body"]) -> bool:
+    """Whether the refresh token goes into the body; refuses whoever must not have it there, or not in a cookie."""
+    if delivery == "body":
+        check_no_browser(request, deps.settings)
+    else:
+        check_own_page(request, deps.settings)
+    return delivery == "body"
+
+
+def _devices(deps: Deps, request: Request, shown: Secret | None, now: int) -> tuple[DeviceToken, ...]:
+    """All devices that the request shows: in its cookie, and in its body."""
+    tokens = deps.keys.now.device_tokens
+    named = None if shown is None or tokens is None else tokens.read(shown.reveal(), now=now)
+    return (*request.asker.devices, *([] if named is None else [named]))
+
+
+async def _begun(deps: Deps, request: Request, done: LoggedIn, now: int, origin: Origin, *, in_body: bool) -> Response:
+    """Answer to a login, which takes the place of the session that the browser had."""
+    replaced = read_cookie(request, deps.settings.issuer)
+    if replaced is not None:
+        await _end_replaced(deps, replaced, now, origin)
+    return _logged_in(deps, request, done, now, in_body=in_body)
+
+
+async def _owner(
+    deps: Deps, request: Request, refresh_token: Secret | None
+) -> tuple[Account, Family, int, Origin, bool]:
+    """Return who holds the session credential, when, from where, and whether it came as a cookie."""
+    credential, is_cookie = session_credential(request, refresh_token, deps.settings)
+    now, origin = deps.clock(), origin_of_request(request)
+    account, family = await session_of(deps, credential, now, origin)
+    return account, family, now, origin, is_cookie
+
+
+def _factor_added(deps: Deps, request: Request, done: FactorAdded, now: int, *, in_body: bool) -> Response:
+    codes = tuple(code.reveal() for code in done.recovery_codes)
+    return _logged_in(deps, request, done.begun, now, in_body=in_body, recovery_codes=codes)
+
+
 async def _end_replaced(deps: Deps, replaced: Secret, now: int, origin: Origin) -> None:
     """End the session whose cookie a new login overwrites: nobody could end it later."""
     try:
@@ -348,33 +521,44 @@ def _account_answer(account: Account) -> AccountAnswer:
     return AccountAnswer(id=shown.id, email=shown.email, scopes=shown.scopes, created_at=shown.created_at)
 
 
-def _logged_in(deps: Deps, request: Request, done: LoggedIn, now: int, *, in_body: bool) -> Response:
+def _logged_in(
+    deps: Deps, request: Request, done: LoggedIn, now: int, *, in_body: bool, recovery_codes: tuple[str, ...] = ()
+) -> Response:
     """Answer with tokens, and with what tells this device from strangers the next time."""
+    answer = _token_answer(done.tokens, in_body=in_body)
+    headers: list[tuple[bytes, bytes]] = [] if in_body else [_session_cookie(deps, done.tokens)]
     tokens = deps.keys.now.device_tokens
-    if tokens is None:
-        return _token_response(deps, done.tokens, in_body=in_body)
-    account = done.account
-    made = Secret(tokens.make(account.id, account.password_hash, now=now, random=deps.random, again=done.device))
-    if in_body:
-        return _token_response(deps, done.tokens, in_body=True, device_token=made)
-    remember = device_cookie(request, tokens, deps.settings.issuer, made=made, replaced=done.device, now=now)
-    return _token_response(deps, done.tokens, in_body=False).with_headers(remember)
+    if tokens is not None:
+        account = done.account
+        made = Secret(tokens.make(account.id, account.password_hash, now=now, random=deps.random, again=done.device))
+        if in_body:
+            answer = msgspec.structs.replace(answer, device_token=made.reveal())
+        else:
+            headers.append(
+                device_cookie(request, tokens, deps.settings.issuer, made=made, replaced=done.device, now=now)
+            )
+    if recovery_codes:
+        answer = FactorAddedAnswer(**msgspec.structs.asdict(answer), recovery_codes=recovery_codes)
+    return _json(200, answer).with_headers(_NO_CACHE, *headers)
 
 
-def _token_response(deps: Deps, pair: TokenPair, *, in_body: bool, device_token: Secret | None = None) -> Response:
+def _token_response(deps: Deps, pair: TokenPair, *, in_body: bool) -> Response:
+    answer = _json(200, _token_answer(pair, in_body=in_body)).with_headers(_NO_CACHE)
+    return answer if in_body else answer.with_headers(_session_cookie(deps, pair))
+
+
+def _token_answer(pair: TokenPair, *, in_body: bool) -> TokenAnswer:
     answer = TokenAnswer(
         access_token=pair.access_token.reveal(),
         token_type="Bearer",  # noqa: S106 - the name of a scheme
         expires_in=pair.access_expires_in_s,
         scope=" ".join(pair.scopes),
     )
-    if in_body:
-        answer = msgspec.structs.replace(answer, refresh_token=pair.refresh_token.reveal())
-        if device_token is not None:
-            answer = msgspec.structs.replace(answer, device_token=device_token.reveal())
-        return _json(200, answer).with_headers((b"pragma", b"no-cache"))
-    cookie = set_cookie(deps.settings.issuer, pair.refresh_token, pair.refresh_expires_in_s)
-    return _json(200, answer).with_headers((b"pragma", b"no-cache"), cookie)
+    return msgspec.structs.replace(answer, refresh_token=pair.refresh_token.reveal()) if in_body else answer
+
+
+def _session_cookie(deps: Deps, pair: TokenPair) -> tuple[bytes, bytes]:
+    return set_cookie(deps.settings.issuer, pair.refresh_token, pair.refresh_expires_in_s)
 
 
 def _json(status: int, answer: object) -> Response:

@@ -39,6 +39,7 @@ MailKind = Literal[
     "session_reused",
     "account_deleted",
     "second_factor_changed",
+    "recovery_code_used",
 ]
 
 MAIL_VALUES: Final[Mapping[MailKind, frozenset[str]]] = {
@@ -54,6 +55,7 @@ MAIL_VALUES: Final[Mapping[MailKind, frozenset[str]]] = {
     "session_reused": frozenset({"device", "address", "at", "link"}),
     "account_deleted": frozenset({"at"}),
     "second_factor_changed": frozenset({"change", "factor", "at", "link"}),
+    "recovery_code_used": frozenset({"at", "left", "link"}),
 }
 """The names of the values that each kind has, all of them and no other.
 

@@ -146,6 +146,9 @@ class Store(Protocol):
 
     async def code_by_hash(self, code_hash: bytes) -> Code | None: ...
 
+    async def pending_signup(self, email: str, *, now: int) -> Code | None:
+        """The newest sign-up with this address that waits to be confirmed."""
+
     async def is_reserved(self, email: str, *, now: int) -> bool:
         """Whether an account has had this address and may get it back: nobody else should have it until then."""
 

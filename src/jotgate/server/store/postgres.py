@@ -310,6 +310,11 @@ class PostgresStore:
         row = await self._row(self._sql.code_by_hash, {"hash": code_hash})
         return to_code(row) if row else None
 
+    async def pending_signup(self, email: str, *, now: int) -> Code | None:
+        """See `Store.pending_signup`."""
+        row = await self._row(self._sql.pending_signup, {"email_identity": email_identity(email), "now": now})
+        return to_code(row) if row else None
+
     async def is_reserved(self, email: str, *, now: int) -> bool:
         """See `Store.is_reserved`."""
         wanted = {"email_identity": email_identity(email), "now": now}

@@ -10,10 +10,12 @@ import msgspec
 
 from jotgate.core.revocations import Kind
 from jotgate.server.records import (
+    NO_FACTORS,
     Account,
     AuditEvent,
     Code,
     CodePurpose,
+    Factors,
     Family,
     LogEntry,
     OutgoingMail,
@@ -37,6 +39,7 @@ CROWDED: Final[frozenset[CodePurpose]] = frozenset({"signup", "reset", "change_e
 CROWDED_OUT_AT_ONCE: Final = 16
 FAMILY_COLUMNS: Final = len(Family.__struct_fields__)
 _decode_retired = msgspec.json.Decoder(tuple[tuple[int, int], ...]).decode
+_decode_factors = msgspec.json.Decoder(Factors).decode
 
 
 def account_values(account: Account) -> dict[str, Any]:
@@ -44,6 +47,7 @@ def account_values(account: Account) -> dict[str, Any]:
     return msgspec.structs.asdict(account) | {
         "email_identity": email_identity(account.email),
         "scopes": " ".join(account.scopes),
+        "factors": "" if account.factors == NO_FACTORS else msgspec.json.encode(account.factors).decode(),
     }
 
 
@@ -118,6 +122,7 @@ def to_account(row: Row) -> Account:
     """The account in a row."""
     fields = dict(zip(Account.__struct_fields__, row, strict=True))
     fields["scopes"] = tuple(fields["scopes"].split())
+    fields["factors"] = _decode_factors(fields["factors"]) if fields["factors"] else NO_FACTORS
     return Account(**fields)
 
 

@@ -284,6 +284,16 @@ class SqliteStore:
 
         return await self._read(job)
 
+    async def pending_signup(self, email: str, *, now: int) -> Code | None:
+        """See `Store.pending_signup`."""
+        wanted = {"email_identity": email_identity(email), "now": now}
+
+        def job(connection: sqlite3.Connection) -> Code | None:
+            row = connection.execute(self._sql.pending_signup, wanted).fetchone()
+            return to_code(row) if row else None
+
+        return await self._read(job)
+
     async def is_reserved(self, email: str, *, now: int) -> bool:
         """See `Store.is_reserved`."""
         wanted = {"email_identity": email_identity(email), "now": now}

@@ -185,7 +185,7 @@ def add_family(new: Select[Any]) -> Insert:
 
 
 S = TypeVar("S")
-REPLACED: Final = ("email", "email_identity", "password_hash", "scopes", "disabled_at", "credential_version")
+REPLACED: Final = ("email", "email_identity", "password_hash", "scopes", "disabled_at", "credential_version", "factors")
 """What of an account may change."""
 AUDIT_FILTERS: Final[tuple[tuple[str, ...], ...]] = ((), ("account_id",), ("event",), ("account_id", "event"))
 
@@ -364,6 +364,18 @@ class Statements(Generic[S]):
                 codes.c.purpose == literal_column("'undo_email'"),
                 codes.c.expires_at > bindparam("now"),
             )
+            .limit(literal_column("1"))
+            .offset(literal_column("0"))
+        )
+        self.pending_signup = sql(
+            select(*_CODE)
+            .where(
+                codes.c.email_identity == bindparam("email_identity"),
+                codes.c.purpose == literal_column("'signup'"),
+                codes.c.account_id == literal_column("''"),
+                codes.c.expires_at > bindparam("now"),
+            )
+            .order_by(codes.c.created_at.desc(), codes.c.hash)
             .limit(literal_column("1"))
             .offset(literal_column("0"))
         )

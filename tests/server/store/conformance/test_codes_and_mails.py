@@ -7,7 +7,18 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from jotgate.server.records import Account, AccountChange, AuditEvent, Code, CodePurpose, Family, OutgoingMail
+from jotgate.server.records import (
+    Account,
+    AccountChange,
+    AuditEvent,
+    Code,
+    CodePurpose,
+    Factors,
+    Family,
+    OutgoingMail,
+    Passkey,
+    Totp,
+)
 from jotgate.server.store import EmailTaken, Store
 from tests.server.store.support import PASSWORD_HASH
 
@@ -16,6 +27,17 @@ NewFamily = Callable[..., Family]
 
 NOW = 1_000
 LIFE = 360
+FACTORS = Factors(
+    totp=Totp(sealed=b"\x00\xff", created_at=1, used_at=2, last_step=3),
+    pending=Totp(sealed=b"p", created_at=4),
+    recovery=(b"\x01" * 32, b"\xfe" * 32),
+    passkeys=(
+        Passkey(
+            id=b"\x80", public_key=b"\x81", sign_count=9, transports=("usb", "nfc"), name="☎", created_at=5
+        ),
+    ),
+    spent=((b"\x90" * 16, 1_300),),
+)
 
 
 def code(name: str, purpose: CodePurpose = "reset", **fields: object) -> Code:
@@ -45,6 +67,7 @@ async def test_an_account_is_changed_with_its_sessions_codes_mails_and_line_in_o
         scopes=("a", "b"),
         disabled_at=NOW,
         credential_version=7,
+        factors=FACTORS,
     )
     done = await store.change_account(
         account.id,
@@ -66,6 +89,16 @@ async def test_an_account_is_changed_with_its_sessions_codes_mails_and_line_in_o
     assert await store.code_by_hash(code("one").hash) == code("one", account_id=account.id)
     assert [each.id for each in await store.claim_mails("c", now=NOW, limit=9, lease_s=60)] == ["m"]
     assert [each.request_id for each in await store.audit_last(limit=9)] == ["r"]
+
+
+async def test_a_sign_up_that_waits_is_found_by_its_address(store: Store) -> None:
+    old = replace(code("one"), purpose="signup", email="Ada@example.com", created_at=NOW - 1)
+    new = replace(code("two"), purpose="signup", email="ada@example.com")
+    others = replace(code("three"), purpose="signup", email="eve@example.com")
+    await store.queue(codes=[new, old, others])
+    assert await store.pending_signup("ADA@example.com", now=NOW) == new
+    assert await store.pending_signup("ada@example.com", now=new.expires_at) is None
+    assert await store.pending_signup("nobody@example.com", now=NOW) is None
 
 
 async def test_what_the_decision_raises_and_an_address_that_is_taken_leave_everything_as_it_was(

@@ -1,4 +1,4 @@
-"""Mails that are to be sent, the one-time codes in them, and accounts that are disabled: no session of one begins.
+"""Mails that are to be sent, the one-time codes in them, second factors, and accounts that are disabled.
 
 Written out and not taken from `store.schema`: a migration says what was true when it was made.
 """
@@ -60,6 +60,7 @@ def upgrade() -> None:
     op.add_column("jotgate_accounts", sa.Column("disabled_at", sa.BigInteger, nullable=True))
     version = sa.Column("credential_version", sa.BigInteger, nullable=False, server_default=sa.text("0"))
     op.add_column("jotgate_accounts", version)
+    op.add_column("jotgate_accounts", sa.Column("factors", _TEXT, nullable=False, server_default=sa.text("''")))
     op.create_table(
         "jotgate_codes",
         sa.Column("hash", sa.LargeBinary, nullable=False),

@@ -1,0 +1,330 @@
+"""Second factors over the API: an authenticator app and recovery codes, with the real app and mail server."""
+
+import asyncio
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pyotp
+import pytest
+
+from jotgate.server import Settings, create_app
+from jotgate.server.secret import Secret
+from tests.server.http.support import BROWSER, EMAIL, PASSWORD, Api, Clock, bearer, client_of, code
+from tests.smtp import ReceivedMail, SmtpServer
+
+OTHER = "another battery staples the horse"
+
+
+@pytest.fixture
+def smtp() -> Iterator[SmtpServer]:
+    with SmtpServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def api(tmp_path: Path, smtp: SmtpServer) -> AsyncIterator[Api]:
+    settings = Settings(signup="open", data_dir=tmp_path / "data", hash_workers=1, mail_url=Secret(smtp.url))
+    clock = Clock()
+    app = create_app(settings, clock=clock)
+    async with app.lifespan(), client_of(app) as http:
+        api = Api(app, http, clock, settings)
+        assert (await api.signup()).status_code == 201
+        yield api
+
+
+class App:
+    """An authenticator app, which knows what a person has scanned."""
+
+    def __init__(self, uri: str, clock: Clock) -> None:
+        totp = pyotp.parse_uri(uri)
+        assert isinstance(totp, pyotp.TOTP)
+        self.totp, self.clock = totp, clock
+
+    def code(self, *, later_s: int = 0) -> str:
+        return self.totp.at(self.clock.now + later_s)
+
+
+async def begin(api: Api, token: str, password: str = PASSWORD) -> httpx2.Response:
+    return await api.post("/v1/factors/totp", {"current_password": password, "refresh_token": token})
+
+
+async def enrol(api: Api) -> tuple[App, dict[str, Any]]:
+    """Log in, add an app, and go on in the session that this begins."""
+    token = (await api.login())["refresh_token"]
+    begun = await begin(api, token)
+    assert begun.status_code == 200, begun.text
+    app = App(begun.json()["uri"], api.clock)
+    done = await api.post("/v1/factors/totp/confirm", {"code": app.code(), "refresh_token": token})
+    assert done.status_code == 200, done.text
+    api.clock.now += 60  # the code is used
+    return app, done.json()
+
+
+async def first_step(api: Api, password: str = PASSWORD) -> httpx2.Response:
+    return await api.post("/v1/login", {"email": EMAIL, "password": password, "delivery": "body"})
+
+
+async def second_step(api: Api, ticket: str, typed: str) -> httpx2.Response:
+    return await api.post("/v1/login/second-factor", {"ticket": ticket, "code": typed, "delivery": "body"})
+
+
+async def ticket_of(api: Api) -> str:
+    answer = await first_step(api)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["ticket"])
+
+
+async def newest(smtp: SmtpServer, count: int) -> ReceivedMail:
+    return list(await asyncio.to_thread(smtp.wait_for, count))[-1]
+
+
+async def sessions(api: Api, tokens: dict[str, Any]) -> list[dict[str, Any]]:
+    answer = await api.http.get("/v1/sessions", headers=bearer(tokens["access_token"]))
+    found: list[dict[str, Any]] = answer.json()["sessions"]
+    return found
+
+
+async def test_enrol_log_in_recover_disable(api: Api, smtp: SmtpServer) -> None:
+    app, tokens = await enrol(api)
+    codes = tokens["recovery_codes"]
+    assert len(set(codes)) == 10
+    assert all(re.fullmatch(r"([0-9A-HJKMNP-TV-Z]{4}-){3}[0-9A-HJKMNP-TV-Z]{4}", each) for each in codes)
+
+    answer = await first_step(api)
+    assert answer.status_code == 202
+    asked = answer.json()
+    ticket = asked.pop("ticket")
+    assert asked == {"status": "second_factor_required", "expires_in": 300, "factors": ["totp", "recovery_code"]}
+    assert not answer.headers.get_list("set-cookie")
+    logged_in = await second_step(api, ticket, app.code())
+    assert logged_in.status_code == 200, logged_in.text
+    (current,) = [each for each in await sessions(api, logged_in.json()) if each["current"]]
+    assert current["methods"] == ["pwd", "otp", "mfa"]
+
+    # A code to recover, typed as people type: once, and a mail tells of it.
+    typed = codes[3].lower().replace("-", " ").replace("0", "o").replace("1", "l")
+    recovered = await second_step(api, await ticket_of(api), typed)
+    assert recovered.status_code == 200, recovered.text
+    assert "Codes that are left: 9" in (await newest(smtp, 2)).text
+    assert code(await second_step(api, await ticket_of(api), codes[3])) == (401, "invalid_second_factor")
+
+    token = recovered.json()["refresh_token"]
+    gone = await api.http.request(
+        "DELETE", "/v1/factors/totp", json={"current_password": PASSWORD, "refresh_token": token}
+    )
+    assert gone.status_code == 204
+    assert (await first_step(api)).status_code == 200
+    assert "removed" in (await newest(smtp, 3)).text
+    shown = await api.http.get("/v1/factors", headers=bearer(recovered.json()["access_token"]))
+    assert shown.json() == {"totp": None, "passkeys": [], "recovery_codes_left": 0}
+
+
+async def test_what_an_app_is_shown(api: Api) -> None:
+    token = (await api.login())["refresh_token"]
+    made = (await begin(api, token)).json()
+    assert made["uri"] == f"otpauth://totp/jotgate:ada%40example.com?secret={made['secret']}&issuer=jotgate"
+    assert re.fullmatch("[A-Z2-7]{32}", made["secret"])
+    assert made["qr_svg"].startswith("<svg")
+    assert "style=" not in made["qr_svg"]
+    # Nothing counts until a code has come back.
+    assert (await first_step(api)).status_code == 200
+
+
+async def test_a_new_factor_ends_all_sessions_and_begins_one(api: Api) -> None:
+    elsewhere = await api.login()
+    _, tokens = await enrol(api)
+    assert code(await api.refresh(elsewhere["refresh_token"])) == (401, "session_ended")
+    old = await api.http.get("/v1/account", headers=bearer(elsewhere["access_token"]))
+    assert code(old) == (401, "token_revoked")
+    assert [each["methods"] for each in await sessions(api, tokens)] == [["pwd", "otp", "mfa"]]
+
+
+async def test_a_code_works_once_and_not_after_a_later_one(api: Api) -> None:
+    app, _ = await enrol(api)
+    ticket = await ticket_of(api)
+    early, late = app.code(later_s=-30), app.code()
+    assert (await second_step(api, ticket, late)).status_code == 200
+    for used in (late, early):
+        assert code(await second_step(api, await ticket_of(api), used)) == (401, "invalid_second_factor")
+    api.clock.now += 30
+    assert (await second_step(api, await ticket_of(api), app.code())).status_code == 200
+
+
+async def test_the_code_that_confirmed_does_not_log_in(api: Api) -> None:
+    app, _ = await enrol(api)
+    api.clock.now -= 60
+    assert code(await second_step(api, await ticket_of(api), app.code())) == (401, "invalid_second_factor")
+
+
+@pytest.mark.parametrize(("later_s", "status"), [(-60, 401), (-30, 200), (0, 200), (30, 200), (60, 401)])
+async def test_a_clock_may_be_half_a_minute_off(api: Api, later_s: int, status: int) -> None:
+    app, _ = await enrol(api)
+    api.clock.now += 120
+    assert (await second_step(api, await ticket_of(api), app.code(later_s=later_s))).status_code == status
+
+
+async def test_of_many_who_show_one_code_at_once_one_gets_through(api: Api) -> None:
+    app, tokens = await enrol(api)
+    ticket = await ticket_of(api)
+    for typed in (app.code(), tokens["recovery_codes"][0]):
+        answers = await asyncio.gather(*(second_step(api, ticket, typed) for _ in range(5)))
+        assert sorted(each.status_code for each in answers) == [200, 401, 401, 401, 401]
+
+
+async def test_a_ticket_is_for_five_minutes_and_for_the_password_of_then(api: Api) -> None:
+    app, tokens = await enrol(api)
+    ticket = await ticket_of(api)
+    api.clock.now += 300
+    assert code(await second_step(api, ticket, app.code())) == (401, "login_expired")
+    ticket = await ticket_of(api)
+    change = {"current_password": PASSWORD, "new_password": OTHER, "refresh_token": tokens["refresh_token"]}
+    changed = await api.post("/v1/password", change)
+    assert changed.status_code == 200, changed.text
+    assert code(await second_step(api, ticket, app.code())) == (401, "login_expired")
+
+
+@pytest.mark.parametrize("forged", ["", "x", "A" * 600, "ä", "AAAA", "A" * 200])
+async def test_no_other_ticket_will_do(api: Api, forged: str) -> None:
+    app, _ = await enrol(api)
+    assert code(await second_step(api, forged, app.code())) == (401, "login_expired")
+    ticket = await ticket_of(api)
+    for place in (0, len(ticket) // 2, len(ticket) - 1):
+        other = "B" if ticket[place] != "B" else "C"
+        bent = ticket[:place] + other + ticket[place + 1 :]
+        assert code(await second_step(api, bent, app.code())) == (401, "login_expired")
+
+
+async def test_guesses_at_the_second_factor_are_few_and_right_ones_are_free(api: Api) -> None:
+    app, tokens = await enrol(api)
+    for _ in range(12):
+        api.clock.now += 30
+        right = await second_step(api, await ticket_of(api), app.code())
+        assert right.status_code == 200, right.text
+    ticket = await ticket_of(api)
+    wrong = [await second_step(api, ticket, f"{n:06}") for n in range(11) if f"{n:06}" != app.code()]
+    assert [each.status_code for each in wrong] == [401] * 10 + [429] * (len(wrong) - 10)
+    # Neither a right code nor one to recover is tried then; a device that has logged in before has its own.
+    refused = await second_step(api, ticket, tokens["recovery_codes"][0])
+    assert (refused.status_code, refused.json()["violated-policies"]) == (429, ["second factors"])
+    known = {"ticket": ticket, "code": app.code(), "delivery": "body", "device_token": right.json()["device_token"]}
+    api.clock.now += 30
+    known["code"] = app.code()
+    assert (await api.post("/v1/login/second-factor", known)).status_code == 200
+
+
+async def test_it_takes_the_password_to_change_factors(api: Api) -> None:
+    token = (await api.login())["refresh_token"]
+    assert code(await begin(api, token, OTHER)) == (401, "invalid_credentials")
+    _, tokens = await enrol(api)
+    body = {"current_password": OTHER, "refresh_token": tokens["refresh_token"]}
+    for method, path in (("DELETE", "/v1/factors/totp"), ("POST", "/v1/factors/recovery-codes")):
+        assert code(await api.http.request(method, path, json=body)) == (401, "invalid_credentials")
+
+
+async def test_a_session_of_before_cannot_touch_the_factor(api: Api) -> None:
+    _, tokens = await enrol(api)
+    with closing(sqlite3.connect(api.settings.data_dir / "jotgate.sqlite3")) as database, database:
+        database.execute("UPDATE jotgate_families SET methods = 'pwd'")
+    body = {"current_password": PASSWORD, "refresh_token": tokens["refresh_token"]}
+    for method, path in (
+        ("DELETE", "/v1/factors/totp"),
+        ("POST", "/v1/factors/totp"),
+        ("POST", "/v1/factors/recovery-codes"),
+        ("POST", "/v1/factors/passkeys/options"),
+    ):
+        assert code(await api.http.request(method, path, json=body)) == (401, "insufficient_user_authentication")
+
+
+async def test_new_recovery_codes_replace_the_old(api: Api) -> None:
+    _, tokens = await enrol(api)
+    made = await api.post(
+        "/v1/factors/recovery-codes", {"current_password": PASSWORD, "refresh_token": tokens["refresh_token"]}
+    )
+    (new, *_), (old, *_) = made.json()["recovery_codes"], tokens["recovery_codes"]
+    assert code(await second_step(api, await ticket_of(api), old)) == (401, "invalid_second_factor")
+    assert (await second_step(api, await ticket_of(api), new)).status_code == 200
+
+
+async def test_an_app_that_waits_too_long_has_to_be_shown_anew(api: Api) -> None:
+    token = (await api.login())["refresh_token"]
+    app = App((await begin(api, token)).json()["uri"], api.clock)
+    api.clock.now += 900
+    late = await api.post("/v1/factors/totp/confirm", {"code": app.code(), "refresh_token": token})
+    assert code(late) == (401, "invalid_second_factor")
+
+
+async def test_without_a_factor_there_is_nothing_to_remove_or_recover(api: Api) -> None:
+    body = {"current_password": PASSWORD, "refresh_token": (await api.login())["refresh_token"]}
+    for method, path in (("DELETE", "/v1/factors/totp"), ("POST", "/v1/factors/recovery-codes")):
+        assert code(await api.http.request(method, path, json=body)) == (404, "factor_not_found")
+    assert code(await api.http.request("DELETE", "/v1/factors/passkeys/AAAA", json=body)) == (404, "factor_not_found")
+
+
+async def test_the_owner_of_the_address_takes_a_factor_back_that_a_thief_has_added(api: Api, smtp: SmtpServer) -> None:
+    _, thief = await enrol(api)
+    notice = await newest(smtp, 1)
+    assert "authenticator app" in notice.text
+    (undo,) = set(re.findall(r"/email/undo\?code=([A-Za-z0-9_-]{43})", notice.text))
+    assert (await api.post("/v1/email/undo", {"code": undo})).status_code == 204
+    assert code(await api.refresh(thief["refresh_token"])) == (401, "session_ended")
+    reset = await newest(smtp, 2)
+    assert [each.recipient for each in smtp.messages] == [EMAIL] * 2  # nobody else is told that the address is lost
+    (new,) = set(re.findall(r"/password/reset\?code=([A-Za-z0-9_-]{43})", reset.text))
+    assert (await api.post("/v1/password/reset", {"code": new, "new_password": OTHER})).status_code == 204
+    assert (await first_step(api, OTHER)).status_code == 200
+
+
+async def test_the_owners_own_factor_outlives_that_of_a_thief(api: Api, smtp: SmtpServer) -> None:
+    app, tokens = await enrol(api)
+    body = {"current_password": PASSWORD, "refresh_token": tokens["refresh_token"], "new_email": "thief@evil.example"}
+    await api.post("/v1/email", body)
+    change = await newest(smtp, 2)
+    (confirm,) = set(re.findall(r"/email/confirm\?code=([A-Za-z0-9_-]{43})", change.text))
+    assert (await api.post("/v1/email/confirm", {"code": confirm})).status_code == 204
+    notice = await newest(smtp, 3)
+    (undo,) = set(re.findall(r"/email/undo\?code=([A-Za-z0-9_-]{43})", notice.text))
+    assert (await api.post("/v1/email/undo", {"code": undo})).status_code == 204
+    resets = [mail for mail in (await asyncio.to_thread(smtp.wait_for, 5)) if "/password/reset" in mail.text]
+    (new,) = set(re.findall(r"/password/reset\?code=([A-Za-z0-9_-]{43})", resets[-1].text))
+    assert (await api.post("/v1/password/reset", {"code": new, "new_password": OTHER})).status_code == 204
+    answer = await first_step(api, OTHER)
+    assert answer.status_code == 202
+    assert (await second_step(api, answer.json()["ticket"], app.code())).status_code == 200
+
+
+async def test_a_browser_gets_its_cookie_with_the_second_step_alone(api: Api) -> None:
+    app, _ = await enrol(api)
+    first = await api.post("/v1/login", {"email": EMAIL, "password": PASSWORD}, headers=BROWSER)
+    assert first.status_code == 202
+    assert not first.headers.get_list("set-cookie")
+    body = {"ticket": first.json()["ticket"], "code": app.code()}
+    done = await api.post("/v1/login/second-factor", body, headers=BROWSER)
+    assert done.status_code == 200
+    assert "refresh_token" not in done.json()
+    assert len(done.headers.get_list("set-cookie")) == 2
+    stranger = BROWSER | {"sec-fetch-site": "cross-site"}
+    assert code(await api.post("/v1/login/second-factor", body, headers=stranger)) == (403, "cross_site_refused")
+
+
+async def test_a_copy_of_the_database_makes_no_codes(api: Api) -> None:
+    token = (await api.login())["refresh_token"]
+    secret = (await begin(api, token)).json()["secret"]
+    confirmed = await api.post(
+        "/v1/factors/totp/confirm", {"code": pyotp.TOTP(secret).at(api.clock.now), "refresh_token": token}
+    )
+    dump = "\n".join(api.dump())
+    assert secret not in dump
+    assert all(each not in dump for each in confirmed.json()["recovery_codes"])
+
+
+async def test_a_disabled_account_gets_no_second_step(api: Api) -> None:
+    app, _ = await enrol(api)
+    ticket = await ticket_of(api)
+    with closing(sqlite3.connect(api.settings.data_dir / "jotgate.sqlite3")) as database, database:
+        database.execute("UPDATE jotgate_accounts SET disabled_at = 1")
+    assert code(await second_step(api, ticket, app.code())) == (401, "login_expired")
