@@ -171,6 +171,13 @@ class CodeRefused(RequestRefused):
     status = 422
 
 
+class PasskeyRefused(RequestRefused):
+    """What the authenticator sent does not prove what it should."""
+
+    code = "passkey_refused"
+    status = 422
+
+
 class SessionNotFound(RequestRefused):
     """No live session of this id belongs to the account."""
 
