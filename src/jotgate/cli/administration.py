@@ -24,7 +24,16 @@ from jotgate.server.flows.standing import delete, disable, enable, reset_factors
 from jotgate.server.keys import REVOCATION_LIFE_S, KeyRing, Purpose
 from jotgate.server.log import get_log
 from jotgate.server.passwords import Passwords
-from jotgate.server.records import Account, AccountChanged, AuditEvent, AuditName, Revoked, SealedKey, Target, audit_detail
+from jotgate.server.records import (
+    Account,
+    AccountChanged,
+    AuditEvent,
+    AuditName,
+    Revoked,
+    SealedKey,
+    Target,
+    audit_detail,
+)
 from jotgate.server.rules.accounts import check_scope_token, check_text, normalise_email
 from jotgate.server.rules.hashing import parse_argon2
 from jotgate.server.rules.keys import EventName, KeyChange, NoSuchKey, Standing, is_published, standing

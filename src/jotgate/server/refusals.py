@@ -203,6 +203,13 @@ class PasskeysUnavailable(RequestRefused):
     status = 404
 
 
+class PasskeyRefused(RequestRefused):
+    """What the authenticator sent does not prove what it should."""
+
+    code = "passkey_refused"
+    status = 422
+
+
 class SessionNotFound(RequestRefused):
     """No live session of this id belongs to the account."""
 

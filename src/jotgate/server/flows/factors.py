@@ -23,7 +23,14 @@ from jotgate.server.flows.totp_secrets import app_secret
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.passkeys import REFUSED
 from jotgate.server.records import Account, AccountChange, Factors, Family, Passkey, Totp
-from jotgate.server.refusals import Busy, FactorNotFound, InvalidSecondFactor, PasskeyRefused, SessionEnded, StepUpNeeded
+from jotgate.server.refusals import (
+    Busy,
+    FactorNotFound,
+    InvalidSecondFactor,
+    PasskeyRefused,
+    SessionEnded,
+    StepUpNeeded,
+)
 from jotgate.server.rules.factors import (
     PENDING_LIFE_S,
     RECOVERY_CODE_BYTES,

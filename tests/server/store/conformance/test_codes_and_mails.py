@@ -32,9 +32,7 @@ FACTORS = Factors(
     pending=Totp(sealed=b"p", created_at=4),
     recovery=(b"\x01" * 32, b"\xfe" * 32),
     passkeys=(
-        Passkey(
-            id=b"\x80", public_key=b"\x81", sign_count=9, transports=("usb", "nfc"), name="☎", created_at=5
-        ),
+        Passkey(id=b"\x80", public_key=b"\x81", sign_count=9, transports=("usb", "nfc"), name="☎", created_at=5),
     ),
     spent=((b"\x90" * 16, 1_300),),
 )
