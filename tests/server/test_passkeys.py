@@ -435,6 +435,7 @@ KEYS: dict[str, object] = {
     "an algorithm in a list": P256 | {3: [ES256]},
     "a private key": P256 | {-4: bytes(32)},
     "a name": P256 | {2: b"name"},
+    "a name in text": P256 | {2: "name"},
     "a label that is true": {True: 2} | {label: value for label, value in P256.items() if label != 1},
     "a label that is a float": {1.0: 2} | {label: value for label, value in P256.items() if label != 1},
     "a label in text": P256 | {"x": bytes(32)},
@@ -510,6 +511,14 @@ ATTESTATIONS: dict[str, dict[object, object]] = {
 def test_attestations_that_were_not_asked_for_are_refused(change: dict[object, object]) -> None:
     good: dict[object, object] = cbor2.loads(decode(good_registration()["response"]["attestationObject"]))
     refused(lambda: register(with_attestation(good_registration(), cbor2.dumps(good | change))))
+
+
+def test_attestations_are_written_in_one_way() -> None:
+    made = good_registration()
+    good = decode(made["response"]["attestationObject"])
+    register(with_attestation(made, good))
+    for raw in (good + b"\0", b"\xbf" + good[1:] + b"\xff", b"\xd9\xd9\xf7" + good):
+        refused(lambda raw=raw: register(with_attestation(made, raw)))  # type: ignore[misc]
 
 
 def test_ids_are_of_the_length_that_they_say_and_webauthn_allows() -> None:

@@ -19,9 +19,6 @@ from jotgate.server.refusals import PasskeyRefused
 REFUSED: Final = "This passkey could not be checked: try again, or use another way."
 """One sentence for every reason: which one it is helps only who makes things up."""
 
-MAX_ID_BYTES: Final = 1023
-"""WebAuthn section 4, "Credential ID"."""
-
 _TRANSPORTS: Final = frozenset({"usb", "nfc", "ble", "smart-card", "hybrid", "internal"})  # WebAuthn section 5.8.4
 _MAX_DEPTH: Final = 4  # CTAP 2.2 section 8
 _ATTESTED: Final = 0x40
@@ -29,7 +26,7 @@ _EXTENDED: Final = 0x80
 _FIXED_BYTES: Final = 37  # the hash of the domain, the flags and the counter
 
 # Together at most 16 KiB.
-_Id = Annotated[str, Meta(min_length=1, max_length=1364)]
+_Id = Annotated[str, Meta(min_length=1, max_length=1364)]  # 1023 bytes (WebAuthn section 4, "Credential ID")
 _ClientDataText = Annotated[str, Meta(max_length=4096)]
 _AttestationText = Annotated[str, Meta(max_length=8192)]
 _AuthenticatorDataText = Annotated[str, Meta(max_length=4096)]
@@ -360,10 +357,7 @@ def _read_authenticator_data(raw: bytes) -> _Attested | None:
     flags, end, attested = raw[32], _FIXED_BYTES, None
     if flags & _ATTESTED:
         # 16 bytes that name the model, the id's length in 2 bytes, the id, the key
-        size = int.from_bytes(raw[53:55])
-        if not 0 < size <= MAX_ID_BYTES:
-            raise PasskeyRefused(REFUSED)
-        start = 55 + size
+        start = 55 + int.from_bytes(raw[53:55])
         end = _end_of_cbor(raw, start)
         attested = _Attested(raw[55:start], raw[start:end])
     if flags & _EXTENDED:
@@ -390,7 +384,7 @@ def _parse_cbor(raw: bytes) -> object:
 
 
 def _end_of_cbor(raw: bytes, start: int, levels: int = _MAX_DEPTH) -> int:
-    """Return where the item that begins at `start` ends, if it is one that authenticators write.
+    """Return where the item that begins at `start` ends (beyond `raw` if it is cut off), if authenticators write it.
 
     It has no indefinite length and no tag: by tags CBOR readers make dates, regular expressions, numbers of any size
     and values that contain themselves.
@@ -412,8 +406,6 @@ def _end_of_cbor(raw: bytes, start: int, levels: int = _MAX_DEPTH) -> int:
             raise PasskeyRefused(REFUSED)
         for _ in range(size * (kind - 3)):
             end = _end_of_cbor(raw, end, levels - 1)
-    if end > len(raw):
-        raise PasskeyRefused(REFUSED)
     return end
 
 
