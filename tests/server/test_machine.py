@@ -26,7 +26,7 @@ from jotgate.core.errors import RequestRefused
 from jotgate.server import AuthApp, Settings, create_app
 from jotgate.server.flows.auditing import Origin
 from jotgate.server.flows.deps import Deps
-from jotgate.server.flows.login import login
+from jotgate.server.flows.login import LoggedIn, login
 from jotgate.server.flows.password import change_password
 from jotgate.server.flows.revoking import revoke, revoke_account, revoke_session, sessions_of
 from jotgate.server.flows.sessions import logout, refresh, session_of
@@ -140,6 +140,7 @@ class Sessions(RuleBasedStateMachine):
         password = self.model.passwords[owner]
         email = self.accounts[owner].email
         done = self.run(login(self.deps, email, Secret(password), self.now, Origin(), asker=Asker()))
+        assert isinstance(done, LoggedIn)
         self.begin(owner, done.tokens)
 
     def begin(self, owner: int, pair: TokenPair) -> None:

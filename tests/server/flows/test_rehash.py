@@ -13,7 +13,7 @@ from jotgate.core.encoding import encode_segment
 from jotgate.server import AuthApp, Settings, create_app
 from jotgate.server.flows.auditing import Origin
 from jotgate.server.flows.deps import Deps
-from jotgate.server.flows.login import login
+from jotgate.server.flows.login import LoggedIn, login
 from jotgate.server.flows.password import change_password
 from jotgate.server.flows.signup import signup
 from jotgate.server.limits import Asker
@@ -72,6 +72,7 @@ async def stored(deps: Deps) -> Account:
 async def log_in(deps: Deps, password: Secret = PASSWORD) -> str:
     """Log in, and return the session's id."""
     done = await login(deps, EMAIL, password, NOW, Origin(), asker=Asker())
+    assert isinstance(done, LoggedIn)
     return deps.verifier.verify(done.tokens.access_token.reveal()).session_id or ""
 
 

@@ -45,7 +45,9 @@ async def account_id(deps: Deps) -> str:
 
 
 async def log_in(deps: Deps, password: str = PASSWORD) -> LoggedIn:
-    return await login(deps, EMAIL, Secret(password), NOW, NOWHERE, asker=Asker())
+    done = await login(deps, EMAIL, Secret(password), NOW, NOWHERE, asker=Asker())
+    assert isinstance(done, LoggedIn)
+    return done
 
 
 async def events(deps: Deps, account_id: str) -> list[str]:

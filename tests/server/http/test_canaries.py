@@ -18,7 +18,7 @@ import pytest
 
 from jotgate.server import Settings, create_app
 from jotgate.server.http.askers import device_cookie_name
-from jotgate.server.http.bodies import TokenAnswer
+from jotgate.server.http.bodies import FactorAddedAnswer, TokenAnswer
 from jotgate.server.http.browser import cookie_name
 from jotgate.server.http.routes import ROUTES, Route
 from jotgate.server.secret import Secret
@@ -79,10 +79,10 @@ class Person:
         return self.credential | {"current_password": self.password, "new_password": other}
 
 
-Body = Callable[[Person], dict[str, str]]
+Body = Callable[[Person], dict[str, Any]]
 
 
-def nothing(_: Person) -> dict[str, str]:
+def nothing(_: Person) -> dict[str, Any]:
     return {}
 
 
@@ -101,6 +101,17 @@ GOOD: Final[dict[tuple[str, str], Body]] = {
     ("POST", "/v1/email/undo"): lambda who: {"code": CODE},
     ("DELETE", "/v1/account"): leaving,
     ("POST", "/v1/login"): lambda who: {"email": who.email, "password": who.password, "delivery": "body"},
+    ("POST", "/v1/login/second-factor"): lambda _: {"ticket": CODE, "code": "123456", "delivery": "body"},
+    ("POST", "/v1/login/passkey/options"): nothing,
+    ("POST", "/v1/login/passkey"): lambda _: {"passkey": {"id": CODE}, "delivery": "body"},
+    ("GET", "/v1/factors"): nothing,
+    ("POST", "/v1/factors/totp"): leaving,
+    ("POST", "/v1/factors/totp/confirm"): lambda who: {"code": "123456", **who.credential},
+    ("DELETE", "/v1/factors/totp"): leaving,
+    ("POST", "/v1/factors/recovery-codes"): leaving,
+    ("POST", "/v1/factors/passkeys/options"): leaving,
+    ("POST", "/v1/factors/passkeys"): lambda who: {"passkey": {"id": CODE}, "name": "Phone", **who.credential},
+    ("DELETE", "/v1/factors/passkeys/{id}"): leaving,
     ("POST", "/v1/refresh"): lambda who: who.credential,
     ("POST", "/v1/logout"): lambda who: who.credential,
     ("POST", "/v1/logout/everywhere"): lambda who: who.credential,
@@ -138,6 +149,14 @@ def test_every_route_has_a_good_request() -> None:
 def needs_code(route: Route) -> bool:
     """Whether nobody without a mail can use it."""
     return route.path.rpartition("/")[2] in ("confirm", "undo", "reset")
+
+
+def needs_factor(route: Route) -> bool:
+    """Whether nobody without an app or an authenticator can use it."""
+    last = route.path.removeprefix("/v1/factors/").removeprefix("/v1/login/")
+    return last in ("second-factor", "passkey", "passkeys", "passkeys/{id}", "totp/confirm", "recovery-codes") or (
+        route.method == "DELETE" and last == "totp"
+    )
 
 
 def refused_headers(settings: Settings) -> Iterator[dict[str, str]]:
@@ -186,7 +205,7 @@ async def test_no_secret_of_a_request_comes_out(
         await http.post("/v1/signup", json={"email": who.email, "password": who.password})
         await who.log_in()
 
-        async def ask(body: dict[str, str], headers: dict[str, str], sid: str, query: str = QUERY) -> httpx2.Response:
+        async def ask(body: dict[str, Any], headers: dict[str, str], sid: str, query: str = QUERY) -> httpx2.Response:
             content: dict[str, Any] = (
                 {} if route.method == "GET" else {"data" if route.form or route.page else "json": body}
             )
@@ -203,16 +222,21 @@ async def test_no_secret_of_a_request_comes_out(
         for body in refused_bodies(who) if route.method != "GET" else ():
             answer = await ask(body, PLANTED, CANARY)
             # A form that asks for nothing but an address takes any, and tells nobody whether it knows it.
-            assert answer.status_code >= 400 or route.path == "/password/forgot"
+            assert answer.status_code >= 400 or route.path in ("/password/forgot", "/v1/login/passkey/options")
         if route.media_type != "text/event-stream":  # which has no end
             authorization = {} if route.credential == "none" else who.bearer
             if route.path == "/metrics" or route.limit == "feed":
                 program = OPERATORS if route.path == "/metrics" else OPERATORS + "-too"
                 authorization = {"authorization": f"Bearer {program}"}
             answer = await ask(GOOD[route.method, route.path](who), PLANTED | authorization, who.sid, "")
-            assert answer.status_code in (route.success, 409, *((400, 422) if needs_code(route) else ())), answer.text
+            assert answer.status_code in (
+                route.success,
+                409,
+                *((400, 422) if needs_code(route) else ()),
+                *((401, 404, 422) if needs_factor(route) else ()),
+            ), answer.text
             # Who asks for tokens gets them; nothing else tells any, a metric least of all.
-            gives_tokens = route.output is TokenAnswer
+            gives_tokens = route.output in (TokenAnswer, FactorAddedAnswer)
             assert gives_tokens or not [each for each in who.secrets if each in answer.text]
         trail = repr(await app.start().store.audit_after(0, limit=10_000))
     assert "account_created" in trail

@@ -95,7 +95,7 @@ async def prove(
         account = await deps.store.account_by_id(_account_id(shown.user_handle))
         if account is None or account.disabled_at is not None:
             raise PasskeyRefused(REFUSED)
-    elif not ticket.is_for(account):
+    elif not ticket.is_for(account) or shown.user_handle not in (None, account.id.encode()):
         raise PasskeyRefused(REFUSED)
     passkey = next((each for each in account.factors.passkeys if each.id == shown.id), None)
     if passkey is None:
