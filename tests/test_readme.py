@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 from fastapi import Depends, FastAPI
 from msgspec.structs import fields
@@ -89,6 +90,33 @@ def test_the_protected_endpoint_is_short_and_works(monkeypatch: pytest.MonkeyPat
         assert client.get("/orders", headers=kit.bearer("ada", scopes=["other"])).status_code == 403
 
 
+def check_shown(answer: httpx2.Response, about: str) -> None:
+    """Check an answer against the one that the README shows and in which this text stands."""
+    (shown,) = (block for block in blocks("http") if about in block)
+    head, body = shown.rstrip().split("\n\n")
+    first, *fields = head.splitlines()
+    assert first == f"HTTP/1.1 {answer.status_code} {answer.reason_phrase}"
+    for field in fields:
+        name, _, value = field.partition(": ")
+        assert answer.headers[name] == value
+    assert answer.text == body
+
+
+def test_a_route_that_demands_more_of_a_login_answers_as_the_readme_shows() -> None:
+    kit = TestAuth(audience="shop")
+    app = FastAPI()
+    names: dict[str, Any] = {"app": app, "auth": Auth(kit.verifier), "Depends": Depends, "Claims": jotgate.Claims}
+    (code,) = (block for block in blocks("python") if "max_age_s" in block)
+    exec(compile(code, "README.md", "exec"), names)  # noqa: S102 - the README's own code
+    good: dict[str, Any] = {"scopes": ["orders:write"], "auth_time": kit.clock(), "methods": ["pwd", "otp", "mfa"]}
+    with kit.client(app) as client:
+        answer = client.post("/refunds", headers=kit.bearer("ada", **good))
+        assert (answer.status_code, answer.json()) == (200, {"refunded_by": "ada"})
+        for name, value in (("auth_time", kit.clock() - 600), ("auth_time", None), ("methods", ["pwd"])):
+            lacking = {name: value}
+            check_shown(client.post("/refunds", headers=kit.bearer("ada", **good | lacking)), "max_age")
+
+
 def test_the_limits_answer_as_the_readme_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     kit = TestAuth(audience="shop")
     # The README's store goes by the real time, of which a slow machine would see some pass.
@@ -97,19 +125,12 @@ def test_the_limits_answer_as_the_readme_shows(monkeypatch: pytest.MonkeyPatch) 
     names: dict[str, Any] = {"app": app, "auth": Auth(kit.verifier), "Depends": Depends}
     for code in (block for block in blocks("python") if "jotgate.throttle" in block):
         exec(compile(code, "README.md", "exec"), names)  # noqa: S102 - the README's own code
-    (shown,) = blocks("http")
-    head, body = shown.rstrip().split("\n\n")
-    first, *fields = head.splitlines()
     with kit.client(app) as client:
         answers = [client.get("/report", headers=kit.bearer("ada")) for _ in range(5)]
         assert [answer.status_code for answer in answers] == [200] * 4 + [429]
         assert client.get("/search", headers=kit.bearer("ada")).status_code == 429
         assert client.get("/search", headers=kit.bearer("bob")).headers["ratelimit"] == '"100/60s";r=99;t=60'
-    assert first == f"HTTP/1.1 {answers[-1].status_code} {answers[-1].reason_phrase}"
-    for field in fields:
-        name, _, value = field.partition(": ")
-        assert answers[-1].headers[name] == value
-    assert answers[-1].text == body
+    check_shown(answers[-1], "quota")
 
 
 class Source:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from jotgate.core.claims import MAX_LIFETIME_S, REGISTERED, is_text
+from jotgate.core.claims import AAL1, AAL2, MAX_LIFETIME_S, MULTI_FACTOR, REGISTERED, is_text
 from jotgate.core.encoding import encode_segment
 from jotgate.core.errors import ClaimRefused, KeyRefused, SettingsError
 from jotgate.core.jwk import Key, KeySet
@@ -83,14 +83,17 @@ class Issuer:
         scopes: Iterable[str] = (),
         session: str | None = None,
         auth_time: int | None = None,
+        methods: Iterable[str] = (),
         client_id: str | None = None,
         claims: Mapping[str, Any] | None = None,
         issued_at: int | None = None,
     ) -> str:
         """Sign an access token for `subject` (RFC 9068 §2), alive for `ttl_s` from `issued_at` (Unix seconds) or now.
 
-        `session` becomes `sid`, `scopes` the space-separated `scope`. Own `claims` come last. Raises ClaimRefused for
-        own claims under a registered name, scopes that RFC 6749 §3.3 does not allow, and what `issue_token` refuses.
+        `session` becomes `sid`, `scopes` the space-separated `scope`. `auth_time` is when the person proved who they
+        are, `methods` how (names of RFC 8176: `amr`, and `acr`, which is "aal2" with "mfa" among them, else "aal1").
+        Own `claims` come last. Raises ClaimRefused for own claims under a registered name, scopes that RFC 6749 §3.3
+        and methods that RFC 8176 §6.1 does not allow, and what `issue_token` refuses.
         """
         if not is_text(subject):
             raise ClaimRefused("A subject is a text that is not empty.", claim="sub")
@@ -104,13 +107,15 @@ class Issuer:
             "jti": self._token_id(),
             "client_id": self._client_id if client_id is None else client_id,
         }
-        scope = _join_scopes(scopes)
-        if scope:
-            members["scope"] = scope
+        if granted := _names(scopes, "scope", "scopes"):
+            members["scope"] = " ".join(granted)
         if session is not None:
             members["sid"] = session
         if auth_time is not None:
             members["auth_time"] = auth_time
+        if used := _names(methods, "amr", "methods"):
+            members["acr"] = AAL2 if MULTI_FACTOR in used else AAL1
+            members["amr"] = used
         for name, value in (claims or {}).items():
             if name in REGISTERED or name in members:
                 raise ClaimRefused(f"The claim {name!r} is the issuer's to set.", claim=name)
@@ -121,12 +126,14 @@ class Issuer:
         return f"<Issuer {self._issuer!r} {self._signing!r}>"
 
 
-def _join_scopes(scopes: Iterable[str]) -> str:
-    if isinstance(scopes, str):
-        raise ClaimRefused("scopes is a list of names, not one text.", claim="scope")
-    names = list(scopes)
+def _names(values: Iterable[str], claim: str, argument: str) -> list[str]:
+    if isinstance(values, str):
+        raise ClaimRefused(f"{argument} is a list of names, not one text.", claim=claim)
+    names = list(values)
     for name in names:
-        # the characters of RFC 6749 §3.3
+        # the characters of RFC 6749 §3.3, and of RFC 8176 §6.1
         if not is_text(name) or not all("!" <= c <= "~" and c not in '"\\' for c in name):
-            raise ClaimRefused("A scope's name is visible ASCII without quotes, backslashes and spaces.", claim="scope")
-    return " ".join(names)
+            raise ClaimRefused(
+                f"A name in {argument} is visible ASCII without quotes, backslashes and spaces.", claim=claim
+            )
+    return names

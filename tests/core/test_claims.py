@@ -72,7 +72,7 @@ def test_times_that_are_no_finite_number_are_refused(value: float) -> None:
         assert refusal(good(**{name: value})) == name
 
 
-@pytest.mark.parametrize("name", ["iss", "sub", "jti", "client_id", "scope", "sid"])
+@pytest.mark.parametrize("name", ["iss", "sub", "jti", "client_id", "scope", "sid", "acr"])
 @pytest.mark.parametrize("value", [None, 5, True, ["somebody"], {"a": 1}, 1.5], ids=str)
 def test_names_of_another_type_are_refused_also_where_nothing_demands_them(name: str, value: Json) -> None:
     assert refusal(good(**{name: value})) == name
@@ -83,8 +83,18 @@ def test_an_audience_of_another_type_is_refused(value: Json) -> None:
     assert refusal(good(aud=value)) == "aud"
 
 
+@pytest.mark.parametrize("value", [None, 5, True, "mfa", [None], ["pwd", 5], [["mfa"]], {"mfa": 1}], ids=str)
+def test_methods_of_another_type_are_refused_and_not_taken_as_absent(value: Json) -> None:
+    assert refusal(good(amr=value)) == "amr"
+    demanding = Policy(issuer=GOOD["iss"], audience="api", required=("amr",))
+    assert demanding.read_usual(json.dumps(good(amr=value), separators=(",", ":")).encode(), NOW) is None
+    with pytest.raises(ClaimRefused, match="The claim 'amr' is not a list of texts"):
+        check(good(amr=value), demanding)
+
+
 def test_a_refusal_says_the_claims_name_and_type_and_never_its_value() -> None:
-    for claims in (good(sub=["sesame"]), good(exp="sesame"), good(aud=[{"sesame": 1}]), good(iss="sesame")):
+    faulty = (good(sub=["sesame"]), good(exp="sesame"), good(aud=[{"sesame": 1}]), good(iss="sesame"))
+    for claims in (*faulty, good(amr="sesame"), good(acr=["sesame"])):
         with pytest.raises(ClaimRefused) as refused:
             check(claims)
         assert "sesame" not in str(refused.value)
@@ -270,6 +280,8 @@ FULL = good(
     sid="session",
     nbf=NOW - 1,
     auth_time=NOW - 60,
+    acr="aal2",
+    amr=["pwd", "otp", "mfa"],
     roles=["a", {"b": ["c"]}],
 )
 
@@ -286,6 +298,7 @@ def test_claims_have_names_and_types() -> None:
     times = (claims.issued_at, claims.not_before, claims.expires_at, claims.auth_time)
     assert times == (NOW, NOW - 1, NOW + 300, NOW - 60)
     assert all(type(time) is int for time in times)
+    assert (claims.authentication_context, claims.methods) == ("aal2", ("pwd", "otp", "mfa"))
     assert claims.custom is None
 
 
@@ -295,6 +308,7 @@ def test_claims_that_are_not_there_are_empty_or_none() -> None:
     assert claims.scopes == frozenset()
     nothing = (claims.session_id, claims.client_id, claims.token_id, claims.not_before, claims.auth_time)
     assert nothing == (None,) * 5
+    assert (claims.authentication_context, claims.methods) == (None, ())
     assert check(good(iat=...), Policy(issuer=GOOD["iss"], audience="api", required=())).issued_at is None
 
 
@@ -318,9 +332,11 @@ def test_claims_cannot_be_changed() -> None:
         with pytest.raises(AttributeError):
             setattr(claims, name, "x")
     claims["roles"][1]["b"].append("admin")
+    claims["amr"].append("hwk")
     claims.get("roles").append("admin")
     claims.to_dict()["roles"].append("admin")
     assert claims["roles"] == ["a", {"b": ["c"]}]
+    assert claims.methods == ("pwd", "otp", "mfa")
     assert claims.to_dict() == FULL
 
 
@@ -391,13 +407,16 @@ def test_whatever_the_claims_only_those_that_a_slow_and_simple_check_takes_are_t
     texts_fit = all(
         isinstance(claims.get(name, ""), str)
         for name in REGISTERED
-        if name not in ("aud", "exp", "iat", "nbf", "auth_time")
+        if name not in ("aud", "exp", "iat", "nbf", "auth_time", "amr")
     )
+    methods = claims.get("amr", [])
+    methods_fit = isinstance(methods, list) and all(isinstance(each, str) for each in methods)
     times_fit = all(is_time(claims.get(name, 0)) for name in ("exp", "iat", "nbf", "auth_time"))
     audience = claims["aud"]
     expected = (
         texts_fit
         and times_fit
+        and methods_fit
         and (
             audience == "api"
             or (isinstance(audience, list) and "api" in audience and all(isinstance(each, str) for each in audience))
@@ -421,7 +440,8 @@ def test_whatever_the_claims_only_those_that_a_slow_and_simple_check_takes_are_t
 def test_registered_claims_are_read_by_name_only() -> None:
     registered = read_registered({"exp": 5, "EXP": "x", "Sub": 5, "unknown": None})
     assert registered.exp == 5
-    assert {"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "sid", "auth_time"} == REGISTERED
+    rfc_7519, rfc_9068 = {"iss", "sub", "aud", "exp", "nbf", "iat", "jti"}, {"client_id", "scope", "auth_time"}
+    assert rfc_7519 | rfc_9068 | {"acr", "amr", "sid"} == REGISTERED
 
 
 # The short way for usual payloads

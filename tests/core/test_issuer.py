@@ -74,6 +74,17 @@ def test_a_token_of_the_usual_claims_is_lean(keys: dict[str, Key]) -> None:
     assert len(token) <= 700
 
 
+@pytest.mark.parametrize(
+    ("methods", "context"),
+    [(["pwd"], "aal1"), (["pwd", "otp", "mfa"], "aal2"), (["pwd", "MFA"], "aal1"), (["hwk", "user", "mfa"], "aal2")],
+)
+def test_how_somebody_logged_in_is_in_the_token(keys: dict[str, Key], methods: list[str], context: str) -> None:
+    token = make(keys["ES256"]).issue("s", audience="api", methods=iter(methods))
+    claims = verify_token(token, keys["ES256"], policy(), NOW)
+    assert (claims["amr"], claims["acr"]) == (methods, context)
+    assert (claims.methods, claims.authentication_context) == (tuple(methods), context)
+
+
 def test_the_client_is_the_issuers_unless_one_is_named(keys: dict[str, Key]) -> None:
     issuer = make(keys["ES256"], client_id="cli")
     tokens = issuer.issue("s", audience="api"), issuer.issue("s", audience="api", client_id="other")
@@ -108,10 +119,13 @@ def test_own_claims_never_replace_registered_ones(keys: dict[str, Key]) -> None:
 
 
 @pytest.mark.parametrize("scopes", ["a b", ["a b"], [""], ['a"b'], ["a\\b"], ["\u00e9"], ["a\n"], [5], [None]])
-def test_scopes_that_would_read_as_others_are_refused(keys: dict[str, Key], scopes: Json) -> None:
+def test_scopes_and_methods_that_would_read_as_others_are_refused(keys: dict[str, Key], scopes: Json) -> None:
     with pytest.raises(ClaimRefused) as refused:
         make(keys["ES256"]).issue("s", audience="api", scopes=scopes)
     assert refused.value.claim == "scope"
+    with pytest.raises(ClaimRefused) as refused:
+        make(keys["ES256"]).issue("s", audience="api", methods=scopes)
+    assert refused.value.claim == "amr"
 
 
 @pytest.mark.parametrize(
@@ -124,6 +138,8 @@ def test_scopes_that_would_read_as_others_are_refused(keys: dict[str, Key], scop
         {"session": 5},
         {"auth_time": "x"},
         {"auth_time": -1},
+        {"methods": "mfa"},
+        {"methods": [5]},
     ],
 )
 def test_arguments_of_another_type_are_refused(keys: dict[str, Key], wrong: dict[str, Json]) -> None:

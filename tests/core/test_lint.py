@@ -79,7 +79,7 @@ def test_claims_are_refused_by_name_however_it_is_written(name: str) -> None:
     password_changed_at passwordChangedAt pwd_exp has_password hasPassword must_change_password_at password_policy
     passwordless secretary secret_id access_token_ttl access_token_expires_in api_key_id private_key_id card_type
     card_brand credit_card_brand scorecard discard cardinality cardiology company pancake panel tokens token_use tier
-    keyboard monkey public_key bypass compass assessment passenger surpass tenant roles groups plan cnf amr locale
+    keyboard monkey public_key bypass compass assessment passenger surpass tenant roles groups plan cnf locale
     given_name preferred_username wort social_links insurance bank token key cvs descvv
     password_in ping pinned opinion span_number company_name pass_number a/password/v1
     https://password.example/v1 https://a.example/password/changed_at https://a.example/card/brand

@@ -76,6 +76,8 @@ VALUES: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(("exp", "iat", "nbf", "auth_time"), TIMES),
     **dict.fromkeys(("iss", "sub", "jti"), TEXTS),
     "aud": AUDIENCES + TEXTS,
+    "acr": TEXTS,
+    "amr": ('["mfa"]', '["pwd","otp","mfa"]', "[]", '"mfa"', '["mfa",5]', "[null]", '[["mfa"]]', '{"mfa":1}', '[""]'),
     "alg": (
         *(
             '"none"',
@@ -132,7 +134,10 @@ VALUES: Mapping[str, Sequence[str]] = {
     "e": ('"AQAB"', '"Aw"', '"AQ"', '"AA"', '"AAEAAQ"', '"AQAC"', '"AQABAQABAQAB"', '"AQAB="', '"AQAA"'),
     "ext": ("true", "false", '"yes"'),
 }
-TOKEN_NAMES = ("nbf", "auth_time", "sid", "client_id", "scope", "cnf", "act", "nonce", "__proto__", "", "Exp", "роль")
+TOKEN_NAMES = (
+    *("nbf", "auth_time", "acr", "amr", "sid", "client_id", "scope", "cnf", "act", "nonce", "__proto__", "", "Exp"),
+    "роль",
+)
 HEADER_NAMES = (
     "crit",
     "b64",

@@ -143,8 +143,10 @@ def check_token(token: str | bytes, key: Key, now: int = NOW, claims_type: type[
     demand(type(members["iss"]) is str and members["iss"] == ISSUER, "iss")
     audience = members["aud"]
     demand(audience == AUDIENCE or (type(audience) is list and AUDIENCE in audience), "aud")
-    for name in ("sub", "jti", "client_id", "scope", "sid"):
+    for name in ("sub", "jti", "client_id", "scope", "sid", "acr"):
         demand(type(members.get(name, "")) is str, name)
+    methods = members.get("amr", [])
+    demand(type(methods) is list and all(type(method) is str for method in methods), "amr")
     demand(members["sub"], "sub")
     for name in ("exp", "iat", "nbf", "auth_time"):
         value = members.get(name, NOW)

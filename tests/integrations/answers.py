@@ -39,3 +39,16 @@ def invalid_token(description: str) -> str:
 LACKS = 'error="insufficient_scope", error_description="The access token lacks a scope that this needs."'
 AMBIGUOUS = f'{REALM}, error="invalid_request", error_description="The request carries more than one credential."'
 EXPIRED = invalid_token("The token has expired.")
+TOO_OLD = (
+    f'{REALM}, error="insufficient_user_authentication", '
+    'error_description="Log in again: this needs a login in the last 300 seconds.", max_age="300"'
+)
+ONE_FACTOR = (
+    f'{REALM}, error="insufficient_user_authentication", '
+    'error_description="Log in again: this needs a login with a second factor or a passkey.", acr_values="aal2"'
+)
+OLD_OR_ONE_FACTOR = (
+    f'{REALM}, error="insufficient_user_authentication", '
+    'error_description="Log in again: this needs a login with a second factor or a passkey in the last 300 seconds.", '
+    'acr_values="aal2", max_age="300"'
+)

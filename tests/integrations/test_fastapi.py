@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Response, Security, WebSocket
@@ -16,7 +16,7 @@ from jotgate import Claims, KeySet, KeySourceError, Verifier
 from jotgate.integrations.fastapi import Auth, AuthRefused
 from jotgate.testing import TestAuth
 from jotgate.verifier.transport import Answer
-from tests.integrations.answers import AMBIGUOUS, EXPIRED, LACKS, REALM, check_refusal
+from tests.integrations.answers import AMBIGUOUS, EXPIRED, LACKS, ONE_FACTOR, REALM, TOO_OLD, check_refusal
 
 
 def make_app(verifier: Verifier) -> FastAPI:
@@ -62,10 +62,18 @@ def make_app(verifier: Verifier) -> FastAPI:
         await websocket.send_json(claims.subject)
         await websocket.close()
 
+    @app.get("/address")
+    async def address(claims: Annotated[Claims, Depends(auth.require("orders:read", max_age_s=300))]) -> str:
+        return claims.subject
+
     router = APIRouter(prefix="/admin", dependencies=[Depends(auth.require("admin"))])
 
     @router.get("/orders")
     async def admin_orders(claims: Annotated[Claims, Depends(reader)]) -> str:
+        return claims.subject
+
+    @router.get("/refunds")
+    async def admin_refunds(claims: Annotated[Claims, Depends(auth.require("admin", factor="second"))]) -> str:
         return claims.subject
 
     app.include_router(router)
@@ -90,6 +98,29 @@ def test_one_parameter_protects_a_route_with_the_exact_answers(kit: TestAuth, cl
     check_refusal(
         client.get(path, headers=kit.bearer("alice", scopes=["orders"])), 403, "insufficient_scope", NEEDS_READ
     )
+
+
+def test_a_login_of_ten_minutes_ago_is_too_old_for_a_route_that_says_five(kit: TestAuth, client: TestClient) -> None:
+    recent = kit.bearer("alice", scopes=["orders:read"], auth_time=kit.clock() - 60)
+    assert client.get("/address", headers=recent).json() == "alice"
+    for auth_time in (kit.clock() - 600, None):
+        answer = client.get("/address", headers=kit.bearer("alice", scopes=["orders:read"], auth_time=auth_time))
+        check_refusal(answer, 401, "insufficient_user_authentication", TOO_OLD)
+    answer = client.get("/address", headers=kit.bearer("alice"))
+    check_refusal(answer, 403, "insufficient_scope", NEEDS_READ)
+
+
+def test_a_routes_own_demand_of_a_second_factor_counts_besides_its_routers(kit: TestAuth, client: TestClient) -> None:
+    """Both ask for the same scope: were they taken for the same dependency, the router's would be the only one."""
+    strong, weak = (kit.bearer("alice", scopes=["admin"], methods=methods) for methods in (["pwd", "mfa"], ["pwd"]))
+    assert client.get("/admin/refunds", headers=strong).json() == "alice"
+    check_refusal(client.get("/admin/refunds", headers=weak), 401, "insufficient_user_authentication", ONE_FACTOR)
+
+
+@pytest.mark.parametrize("faulty", [{"max_age_s": -1}, {"max_age_s": True}, {"factor": "third"}], ids=str)
+def test_a_login_that_cannot_be_is_a_fault_of_the_program(kit: TestAuth, faulty: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(faulty))):
+        Auth(kit.verifier).require(**faulty)
 
 
 def test_two_authorization_headers_are_refused(kit: TestAuth, client: TestClient) -> None:
@@ -178,6 +209,8 @@ def test_openapi_shows_the_bearer_scheme_on_protected_routes_only(kit: TestAuth)
     }
     assert document["paths"]["/orders"]["get"]["security"] == [{"bearer": []}]
     assert document["paths"]["/orders-security"]["get"]["security"] == [{"bearer": ["orders:read"]}]
+    assert document["paths"]["/address"]["get"]["security"] == [{"bearer": []}]
+    assert "parameters" not in document["paths"]["/address"]["get"]
     assert "security" not in document["paths"]["/open"]["get"]
     assert "parameters" not in document["paths"]["/orders"]["get"]
 
@@ -193,6 +226,9 @@ def test_an_override_replaces_a_dependency_made_by_an_equal_call(kit: TestAuth) 
     assert kit.client(app).get("/orders").json() == "bob"
     assert auth.require("a") != auth.require("b")
     assert auth.require("a") != auth.require("a", stream=True)
+    assert auth.require("a", max_age_s=300) == auth.require("a", max_age_s=300)
+    different = {auth.require("a"), auth.require("a", max_age_s=300), auth.require("a", max_age_s=60)}
+    assert len(different | {auth.require("a", factor="second")}) == 4
     assert auth.require("a") != Auth(kit.verifier).require("a")
     assert auth.require() != auth.optional()
 

@@ -10,10 +10,10 @@ import pytest
 
 from jotgate import Claims, KeySet, KeySourceError, SettingsError, Verifier
 from jotgate.integrations.asgi import BearerMiddleware, Message, Receive, Send
-from jotgate.integrations.guard import Guard, Refused, Scope
+from jotgate.integrations.guard import Guard, Refused, Scope, StepUp
 from jotgate.testing import TestAuth
 from jotgate.verifier import Snapshot
-from tests.integrations.answers import AMBIGUOUS, EXPIRED, REALM
+from tests.integrations.answers import AMBIGUOUS, EXPIRED, OLD_OR_ONE_FACTOR, ONE_FACTOR, REALM, TOO_OLD
 
 Headers = Sequence[tuple[str, str]]
 
@@ -128,6 +128,104 @@ async def test_missing_scopes_are_named_and_those_that_are_there_do_not_matter(k
         f'{REALM}, error="insufficient_scope", '
         'error_description="The access token lacks a scope that this needs.", scope="b c"'
     )
+
+
+async def stepped_up(kit: TestAuth, demanded: StepUp, leeway_s: int = 5, **login: Any) -> Refused | None:  # noqa: ANN401
+    verifier = Verifier(issuer=kit.issuer, audience="api", keys=kit.keys, clock=kit.clock, leeway_s=leeway_s)
+    given = scope([("Authorization", f"Bearer {kit.token('alice', **login)}")])
+    try:
+        await Guard(verifier).admit(given, step_up=demanded)
+    except Refused as refused:
+        return refused
+    return None
+
+
+async def test_a_login_of_ten_minutes_ago_is_too_old_for_five_minutes_and_not_for_fifteen(kit: TestAuth) -> None:
+    ago = kit.clock() - 600
+    refused = await stepped_up(kit, StepUp(max_age_s=300), auth_time=ago)
+    assert refused is not None
+    assert (refused.status, refused.code, refused.challenge) == (401, "insufficient_user_authentication", TOO_OLD)
+    assert refused.detail == "Log in again: this needs a login in the last 300 seconds."
+    assert await stepped_up(kit, StepUp(max_age_s=900), auth_time=ago) is None
+    assert await stepped_up(kit, StepUp(), auth_time=ago) is None
+
+
+async def test_a_token_that_does_not_say_when_its_login_was_is_too_old(kit: TestAuth) -> None:
+    refused = await stepped_up(kit, StepUp(max_age_s=2**40))
+    assert refused is not None
+    assert refused.code == "insufficient_user_authentication"
+    assert await stepped_up(kit, StepUp(max_age_s=2**40), auth_time=0) is None
+
+
+@pytest.mark.parametrize("leeway_s", [0, 5, 60])
+@pytest.mark.parametrize("max_age_s", [0, 300])
+async def test_clocks_may_differ_by_the_verifiers_leeway_either_way(
+    kit: TestAuth, leeway_s: int, max_age_s: int
+) -> None:
+    demanded, now = StepUp(max_age_s=max_age_s), kit.clock()
+    for good in (now, now + leeway_s, now - max_age_s - leeway_s):
+        assert await stepped_up(kit, demanded, leeway_s, auth_time=good) is None
+    # The last is an issuer that counts milliseconds.
+    for bad in (now + leeway_s + 1, now - max_age_s - leeway_s - 1, now * 1000):
+        assert await stepped_up(kit, demanded, leeway_s, auth_time=bad) is not None
+
+
+async def test_a_token_that_lives_on_does_not_keep_its_login_young(kit: TestAuth) -> None:
+    guard, token = Guard(kit.verifier), kit.token("alice", auth_time=kit.clock() - 100)
+    given = [("Authorization", f"Bearer {token}")]
+    await guard.admit(scope(given), step_up=StepUp(max_age_s=200))
+    kit.clock.advance(106)
+    with pytest.raises(Refused, match="Log in again"):
+        await guard.admit(scope(given), step_up=StepUp(max_age_s=200))
+
+
+@pytest.mark.parametrize("methods", [(), ("pwd",), ("otp",), ("pwd", "otp"), ("hwk",), ("MFA",), ("mfa2",)])
+async def test_without_a_second_factor_the_challenge_asks_for_one(kit: TestAuth, methods: tuple[str, ...]) -> None:
+    refused = await stepped_up(kit, StepUp(factor="second"), methods=methods)
+    assert refused is not None
+    assert (refused.status, refused.code, refused.challenge) == (401, "insufficient_user_authentication", ONE_FACTOR)
+    assert refused.detail == "Log in again: this needs a login with a second factor or a passkey."
+
+
+async def test_a_second_factor_or_a_passkey_that_verified_its_user_is_enough(kit: TestAuth) -> None:
+    for methods in (["pwd", "otp", "mfa"], ["mfa"], ["hwk", "user", "mfa"]):
+        assert await stepped_up(kit, StepUp(factor="second"), methods=methods) is None
+
+
+async def test_of_two_demands_both_have_to_be_met_and_the_challenge_names_both(kit: TestAuth) -> None:
+    demanded, now = StepUp(300, "second"), kit.clock()
+    strong, weak = ["pwd", "otp", "mfa"], ["pwd"]
+    for auth_time, methods in ((now, weak), (now - 600, strong), (now - 600, weak)):
+        refused = await stepped_up(kit, demanded, auth_time=auth_time, methods=methods)
+        assert refused is not None
+        assert refused.challenge == OLD_OR_ONE_FACTOR
+    assert await stepped_up(kit, demanded, auth_time=now, methods=strong) is None
+
+
+async def test_the_scope_comes_first_for_logging_in_again_gives_none(kit: TestAuth) -> None:
+    given = scope([bearer(kit)])
+    with pytest.raises(Refused) as raised:
+        await Guard(kit.verifier).admit(given, ("a",), step_up=StepUp(300, "second"))
+    assert (raised.value.status, raised.value.code) == (403, "insufficient_scope")
+
+
+async def test_what_an_earlier_check_of_the_same_request_did_not_demand_is_demanded(kit: TestAuth) -> None:
+    guard, given = Guard(kit.verifier), scope([bearer(kit)])
+    await guard.admit(given)
+    with pytest.raises(Refused, match="Log in again"):
+        await guard.admit(given, step_up=StepUp(factor="second"))
+
+
+@pytest.mark.parametrize("max_age_s", [-1, 1.5, True, "300"])
+def test_a_greatest_age_that_is_none_is_a_fault_of_the_program(kit: TestAuth, max_age_s: Any) -> None:  # noqa: ANN401
+    with pytest.raises(ValueError, match="max_age_s"):
+        BearerMiddleware(Inner(), kit.verifier, max_age_s=max_age_s)
+
+
+@pytest.mark.parametrize("factor", ["", "first", "mfa", 2, True, ["second"]])
+def test_a_factor_that_is_not_known_is_a_fault_of_the_program(kit: TestAuth, factor: Any) -> None:  # noqa: ANN401
+    with pytest.raises(ValueError, match="factor"):
+        BearerMiddleware(Inner(), kit.verifier, factor=factor)
 
 
 async def test_without_keys_the_answer_is_503_and_tells_nothing_of_the_inside() -> None:
@@ -396,6 +494,20 @@ async def test_the_middleware_answers_refusals_itself(kit: TestAuth) -> None:
     assert headers[b"content-length"] == str(len(body["body"])).encode()
     assert headers[b"www-authenticate"].endswith(b', scope="a"')
     assert json.loads(body["body"])["code"] == "insufficient_scope"
+
+
+@pytest.mark.parametrize("anonymous", [False, True])
+async def test_the_middleware_may_demand_a_recent_login_and_a_second_factor(kit: TestAuth, anonymous: bool) -> None:
+    inner = Inner()
+    app = BearerMiddleware(inner, kit.verifier, max_age_s=300, factor="second", anonymous=anonymous)
+    login: dict[str, Any] = {"auth_time": kit.clock() - 60, "methods": ["pwd", "otp", "mfa"]}
+    for lacking in ({"methods": ["pwd"]}, {"auth_time": kit.clock() - 600}):
+        start, _ = await call(app, scope([("Authorization", f"Bearer {kit.token('alice', **login | lacking)}")]))
+        assert start["status"] == 401
+        assert dict(start["headers"])[b"www-authenticate"] == OLD_OR_ONE_FACTOR.encode()
+    assert inner.scopes == []
+    await call(app, scope([("Authorization", f"Bearer {kit.token('alice', **login)}")]))
+    assert inner.claims.subject == "alice"
 
 
 async def test_public_paths_are_compared_exactly(kit: TestAuth) -> None:

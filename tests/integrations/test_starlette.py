@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -18,7 +19,7 @@ from starlette.websockets import WebSocket
 from jotgate.integrations.asgi import BearerMiddleware
 from jotgate.integrations.starlette import Auth, AuthRefused
 from jotgate.testing import TestAuth
-from tests.integrations.answers import EXPIRED, LACKS, REALM, check_refusal
+from tests.integrations.answers import EXPIRED, LACKS, OLD_OR_ONE_FACTOR, REALM, TOO_OLD, check_refusal
 
 
 def make_app(kit: TestAuth) -> Starlette:
@@ -73,9 +74,24 @@ def make_app(kit: TestAuth) -> Starlette:
         await websocket.accept()
         await auth.claims(websocket)
 
+    @auth.require("orders:read", max_age_s=300, factor="second")
+    async def refunds(request: Request) -> JSONResponse:
+        return JSONResponse(request.state.claims.subject)
+
+    async def address(request: Request) -> JSONResponse:
+        return JSONResponse((await auth.claims(request, max_age_s=300)).subject)
+
+    @auth.require(max_age_s=300, factor="second")
+    async def support(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close()
+
     return Starlette(
         routes=[
             Route("/orders", orders),
+            Route("/refunds", refunds),
+            Route("/address", address),
+            WebSocketRoute("/support", support),
             Route("/orders-sync", orders_sync),
             Route("/orders-class", Orders),
             Route("/maybe", maybe),
@@ -102,6 +118,28 @@ def test_functions_and_methods_async_or_not_are_protected_alike(kit: TestAuth, c
     check_refusal(client.get(path, headers=kit.bearer("alice", expired=True)), 401, "token_expired", EXPIRED)
     challenge = f'{REALM}, {LACKS}, scope="orders:read"'
     check_refusal(client.get(path, headers=kit.bearer("alice")), 403, "insufficient_scope", challenge)
+
+
+def test_a_route_may_demand_a_recent_login_and_a_second_factor(kit: TestAuth, client: TestClient) -> None:
+    good: dict[str, Any] = {"scopes": ["orders:read"], "auth_time": kit.clock(), "methods": ["pwd", "otp", "mfa"]}
+    assert client.get("/refunds", headers=kit.bearer("alice", **good)).json() == "alice"
+    for lacking in ({"methods": ["pwd"]}, {"auth_time": kit.clock() - 600}, {"auth_time": None}):
+        answer = client.get("/refunds", headers=kit.bearer("alice", **good | lacking))
+        check_refusal(answer, 401, "insufficient_user_authentication", OLD_OR_ONE_FACTOR)
+        with (
+            pytest.raises(WebSocketDenialResponse) as denied,
+            client.websocket_connect("/support", headers=kit.bearer("alice", **good | lacking)),
+        ):
+            pass
+        check_refusal(denied.value, 401, "insufficient_user_authentication", OLD_OR_ONE_FACTOR)
+    answer = client.get("/refunds", headers=kit.bearer("alice", **good | {"scopes": [], "methods": ["pwd"]}))
+    check_refusal(answer, 403, "insufficient_scope", f'{REALM}, {LACKS}, scope="orders:read"')
+
+
+def test_an_endpoint_may_ask_for_the_claims_of_a_recent_login_itself(kit: TestAuth, client: TestClient) -> None:
+    assert client.get("/address", headers=kit.bearer("alice", auth_time=kit.clock() - 300)).json() == "alice"
+    answer = client.get("/address", headers=kit.bearer("alice", auth_time=kit.clock() - 600))
+    check_refusal(answer, 401, "insufficient_user_authentication", TOO_OLD)
 
 
 def test_an_undecorated_method_stays_open(client: TestClient) -> None:
@@ -200,3 +238,9 @@ def test_the_middleware_protects_a_whole_starlette_app(kit: TestAuth) -> None:
 def test_a_scope_with_a_space_is_a_fault_of_the_program(kit: TestAuth) -> None:
     with pytest.raises(ValueError, match="not the name of one scope"):
         Auth(kit.verifier).require("orders:read orders:write")
+
+
+@pytest.mark.parametrize("faulty", [{"max_age_s": -1}, {"max_age_s": 1.5}, {"factor": "third"}], ids=str)
+def test_a_login_that_cannot_be_is_a_fault_of_the_program(kit: TestAuth, faulty: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(faulty))):
+        Auth(kit.verifier).require(**faulty)

@@ -44,6 +44,8 @@ def test_a_token_says_what_was_asked_for() -> None:
     assert claims.scopes == {"a", "b"}
     assert (claims.session_id, claims.client_id, claims.auth_time) == ("s1", "shop", kit.clock.now - 60)
     assert claims["tenant"] == {"id": 7}
+    assert kit.verifier.verify(kit.token("alice", methods=["pwd", "mfa"])).methods == ("pwd", "mfa")
+    assert kit.verifier.verify(kit.token("alice")).methods == ()
     assert (claims.issued_at, claims.expires_at) == (kit.clock.now, kit.clock.now + 300)
 
 
@@ -73,6 +75,10 @@ def test_expired_and_early_hold_for_any_leeway_and_life() -> None:
 def test_registered_claims_are_not_overridden_by_accident() -> None:
     with pytest.raises(ClaimRefused):
         TestAuth().token("alice", exp=1)
+    with pytest.raises(ClaimRefused):
+        TestAuth().token("alice", amr=["mfa"])
+    with pytest.raises(ClaimRefused):
+        TestAuth().token("alice", acr="aal2")
 
 
 def test_time_stands_still_until_the_test_moves_it() -> None:

@@ -25,6 +25,11 @@ MAX_LIFETIME_S = 3600
 RFC_9068 = ("iss", "exp", "aud", "sub", "client_id", "iat", "jti")
 """What RFC 9068 §2.2 requires of an access token: `Policy(required=RFC_9068)`."""
 
+MULTI_FACTOR = "mfa"
+"""The method (RFC 8176 §2) of a login that took two factors, or a passkey that verified its user."""
+AAL1, AAL2 = "aal1", "aal2"
+"""What `acr` says of a login by any methods, and of one with `MULTI_FACTOR` among them."""
+
 # NumericDate (RFC 7519 §2): any JSON number, fractions included; what no date is, is refused and not taken as absent.
 _Time: TypeAlias = Annotated[float, msgspec.Meta(ge=0, lt=2**53)]
 _Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
@@ -45,12 +50,18 @@ class Registered(msgspec.Struct, frozen=True):
     scope: str | UnsetType = UNSET
     sid: str | UnsetType = UNSET
     auth_time: _Time | UnsetType = UNSET
+    acr: str | UnsetType = UNSET
+    amr: list[str] | UnsetType = UNSET
 
 
 REGISTERED = frozenset(Registered.__struct_fields__)
 """Claims that own claims cannot replace."""
 
-_TYPES = {"exp": "a time", "iat": "a time", "nbf": "a time", "auth_time": "a time", "aud": "text or a list of texts"}
+_TYPES = {
+    **dict.fromkeys(("exp", "iat", "nbf", "auth_time"), "a time"),
+    "aud": "text or a list of texts",
+    "amr": "a list of texts",
+}
 
 
 def read_registered(members: dict[str, Any]) -> Registered:
@@ -476,6 +487,16 @@ class Claims:
         return None if auth_time is UNSET else math.floor(auth_time)
 
     @property
+    def authentication_context(self) -> str | None:
+        """`acr`: how sure the issuer is who it was, in its own words; jotgate's are "aal1" and "aal2"."""
+        return self._registered.acr or None
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """`amr`: how the person proved who they are (RFC 8176), such as "pwd", "otp" and "mfa"."""
+        return tuple(self._registered.amr or ())
+
+    @property
     def custom(self) -> JsonValue:
         """The claims as the policy's `claims_type`; None if it has none."""
         return self._custom
@@ -535,6 +556,7 @@ _Filled: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 _FILLED: Mapping[str, object] = {
     **dict.fromkeys(("exp", "iat", "nbf", "auth_time"), _Seconds),
     "aud": _Filled | Annotated[list[str], msgspec.Meta(min_length=1)],
+    "amr": list[str],
 }
 _encode = msgspec.json.Encoder().encode
 _BACKSLASH = ord("\\")  # a number is found four times as fast as a text of one character

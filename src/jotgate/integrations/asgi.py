@@ -6,7 +6,16 @@ It must not know any framework.
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from jotgate.integrations.guard import Guard, Refused, Scope, came_by_subprotocol, check_scopes, selecting
+from jotgate.integrations.guard import (
+    Factor,
+    Guard,
+    Refused,
+    Scope,
+    StepUp,
+    came_by_subprotocol,
+    check_scopes,
+    selecting,
+)
 from jotgate.integrations.throttling import Address, By, Meter, peer_address
 from jotgate.throttle.fields import header_fields
 from jotgate.throttle.limits import Limit
@@ -32,6 +41,8 @@ class BearerMiddleware:
         app: the ASGI app to protect.
         verifier: judges the tokens.
         scopes: all of which a token has to have.
+        max_age_s: how many seconds ago the person may have logged in, at most.
+        factor: `"second"`: they must have done so with a second factor or a passkey.
         public: paths (`scope["path"]`, compared exactly) that are open to all.
         anonymous: let requests without any token pass too, with claims None. A bad token is still refused.
         realm: names the protected space in challenges.
@@ -39,7 +50,7 @@ class BearerMiddleware:
 
     Raises:
         SettingsError: with every fault at once.
-        ValueError: a scope that is not one name.
+        ValueError: a scope that is not one name, or a login that cannot be.
     """
 
     def __init__(
@@ -48,6 +59,8 @@ class BearerMiddleware:
         verifier: Verifier,
         *,
         scopes: Sequence[str] = (),
+        max_age_s: int | None = None,
+        factor: Factor | None = None,
         public: Collection[str] = (),
         anonymous: bool = False,
         realm: str = "api",
@@ -57,6 +70,7 @@ class BearerMiddleware:
         self._app = app
         self._guard = Guard(verifier, realm=realm, trusted_proxies=trusted_proxies)
         self._scopes = tuple(scopes)
+        self._step_up = StepUp(max_age_s, factor)
         self._public = frozenset(public)
         self._anonymous = anonymous
 
@@ -75,12 +89,10 @@ class BearerMiddleware:
         await self._app(inner, receive, selecting_send(send) if came_by_subprotocol(inner) else send)
 
     async def _admit(self, scope: Scope) -> None:
-        if not self._anonymous:
-            await self._guard.admit(scope, self._scopes)
-        elif await self._guard.admit_any(scope) is None:
+        if self._anonymous and await self._guard.admit_any(scope) is None:
             scope["jotgate.claims"] = scope["state"]["claims"] = None
         else:
-            await self._guard.admit(scope, self._scopes)
+            await self._guard.admit(scope, self._scopes, step_up=self._step_up)
 
 
 class ThrottleMiddleware:

@@ -40,7 +40,7 @@ from starlette.requests import HTTPConnection
 
 from jotgate.core.claims import Claims
 from jotgate.integrations import starlette
-from jotgate.integrations.guard import Refused, check_scopes
+from jotgate.integrations.guard import ANY_LOGIN, Factor, Refused, StepUp, check_scopes
 from jotgate.integrations.starlette import AuthRefused, Refusal, answering
 from jotgate.integrations.throttling import Address, By, Meter, peer_address
 from jotgate.throttle.fields import header_fields
@@ -75,17 +75,22 @@ class Auth:
         self._auth = starlette.Auth(verifier, realm=realm, trusted_proxies=trusted_proxies)
         self._scheme_name = scheme_name
 
-    def require(self, *scopes: str, stream: bool = False) -> "Require":
+    def require(
+        self, *scopes: str, max_age_s: int | None = None, factor: Factor | None = None, stream: bool = False
+    ) -> "Require":
         """Make a dependency that gives the Claims of a token with all these scopes, and refuses everybody else.
 
         `stream=True` lets an EventSource in by its stream cookie too. `Security(auth.require(), scopes=[…])` asks for
         scopes as well, and shows them in the OpenAPI document. Equal calls make equal dependencies, so that
         `app.dependency_overrides[auth.require("orders:read")]` works.
 
+        With `max_age_s` the person must have logged in at most so many seconds ago, with `factor="second"` by a second
+        factor or a passkey; else the answer tells the client to have them log in again (401, RFC 9470).
+
         Raises:
-            ValueError: a scope that is not one name.
+            ValueError: a scope that is not one name, or a login that cannot be.
         """
-        return Require(self._auth, self._scheme_name, scopes, stream=stream)
+        return Require(self._auth, self._scheme_name, scopes, StepUp(max_age_s, factor), stream=stream)
 
     def optional(self) -> "Optional":
         """Make a dependency that gives Claims, or None where no token came. A bad token is refused."""
@@ -108,17 +113,24 @@ class _Dependency(SecurityBase):
     """What FastAPI needs to know of each: how the scheme looks in OpenAPI, and which two are the same."""
 
     def __init__(
-        self, auth: starlette.Auth, scheme_name: str, scopes: Sequence[str] = (), *, stream: bool = False
+        self,
+        auth: starlette.Auth,
+        scheme_name: str,
+        scopes: Sequence[str] = (),
+        step_up: StepUp = ANY_LOGIN,
+        *,
+        stream: bool = False,
     ) -> None:
         check_scopes(scopes)
         self.model = HTTPBearerModel(bearerFormat="JWT")
         self.scheme_name = scheme_name
         self._auth = auth
         self._scopes = tuple(scopes)
+        self._step_up = step_up
         self._stream = stream
 
     def _identity(self) -> tuple[object, ...]:
-        return (type(self), id(self._auth), self._scopes, self._stream)
+        return (type(self), id(self._auth), self._scopes, self._step_up, self._stream)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Dependency) and self._identity() == other._identity()
@@ -131,7 +143,8 @@ class Require(_Dependency):
     """See `Auth.require`."""
 
     async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Claims:
-        return await self._auth.claims(connection, *self._scopes, *security_scopes.scopes, stream=self._stream)
+        scopes = (*self._scopes, *security_scopes.scopes)
+        return await self._auth.admit(connection, scopes, self._step_up, stream=self._stream)
 
 
 class Optional(_Dependency):

@@ -1,6 +1,7 @@
 """Whether a request may pass, decided on its ASGI scope: finds the one credential, asks the verifier, words refusals.
 
-It must not know any framework. What a refusal says is RFC 6750 section 3 and RFC 9457; it never repeats the token.
+It must not know any framework. What a refusal says is RFC 6750 section 3, RFC 9470 and RFC 9457; it never
+repeats the token.
 """
 
 import functools
@@ -12,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from jotgate.core.bearer import parse_authorization
-from jotgate.core.claims import Claims
+from jotgate.core.claims import AAL2, MULTI_FACTOR, Claims
 from jotgate.core.errors import JotgateError, KeySourceError, SettingsError, TokenError
 from jotgate.core.forwarded import TrustedProxies, resolve_sender
 from jotgate.verifier import Verifier
@@ -34,6 +35,7 @@ _SCOPE_CHARACTERS = frozenset(map(chr, range(0x21, 0x7F))) - frozenset('"\\')  #
 _TEXT_CHARACTERS = _SCOPE_CHARACTERS | {" "}  # RFC 6750 section 3
 
 Origin = Literal["header", "subprotocol", "cookie"]
+Factor = Literal["second"]
 
 
 class Credential(NamedTuple):
@@ -41,6 +43,53 @@ class Credential(NamedTuple):
 
     token: str
     origin: Origin
+
+
+class StepUp(msgspec.Struct, frozen=True):
+    """How a person must have logged in, besides that their token is good (RFC 9470).
+
+    Args:
+        max_age_s: at most so many seconds ago, by the claim `auth_time`; the verifier's leeway is added.
+        factor: `"second"`: with a second factor, or a passkey that verified its user: "mfa" in the claim `amr`.
+
+    Raises:
+        ValueError: what no login could meet, or is not known.
+    """
+
+    max_age_s: int | None = None
+    factor: Factor | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_age_s is not None and (type(self.max_age_s) is not int or self.max_age_s < 0):
+            raise ValueError(f"max_age_s is a whole number of seconds that is not negative, and not {self.max_age_s!r}")
+        if self.factor not in (None, "second"):
+            raise ValueError(f"factor is 'second', or None, and not {self.factor!r}")
+
+    def is_met(self, claims: Claims, now: int, leeway_s: int) -> bool:
+        """Tell whether the token's login was such a one. Of what the token does not say, none is assumed."""
+        if self.factor is not None and MULTI_FACTOR not in claims.methods:
+            return False
+        if self.max_age_s is None:
+            return True
+        # A login in the future is none: an issuer that counts milliseconds must not make it everlasting.
+        return claims.auth_time is not None and -leeway_s <= now - claims.auth_time <= self.max_age_s + leeway_s
+
+    @property
+    def detail(self) -> str:
+        """What the person has to do."""
+        how = "" if self.factor is None else " with a second factor or a passkey"
+        when = "" if self.max_age_s is None else f" in the last {self.max_age_s} seconds"
+        return f"Log in again: this needs a login{how}{when}."
+
+    @property
+    def parameters(self) -> str:
+        """What a client asks the issuer for, as parameters of a challenge (RFC 9470 section 3)."""
+        asked = "" if self.factor is None else f', acr_values="{AAL2}"'
+        return asked if self.max_age_s is None else f'{asked}, max_age="{self.max_age_s}"'
+
+
+ANY_LOGIN = StepUp()
+"""Demands nothing."""
 
 
 class Admitted(NamedTuple):
@@ -118,12 +167,15 @@ class Guard:
         name = hashlib.sha256(f"{verifier.issuer}\n{verifier.audience}".encode()).hexdigest()[:8]
         self.cookie_name = f"__Host-Http-jotgate-stream-{name}"
 
-    async def admit(self, scope: Scope, scopes: Collection[str] = (), *, stream: bool = False) -> Claims:
+    async def admit(
+        self, scope: Scope, scopes: Collection[str] = (), *, step_up: StepUp = ANY_LOGIN, stream: bool = False
+    ) -> Claims:
         """Return the claims of the request's token, and leave them in the ASGI scope.
 
         Args:
             scope: of an `http` or `websocket` connection.
             scopes: all of which the token has to have.
+            step_up: how the person must have logged in.
             stream: take the cookie of `stream_cookie` too, where an EventSource sends it.
 
         Raises:
@@ -135,6 +187,10 @@ class Guard:
         if not claims.has_scopes(*scopes):
             detail = "The access token lacks a scope that this needs."
             raise self._refused(403, "insufficient_scope", detail, error="insufficient_scope", scopes=scopes)
+        # Each time, also where a request is known already: another check may have asked for less.
+        if not step_up.is_met(claims, self._verifier.clock(), self._verifier.leeway_s):
+            code = "insufficient_user_authentication"
+            raise self._refused(401, code, step_up.detail, error=code, step_up=step_up)
         return claims
 
     async def admit_any(self, scope: Scope, *, stream: bool = False) -> Claims | None:
@@ -254,7 +310,14 @@ class Guard:
         return self._refused(400, "ambiguous_credential", detail, error="invalid_request")
 
     def _refused(
-        self, status: int, code: str, detail: str, *, error: str | None = None, scopes: Collection[str] = ()
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        error: str | None = None,
+        scopes: Collection[str] = (),
+        step_up: StepUp = ANY_LOGIN,
     ) -> Refused:
         challenge = f'Bearer realm="{self._realm}"'
         if error is not None:
@@ -262,7 +325,7 @@ class Guard:
             challenge += f', error="{error}", error_description="{said}"'
         if scopes:
             challenge += f', scope="{" ".join(scopes)}"'
-        return Refused(status, code, detail, challenge=challenge)
+        return Refused(status, code, detail, challenge=challenge + step_up.parameters)
 
 
 def check_scopes(scopes: Iterable[object]) -> None:

@@ -31,7 +31,7 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from jotgate.core.claims import Claims
 from jotgate.integrations.asgi import POLICY_VIOLATION, PROBLEM_TYPE, refuse
-from jotgate.integrations.guard import Guard, Refused, came_by_subprotocol, check_scopes, selecting
+from jotgate.integrations.guard import Factor, Guard, Refused, StepUp, came_by_subprotocol, check_scopes, selecting
 from jotgate.verifier import Verifier
 
 _P = ParamSpec("_P")
@@ -68,16 +68,19 @@ class Auth:
         self._guard = Guard(verifier, realm=realm, trusted_proxies=trusted_proxies)
 
     def require(
-        self, *scopes: str, stream: bool = False
+        self, *scopes: str, max_age_s: int | None = None, factor: Factor | None = None, stream: bool = False
     ) -> Callable[[Callable[_P, Any]], Callable[_P, Coroutine[Any, Any, Any]]]:
         """Decorate an endpoint (function or method, `async` or not): it runs only for tokens with all the scopes.
 
         The claims are in `request.state.claims` then. `stream=True` lets an EventSource in by its stream cookie too.
+        With `max_age_s` the person must have logged in at most so many seconds ago, with `factor="second"` by a second
+        factor or a passkey; else the answer tells the client to have them log in again (401, RFC 9470).
 
         Raises:
-            ValueError: a scope that is not one name.
+            ValueError: a scope that is not one name, or a login that cannot be.
         """
         check_scopes(scopes)
+        step_up = StepUp(max_age_s, factor)
 
         def decorate(endpoint: Callable[_P, Any]) -> Callable[_P, Coroutine[Any, Any, Any]]:
             is_async = inspect.iscoroutinefunction(endpoint)
@@ -85,7 +88,7 @@ class Auth:
             @functools.wraps(endpoint)
             async def guarded(*args: _P.args, **kwargs: _P.kwargs) -> Any:  # noqa: ANN401 # whatever the endpoint gives
                 connection = next(arg for arg in (*args, *kwargs.values()) if isinstance(arg, HTTPConnection))
-                await self.claims(connection, *scopes, stream=stream)
+                await self.admit(connection, scopes, step_up, stream=stream)
                 if is_async:
                     return await endpoint(*args, **kwargs)
                 return await run_in_threadpool(endpoint, *args, **kwargs)
@@ -94,14 +97,28 @@ class Auth:
 
         return decorate
 
-    async def claims(self, connection: HTTPConnection, *scopes: str, stream: bool = False) -> Claims:
-        """Return the claims of a request or a WebSocket that is not accepted yet.
+    async def claims(
+        self,
+        connection: HTTPConnection,
+        *scopes: str,
+        max_age_s: int | None = None,
+        factor: Factor | None = None,
+        stream: bool = False,
+    ) -> Claims:
+        """Return the claims of a request or a WebSocket that is not accepted yet (arguments as for `require`).
 
         Raises:
             AuthRefused: answered by itself in any Starlette or FastAPI app.
+            ValueError: a login that cannot be.
         """
+        return await self.admit(connection, scopes, StepUp(max_age_s, factor), stream=stream)
+
+    async def admit(
+        self, connection: HTTPConnection, scopes: Sequence[str], step_up: StepUp, *, stream: bool
+    ) -> Claims:
+        """Do the same as `claims`, with a `StepUp` that was made before."""
         try:
-            claims = await self._guard.admit(connection.scope, scopes, stream=stream)
+            claims = await self._guard.admit(connection.scope, scopes, step_up=step_up, stream=stream)
         except Refused as refused:
             raise answering(connection, AuthRefused(refused)) from refused.__cause__
         _select_subprotocol(connection)

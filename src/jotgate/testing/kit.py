@@ -97,6 +97,7 @@ class TestAuth:
         session: str | None = None,
         client_id: str = "web",
         auth_time: int | None = None,
+        methods: Iterable[str] = (),
         expired: bool = False,
         early: bool = False,
         forged: bool = False,
@@ -111,7 +112,8 @@ class TestAuth:
             issuer: another issuer's name, to be refused.
             session: the `sid`.
             client_id: the client that asked for the token.
-            auth_time: when the person logged in.
+            auth_time: when the person logged in: `kit.clock() - 600` for ten minutes ago.
+            methods: how they did, in names of RFC 8176: `["pwd", "otp", "mfa"]` for a login with a second factor.
             expired: the token's end has passed, leeway included.
             early: the token begins in the future, leeway included.
             forged: signed by a key that only claims to be the issuer's.
@@ -142,6 +144,7 @@ class TestAuth:
             session=session,
             client_id=client_id,
             auth_time=auth_time,
+            methods=methods,
             claims=claims,
         )
 

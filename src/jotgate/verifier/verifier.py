@@ -248,6 +248,11 @@ class Verifier:
         """The wall clock by which tokens are judged."""
         return self._clock
 
+    @property
+    def leeway_s(self) -> int:
+        """How many seconds of difference between clocks are forgiven."""
+        return self._policy.leeway_s
+
     def verify(self, token: str | bytes) -> Claims:
         """Return the claims of a token that may be believed.
 
