@@ -54,6 +54,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "JOTGATE_PASSWORD_MIN_LENGTH": "8",
         "JOTGATE_TRUSTED_PROXIES": "10.0.0.0/8,::1",
         "JOTGATE_ALLOWED_ORIGINS": "https://www.example.com",
+        "JOTGATE_PASSKEY_DOMAIN": "example.com",
         "JOTGATE_HTTP": "true",
         "JOTGATE_HASH_WORKERS": "3",
         "JOTGATE_ARGON2": "7168/5",
@@ -108,6 +109,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
         password_min_length=8,
         trusted_proxies=("10.0.0.0/8", "::1"),
         allowed_origins=("https://www.example.com",),
+        passkey_domain="example.com",
         http=True,
         hash_workers=3,
         argon2="7168/5",
@@ -201,6 +203,17 @@ def test_the_audience_is_the_api_and_never_the_auth_server() -> None:
 def test_values_out_of_range_are_refused(name: str, value: object) -> None:
     told = faults(**{name: value})
     assert any(fault.startswith(name) for fault in told)
+
+
+@pytest.mark.parametrize("domain", ["other.example", "example.com.evil.example", "ple.com", "com", "127.0.0.1", ""])
+def test_passkeys_belong_to_a_domain_of_the_issuer_and_its_front_ends(domain: str) -> None:
+    (fault,) = faults(issuer="https://auth.example.com", passkey_domain=domain)
+    assert fault.startswith("passkey_domain")
+    assert Settings(issuer="https://auth.example.com").passkey_domain_name == "auth.example.com"
+    assert Settings(issuer="https://[::1]:8443").passkey_domain_name is None
+    beside = {"issuer": "https://auth.example.com", "allowed_origins": ("https://www.example.com",)}
+    assert faults(**beside, passkey_domain="auth.example.com")
+    assert Settings(**beside, passkey_domain="example.com").passkey_domain_name == "example.com"
 
 
 def test_a_cross_site_front_end_is_refused_with_what_to_do() -> None:

@@ -49,6 +49,7 @@ async def make_pair(
             scopes=granted,
             session=family.sid,
             auth_time=family.auth_time,
+            methods=family.methods,
             client_id=family.client_id,
             claims=own_claims,
             # Not later than the change of the session, so that a revocation of all tokens up to its second covers it.
