@@ -25,6 +25,7 @@ from jotgate.integrations.fastapi import Auth
 from jotgate.server.app import create_app as create_auth_app
 from jotgate.server.settings import Settings
 
+from .mails import mails_page
 from .orders import MAX_ORDERS, MAX_QUANTITY, PRODUCTS, Order, OrderBook, OrderBookFullError, Product
 
 ISSUER = "https://localhost:8443/auth"  # unless JOTGATE_ISSUER says where else the shop is
@@ -111,6 +112,8 @@ def create_app() -> FastAPI:
     auth = Auth(server.verifier(), trusted_proxies=settings.trusted_proxies)
     orders = OrderBook(settings.data_dir / "shop.sqlite3", clock=lambda: int(time.time()))
     shop = create_shop(auth, orders, lifespan=server.lifespan)
+    if settings.mail_url is None:
+        shop.include_router(mails_page(settings.mail_folder))
     shop.mount("/auth", server)
     shop.router.routes.extend(server.well_known_routes())
     return shop

@@ -211,9 +211,11 @@ def test_passkeys_belong_to_a_domain_of_the_issuer_and_its_front_ends(domain: st
     assert fault.startswith("passkey_domain")
     assert Settings(issuer="https://auth.example.com").passkey_domain_name == "auth.example.com"
     assert Settings(issuer="https://[::1]:8443").passkey_domain_name is None
-    beside = {"issuer": "https://auth.example.com", "allowed_origins": ("https://www.example.com",)}
-    assert faults(**beside, passkey_domain="auth.example.com")
-    assert Settings(**beside, passkey_domain="example.com").passkey_domain_name == "example.com"
+    beside = Settings(
+        issuer="https://auth.example.com", allowed_origins=("https://www.example.com",), passkey_domain="example.com"
+    )
+    assert beside.passkey_domain_name == "example.com"
+    assert faults(issuer=beside.issuer, allowed_origins=beside.allowed_origins, passkey_domain="auth.example.com")
 
 
 def test_a_cross_site_front_end_is_refused_with_what_to_do() -> None:

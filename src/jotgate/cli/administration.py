@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +183,7 @@ def change_scope(data: Path | None, email: str, scope: str, *, granted: bool, as
         _say(f"{account.email} now has {_scopes(account)}")
 
 
-_STANDINGS: Final[dict[Standings, tuple[Callable[..., Awaitable[AccountChanged | None]], str]]] = {
+_STANDINGS: Final[dict[Standings, tuple[Callable[..., Coroutine[Any, Any, AccountChanged | None]], str]]] = {
     "disable": (disable, "disabled"),
     "enable": (enable, "enabled"),
     "delete": (delete, "deleted"),

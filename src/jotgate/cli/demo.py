@@ -83,11 +83,12 @@ def _import(name: str) -> Any:  # noqa: ANN401 - modules that lie beside this pa
 
 
 def _invitation(settings: Settings, email: str, password: str) -> str:
+    mails = f"\nThe mails that it sends: {settings.origin}/mails\n" if settings.mail_url is None else ""
     return f"""
 The page's demo account:
   e-mail    {email}
   password  {password}
-
+{mails}
 A session to paste into another terminal, line by line or as a whole:
 
 {_session(settings)}
