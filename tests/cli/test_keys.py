@@ -185,7 +185,7 @@ def test_the_master_key_of_a_folder_is_changed_under_a_running_server(
     with server.client() as client:
         sign_up(client, EMAIL)
         tokens = log_in(client, EMAIL)
-        assert jotgate("keys", "rewrap", *folder).out == "sealed 15 keys anew\n"
+        assert jotgate("keys", "rewrap", *folder).out == "sealed 18 keys anew\n"
         assert (server.data_dir / "master.key").read_text() != before
         [*_, made] = rotated(jotgate, *folder)  # a key that only the new master key opens
         until(lambda: made["kid"] in published(client))
@@ -211,7 +211,7 @@ def test_a_master_key_from_the_environment_is_changed_by_restarts(
     server = start_server("serve", data_dir=data, env=SAME_ISSUER | both)
     for name, value in both.items():
         monkeypatch.setenv(name, value)
-    assert json.loads(jotgate("keys", "rewrap", "--json", *folder).out) == {"rewrapped": 15}
+    assert json.loads(jotgate("keys", "rewrap", "--json", *folder).out) == {"rewrapped": 18}
     assert server.stop() == 0
     monkeypatch.delenv("JOTGATE_MASTER_KEY_PREVIOUS")
     assert jotgate("keys", "export", "--public", *folder).status == 0

@@ -90,7 +90,7 @@ async def test_the_access_token_is_lean_and_holds_no_personal_data(api: Api) -> 
     assert len(token) <= 700
     claims = api.app.verifier().verify(token)
     assert set(claims.to_dict()) == {
-        "iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "sid", "auth_time",
+        "iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "sid", "auth_time", "acr", "amr",
     }  # fmt: skip
     assert claims.client_id == "web"
     assert claims.audience == ("api",)

@@ -28,6 +28,7 @@ GOOD = {
     "new_email": "new@example.net",
     "change": "added",
     "factor": "Passkey",
+    "left": "9",
 }
 KINDS: tuple[MailKind, ...] = get_args(MailKind)
 
