@@ -15,7 +15,7 @@ from jotgate.core.errors import MalformedToken
 from jotgate.server.flows.auditing import Origin, line
 from jotgate.server.flows.deps import Deps
 from jotgate.server.flows.login import LoggedIn, begin_proven
-from jotgate.server.flows.mailing import FORGOT_PATH, UNDO_EMAIL_PATH, link, make_mail, new_code
+from jotgate.server.flows.mailing import FORGOT_PATH, UNDO_FACTOR_PATH, link, make_mail, new_code
 from jotgate.server.flows.passkeys import METHODS, check_new, creation_options
 from jotgate.server.flows.password import check_current, check_unchanged
 from jotgate.server.flows.second_step import CODE_METHODS, WRONG_CODE, used
@@ -263,16 +263,17 @@ async def _add(
         check_unchanged(known, account)
         factors = add(known.factors)
         given = () if factors.recovery else codes
-        # By this link, the owner of the address gets rid of it for a week: it may have been somebody else.
+        # By this link and the password of now, the owner gets rid of it for a week: it may have been somebody else.
         text, undo = new_code(
             deps,
-            "undo_email",
+            "undo_factor",
             account_id=known.id,
             email=known.email,
+            password_hash=known.password_hash,
             now=now,
             credential_version=known.credential_version,
         )
-        there = link(deps, UNDO_EMAIL_PATH, text)
+        there = link(deps, UNDO_FACTOR_PATH, text)
         told = {"change": "added", "factor": factor, "at": now, "link": there}
         return AccountChange(
             account=replace(known, factors=factors if factors.recovery else replace(factors, recovery=digests)),
