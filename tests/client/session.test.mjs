@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 import { JotgateError } from "../../src/jotgate/client/v1.js";
-import { Browser, PASSWORD, URL_OF_SERVER, closeTabs, json, openLoggedIn, openTab, rejection, until } from "./support.mjs";
+import { Browser, URL_OF_SERVER, closeTabs, json, newPerson, openLoggedIn, openTab, rejection, until } from "./support.mjs";
 
 afterEach(closeTabs);
 
@@ -16,7 +16,7 @@ test("a session is made, kept over a reload, and ended", async () => {
     expiresAt: null,
     refreshAt: null,
   });
-  const person = { email: "ada@shop.example", password: PASSWORD };
+  const person = newPerson();
   assert.equal((await first.auth.signup(person)).account.email, person.email);
   assert.equal(await first.auth.getToken(), null);
   assert.deepEqual(await first.auth.login(person), { secondFactor: null });

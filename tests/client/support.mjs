@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { createClient } from "../../src/jotgate/client/v1.js";
 
 export const URL_OF_SERVER = process.env.SERVER_URL;
-export const PASSWORD = "four plain words in a row";
+const PASSWORD = "four plain words in a row";
 const WITHIN_MS = +(process.env.WITHIN_MS ?? 20_000); // only a failing test waits so long
 
 /** Events of the page, as the client listens for them. */
@@ -95,10 +95,11 @@ export class Browser {
     const opened = new Promise((resolve) => (open = resolve));
     let asked = false;
     this.rule(path, async (request) => {
-      const answer = await this.deliver(request);
+      const { status, headers, body } = await this.deliver(request);
+      const whole = body && (await new Response(body).arrayBuffer()); // which no abort takes back
       asked = true;
       await opened;
-      return answer;
+      return new Response(whole, { status, headers });
     });
     return { open, wasAsked: () => asked };
   }
@@ -116,6 +117,9 @@ export const json = (value, status = 200, headers = {}) => new Response(JSON.str
 let people = 0;
 const open = [];
 
+/** Somebody who has no account yet, on whichever server. */
+export const newPerson = () => ({ email: `person${++people}.${process.pid}@shop.example`, password: PASSWORD });
+
 /** A tab of the browser, which hears no others unless it is given a channel; undefined is the usual one. */
 export function openTab({ browser = new Browser(), clock = new HandClock(), ...options } = {}) {
   const auth = createClient({ url: URL_OF_SERVER, fetch: browser.fetch, clock, channel: null, ...options });
@@ -131,7 +135,7 @@ export function closeTabs() {
 export async function openLoggedIn(options) {
   const tab = openTab(options);
   await tab.auth.ready;
-  const person = { email: `person${++people}.${process.pid}@shop.example`, password: PASSWORD };
+  const person = newPerson();
   await tab.auth.signup(person);
   await tab.auth.login(person);
   tab.browser.sent.length = 0;
