@@ -138,6 +138,69 @@ test("a logout while a login is under way ends that login", async () => {
   assert.equal((await openTab({ browser }).auth.ready).status, "out");
 });
 
+test("a logout without a network ends a login that was under way, here at least", async () => {
+  const { auth, browser, person } = await openLoggedIn();
+  const held = browser.hold("/v1/login");
+  const login = auth.login(person);
+  await until(held.wasAsked);
+  const logout = assert.rejects(auth.logout(), rejection("unreachable"));
+  browser.isOffline = true;
+  held.open();
+  await Promise.all([login, logout]);
+  assert.equal(auth.state.status, "out");
+});
+
+test("a logout from a session that is over is done", async () => {
+  const { auth, person } = await openLoggedIn();
+  const other = openTab();
+  await other.auth.login(person);
+  await other.auth.logoutEverywhere();
+  await auth.logout();
+  assert.equal(auth.state.reason, "logout");
+});
+
+test("a login while the page still asks for its session is not undone by that answer", async () => {
+  const { person } = await openLoggedIn();
+  const browser = new Browser();
+  const held = browser.hold("/v1/refresh");
+  const { auth } = openTab({ browser });
+  await until(held.wasAsked);
+  await auth.login(person);
+  held.open(); // there was none
+  await auth.ready;
+  assert.deepEqual([auth.state.status, auth.state.reason], ["in", "login"]);
+});
+
+test("who waits for a refresh gets the token of the login that takes its place", async () => {
+  const { auth, browser, clock, person } = await openLoggedIn();
+  const before = await auth.getToken();
+  clock.jump(600_000);
+  const [refresh, login] = [browser.hold("/v1/refresh"), browser.hold("/v1/login")];
+  const asked = auth.getToken();
+  await until(refresh.wasAsked);
+  const entered = auth.login(person);
+  await until(login.wasAsked);
+  refresh.open();
+  login.open();
+  await entered;
+  assert.notEqual(await asked, before);
+  assert.equal(await asked, await auth.getToken());
+});
+
+test("a late answer about the session from before a login says nothing about this one", async () => {
+  const { auth, browser, person } = await openLoggedIn();
+  const other = openTab();
+  await other.auth.login(person);
+  await other.auth.logoutEverywhere();
+  const held = browser.hold("/v1/account");
+  const asked = assert.rejects(auth.account(), { status: 401 });
+  await until(held.wasAsked);
+  await auth.login(person);
+  held.open();
+  await asked;
+  assert.equal(auth.state.status, "in");
+});
+
 test("what is asked while a login is under way waits for it", async () => {
   const { auth, browser, person } = await openLoggedIn();
   await auth.logout();
@@ -162,6 +225,24 @@ test("where the browser keeps no cookie the first refresh says so", async () => 
     return true;
   });
   assert.deepEqual([auth.state.status, auth.state.reason], ["out", "cookies_blocked"]);
+});
+
+test("a request whose token is refused where the browser keeps no cookie says so, too", async () => {
+  const browser = new Browser();
+  browser.blocksCookies = true;
+  const { auth } = await openLoggedIn({ browser });
+  browser.rule("/v1/account", ({ headers }) => headers.set("Authorization", "Bearer x"));
+  await assert.rejects(auth.fetch(`${URL_OF_SERVER}/v1/account`), rejection("cookies_blocked"));
+});
+
+test("a cookie that was kept and has gone is a session that has ended", async () => {
+  const { auth, browser, clock } = await openLoggedIn();
+  clock.jump(600_000);
+  await auth.getToken();
+  browser.cookies.clear();
+  clock.jump(600_000);
+  assert.equal(await auth.getToken(), null);
+  assert.deepEqual([auth.state.status, auth.state.reason], ["out", "ended"]);
 });
 
 test("where the browser says that it keeps no cookies the login says so at once", async () => {

@@ -142,4 +142,11 @@ export async function openLoggedIn(options) {
   return { ...tab, person };
 }
 
+/** A channel of which the test is all other tabs. */
+export function handChannel() {
+  const posted = [];
+  const channel = { posted, onmessage: null, postMessage: (data) => posted.push(data), close() {} };
+  return Object.assign(channel, { say: (data) => channel.onmessage({ data }) });
+}
+
 export const rejection = (code, more = {}) => ({ name: "JotgateError", code, ...more });

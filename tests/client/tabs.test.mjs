@@ -1,7 +1,7 @@
 // Tabs, networks and clocks: what happens around a session.
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
-import { HandClock, URL_OF_SERVER, closeTabs, openLoggedIn, openTab, page, rejection, until } from "./support.mjs";
+import { HandClock, URL_OF_SERVER, closeTabs, handChannel, openLoggedIn, openTab, page, rejection, until } from "./support.mjs";
 
 afterEach(closeTabs);
 
@@ -85,14 +85,48 @@ test("a refresh of one tab does not undo the logout of another", async () => {
   );
 });
 
-test("news from before a logout come too late", async () => {
-  const channel = { posted: [], onmessage: null, postMessage: (data) => channel.posted.push(data), close() {} };
-  const { auth } = await openLoggedIn({ channel });
-  const news = channel.posted.findLast(({ type }) => type === "in");
+test("news from before a login or logout come too late", async () => {
+  const channel = handChannel();
+  const { auth, person } = await openLoggedIn({ channel });
+  const first = channel.posted.at(-1);
   await auth.logout();
-  channel.onmessage({ data: news });
-  assert.equal(auth.state.status, "out");
-  assert.equal(await auth.getToken(), null);
+  const gone = channel.posted.at(-1);
+  assert.deepEqual([first.type, gone.type], ["in", "out"]);
+  channel.say(first);
+  channel.say({ ...first, epoch: gone.epoch });
+  assert.deepEqual([auth.state.status, await auth.getToken()], ["out", null]);
+
+  await auth.login(person);
+  const token = await auth.getToken();
+  channel.say(gone);
+  channel.say({ ...first, held: { ...first.held, expiresAt: first.held.expiresAt + 60_000 } });
+  assert.deepEqual([auth.state.status, await auth.getToken()], ["in", token]);
+});
+
+test("of two tokens of a session the later one stays", async () => {
+  const channel = handChannel();
+  const { auth, clock } = await openLoggedIn({ channel });
+  const first = channel.posted.at(-1);
+  clock.jump(600_000);
+  const token = await auth.getToken();
+  channel.say(first);
+  assert.equal(await auth.getToken(), token);
+});
+
+test("a refresh under way does not undo another tab's login", async () => {
+  const channel = handChannel();
+  const { auth, browser, clock } = await openLoggedIn({ channel });
+  const other = await openLoggedIn({ channel: handChannel(), clock });
+  const token = await other.auth.getToken();
+  const held = browser.hold("/v1/refresh");
+  clock.pass(245_000);
+  await until(held.wasAsked);
+  const heard = { type: "in", reason: "login", epoch: clock.now(), skewMs: -245_000 };
+  const now = Date.now();
+  channel.say({ ...heard, held: { token, scopes: [], issuedAt: now, expiresAt: now + 300_000 } });
+  held.open();
+  await auth.account(); // comes back later than that answer, which would have done its harm
+  assert.deepEqual([auth.state.reason, await auth.getToken()], ["login", token]);
 });
 
 test("without a network the session stays, and goes on as soon as there is one", async () => {
@@ -150,6 +184,28 @@ test("a logout that the server does not hear empties the page, and reaches it la
   page.dispatchEvent(new Event("online"));
   await until(() => browser.cookies.size === 1); // the device's is left
   assert.equal((await openTab({ browser }).auth.ready).status, "out");
+});
+
+test("a logout that is still owed is tried again, whatever other tabs say", async () => {
+  const channel = handChannel();
+  const { auth, browser, clock } = await openLoggedIn({ channel });
+  browser.isOffline = true;
+  await assert.rejects(auth.logout(), rejection("unreachable"));
+  channel.say({ type: "out", reason: "logout", epoch: clock.now() + 1 });
+  browser.isOffline = false;
+  clock.pass(60_000);
+  await until(() => browser.count("/v1/logout") === 2);
+});
+
+test("a logout that was owed does not end the next login", async () => {
+  const { auth, browser, person } = await openLoggedIn();
+  browser.isOffline = true;
+  await assert.rejects(auth.logout(), rejection("unreachable"));
+  browser.isOffline = false;
+  await auth.login(person);
+  page.dispatchEvent(new Event("online"));
+  assert.equal((await auth.account()).email, person.email);
+  assert.equal(browser.count("/v1/logout"), 1);
 });
 
 test("after sleep no outworn token is given", async () => {
