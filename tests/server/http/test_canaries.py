@@ -123,6 +123,7 @@ GOOD: Final[dict[tuple[str, str], Body]] = {
     ("POST", "/oauth/token"): lambda who: {"grant_type": "refresh_token", **who.credential},
     ("GET", "/revocations"): nothing,
     ("GET", "/revocations/stream"): nothing,
+    ("GET", "/client/v1.js"): nothing,
     ("GET", "/metrics"): nothing,
     ("GET", "/healthz"): nothing,
     ("GET", "/readyz"): nothing,

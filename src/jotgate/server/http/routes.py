@@ -15,6 +15,7 @@ from jotgate.server.flows.mailing import (
     UNDO_FACTOR_PATH,
 )
 from jotgate.server.http import bodies, endpoints, pages
+from jotgate.server.http.client import CLIENT_PATH, get_client
 from jotgate.server.http.exchange import Request, Response, StreamResponse
 from jotgate.server.limits import Kind
 from jotgate.server.pages import PageName
@@ -575,6 +576,15 @@ ROUTES: Final = (
         parameters=_AFTER,
         public=True,
         problems=("invalid_parameter", "invalid_header", "busy", "quota_exceeded", "internal_error"),
+    ),
+    Route(
+        method="GET",
+        path=CLIENT_PATH,
+        limit=None,
+        handler=get_client,
+        summary="The client for browsers, an ES module",
+        media_type="text/javascript",
+        public=True,
     ),
     Route(
         method="GET",
