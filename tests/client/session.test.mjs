@@ -1,5 +1,6 @@
 // The session: from the login to the end, over reloads, and whatever comes between.
 import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
 import { afterEach, test } from "node:test";
 import { JotgateError } from "../../src/jotgate/client/v1.js";
 import { Browser, URL_OF_SERVER, closeTabs, json, newPerson, openLoggedIn, openTab, rejection, until } from "./support.mjs";
@@ -67,7 +68,9 @@ test("a sign-up by mail, and a login that asks for a second factor, say what fol
   await auth.logout();
   const factors = ["totp", "recovery_code", "passkey"];
   browser.rule("/v1/login", () => json({ status: "second_factor_required", ticket: "t", expires_in: 300, factors }, 202));
-  assert.deepEqual(await auth.login(person), { secondFactor: { ticket: "t", factors, expiresIn: 300 } });
+  assert.deepEqual(await auth.login(person), {
+    secondFactor: { ticket: "t", factors, passkey: undefined, expiresIn: 300 },
+  });
   assert.equal(auth.state.status, "out");
   const asked = [];
   const answer = ({ init }) => {
@@ -82,6 +85,40 @@ test("a sign-up by mail, and a login that asks for a second factor, say what fol
     { ticket: "t", code: "123456" },
     { ticket: "t", passkey: { id: "k" } },
   ]);
+});
+
+// RFC 6238, as an authenticator app does it.
+function codeOf(secret) {
+  const bits = [...secret].map((each) => "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".indexOf(each).toString(2).padStart(5, "0"));
+  const key = Buffer.from(bits.join("").match(/.{8}/g).map((each) => parseInt(each, 2)));
+  const step = Buffer.alloc(8);
+  step.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 30_000)));
+  const mac = createHmac("sha1", key).update(step).digest();
+  return String((mac.readUInt32BE(mac[19] & 15) & 0x7fffffff) % 1_000_000).padStart(6, "0");
+}
+
+test("a login with a real second factor", async () => {
+  const { auth, browser, person } = await openLoggedIn();
+  const post = (path, body) =>
+    browser.fetch(URL_OF_SERVER + path, {
+      method: "POST",
+      headers: { "Jotgate-Client": "1", "Content-Type": "application/json" },
+      credentials: "include",
+      body: JSON.stringify(body),
+    });
+  const { secret } = await (await post("/v1/factors/totp", { current_password: person.password })).json();
+  const done = await (await post("/v1/factors/totp/confirm", { code: codeOf(secret) })).json();
+
+  const other = openTab();
+  await other.auth.ready;
+  const { secondFactor } = await other.auth.login(person);
+  assert.deepEqual([secondFactor.factors, secondFactor.expiresIn], [["totp", "recovery_code"], 300]);
+  assert.equal(other.auth.state.status, "out");
+  const { ticket } = secondFactor;
+  await assert.rejects(other.auth.loginSecondFactor({ ticket, code: "wrong" }), rejection("invalid_second_factor"));
+  await other.auth.loginSecondFactor({ ticket, code: done.recovery_codes[0] });
+  assert.equal((await other.auth.account()).email, person.email);
+  assert.equal((await auth.fetch(`${URL_OF_SERVER}/v1/account`)).status, 200); // in the session that the factor began
 });
 
 test("sessions are listed and revoked; without the current one nobody is logged in", async () => {

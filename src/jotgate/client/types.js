@@ -53,7 +53,13 @@
  * @property {number} ends_at
  */
 
-/** @typedef {{ ticket: string, factors: string[], expiresIn: number }} SecondFactor `expiresIn` in seconds */
+/**
+ * @typedef {object} SecondFactor what `loginSecondFactor` needs
+ * @property {string} ticket
+ * @property {string[]} factors of `passkey`, `totp` and `recovery_code`
+ * @property {object} [passkey] for `PublicKeyCredential.parseRequestOptionsFromJSON`
+ * @property {number} expiresIn seconds
+ */
 
 /**
  * @typedef {object} Held an access token; times in milliseconds by the server's clock.

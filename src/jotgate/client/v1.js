@@ -342,7 +342,8 @@ export function createClient({
       dropRefresh(); // its cookie must not come after this one's
       const answer = await call("POST", path, body);
       if (answer?.status === "second_factor_required") {
-        return { secondFactor: { ticket: answer.ticket, factors: answer.factors, expiresIn: answer.expires_in } };
+        const { ticket, factors, passkey, expires_in: expiresIn } = answer;
+        return { secondFactor: { ticket, factors, passkey, expiresIn } };
       }
       begin();
       take(answer, "login");
