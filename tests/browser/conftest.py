@@ -15,18 +15,22 @@ from tests.conftest import Need, RunningServer
 WITHIN_MS = 20_000  # only a failing test waits so long
 
 
-@contextmanager
-def launched(server: RunningServer, chromium_path: str) -> Iterator[Browser]:
-    """Chromium that accepts the server's own certificate, known by its public key, and no other unknown one."""
+def certificate_pin(server: RunningServer) -> str:
+    """What makes Chromium accept the server's own certificate, known by its public key, and no other unknown one."""
     certificate = x509.load_pem_x509_certificate((server.data_dir / "tls" / "cert.pem").read_bytes())
     spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    pin = base64.b64encode(hashlib.sha256(spki).digest()).decode()
+    return base64.b64encode(hashlib.sha256(spki).digest()).decode()
+
+
+@contextmanager
+def launched(server: RunningServer, chromium_path: str) -> Iterator[Browser]:
+    """Chromium that accepts the server's certificate."""
     expect.set_options(timeout=WITHIN_MS)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
             executable_path=chromium_path,
             args=[
-                f"--ignore-certificate-errors-spki-list={pin}",
+                f"--ignore-certificate-errors-spki-list={certificate_pin(server)}",
                 "--no-sandbox",
                 "--disable-gpu",
                 "--disable-quic",
