@@ -264,6 +264,7 @@ async def _add(
         factors = add(known.factors)
         given = () if factors.recovery else codes
         # By this link and the password of now, the owner gets rid of it for a week: it may have been somebody else.
+        version = known.credential_version + 1
         text, undo = new_code(
             deps,
             "undo_factor",
@@ -271,12 +272,13 @@ async def _add(
             email=known.email,
             password_hash=known.password_hash,
             now=now,
-            credential_version=known.credential_version,
+            credential_version=version,
         )
         there = link(deps, UNDO_FACTOR_PATH, text)
         told = {"change": "added", "factor": factor, "at": now, "link": there}
+        with_codes = factors if factors.recovery else replace(factors, recovery=digests)
         return AccountChange(
-            account=replace(known, factors=factors if factors.recovery else replace(factors, recovery=digests)),
+            account=replace(known, factors=with_codes, credential_version=version),
             end_sessions=True,
             codes=(undo,),
             mails=(make_mail(deps, "second_factor_changed", known.email, now, **told),),
