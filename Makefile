@@ -5,7 +5,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml README.md LICENSE $(shell find src examples -type f -not -name '*.pyc' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format soak coverage mutants bench-enumeration bench-front bench-import bench-limiter bench-sessions bench-start bench-tokens bench-revocation bench-rotation bench-kid-flood pins clean
+.PHONY: help install demo test lint client-check format soak coverage mutants bench-enumeration bench-front bench-import bench-limiter bench-sessions bench-start bench-tokens bench-revocation bench-rotation bench-kid-flood pins clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,11 +18,15 @@ demo: .venv/wheel ## run the demo shop on https://localhost:8443 until Ctrl-C
 test: .venv/wheel .venv/services ## run all tests against the installed wheel
 	$(BIN)/pytest -n 3
 
-lint: .venv/wheel ## ruff, mypy --strict, import-linter
+lint: .venv/wheel ## ruff, mypy --strict, import-linter; tsc where it is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@scripts/check-client
+
+client-check: .venv/services ## the browser client: its types, and what npm would publish
+	@scripts/check-client
 
 format: .venv/tools ## let ruff format and mend what it can
 	$(BIN)/ruff check --fix .

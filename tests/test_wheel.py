@@ -66,6 +66,7 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"jotgate"}
     for needed in (
         "jotgate/py.typed",
+        "jotgate/client/v1.js",
         "jotgate/server/mail/templates/catalogue.toml",
         "jotgate/server/mail/templates/layout.html",
         "jotgate/server/mail/templates/layout.txt",
@@ -77,6 +78,7 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
     assert any(name.startswith("jotgate/server/store/migrations/versions/r0001") for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if "__pycache__" in name or "test_" in name]
+    assert [name for name in names if name.startswith("jotgate/client/")] == ["jotgate/client/v1.js"]
     assert metadata["License-Expression"] == "Apache-2.0"
     required = [line.split(";")[0].strip() for line in metadata.get_all("Requires-Dist") or [] if "extra" not in line]
     assert sorted(name.split(">")[0] for name in required) == ["cryptography", "msgspec"]

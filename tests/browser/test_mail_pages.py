@@ -113,7 +113,7 @@ def test_a_person_confirms_forgets_changes_and_undoes(
         assert client.post("/v1/email", json=change).status_code == 202
         _confirm(page, link_in(next_mail(new_email)), "Your address has changed")
         assert logs_in(client, new_email, OTHER)
-        _confirm(page, link_in(next_mail(email)), "The account is yours again")
+        _confirm(page, link_in(next_mail(email)), "Your address is back")
         assert not logs_in(client, new_email, OTHER)
         assert {mail.recipient for mail in smtp.wait_for(so_far + 2)[so_far:]} == {email, new_email}
     # What Chromium tells of the form that was refused (422) is no fault of the page's.

@@ -69,7 +69,7 @@ class Account(Struct, frozen=True, kw_only=True):
     scopes: tuple[str, ...]  # what was granted; a session takes what is granted when it asks for a token
     created_at: int
     disabled_at: int | None = None  # nobody can log in to it since then, and it has no sessions
-    credential_version: int = 0  # how often its password or its address has been changed
+    credential_version: int = 0  # how often its password or address was changed, or a factor added
     factors: Factors = NO_FACTORS
 
     def __repr__(self) -> str:
@@ -172,7 +172,7 @@ class Revoked(Struct, frozen=True):
     entries: tuple[LogEntry, ...] = ()
 
 
-CodePurpose = Literal["signup", "reset", "change_email", "undo_email"]
+CodePurpose = Literal["signup", "reset", "change_email", "undo_email", "undo_factor"]
 
 
 class Code(Struct, frozen=True, kw_only=True):
@@ -182,7 +182,7 @@ class Code(Struct, frozen=True, kw_only=True):
     purpose: CodePurpose
     account_id: str = ""  # whose it is; "" for an account that is still to be made
     email: str  # what it is about: the address that using it proves, or brings back
-    password_hash: str = ""  # of an account that is still to be made
+    password_hash: str = ""  # whose password goes with the code: that of the sign-up, or of when a factor was added
     credential_version: int = 0  # the account's when the code was made: what it was made for may be over by now
     created_at: int
     expires_at: int
@@ -237,6 +237,7 @@ AuditName = Literal[
     "second_factor_failed",
     "factor_added",
     "factor_removed",
+    "factor_undone",
     "recovery_code_used",
     "recovery_codes_made",
     "account_deleted",

@@ -108,6 +108,7 @@ GOOD: Final[dict[tuple[str, str], Body]] = {
     ("POST", "/v1/factors/totp"): leaving,
     ("POST", "/v1/factors/totp/confirm"): lambda who: {"code": "123456", **who.credential},
     ("DELETE", "/v1/factors/totp"): leaving,
+    ("POST", "/v1/factors/undo"): lambda who: {"code": CODE, "password": who.password},
     ("POST", "/v1/factors/recovery-codes"): leaving,
     ("POST", "/v1/factors/passkeys/options"): leaving,
     ("POST", "/v1/factors/passkeys"): lambda who: {"passkey": {"id": CODE}, "name": "Phone", **who.credential},
@@ -122,6 +123,7 @@ GOOD: Final[dict[tuple[str, str], Body]] = {
     ("POST", "/oauth/token"): lambda who: {"grant_type": "refresh_token", **who.credential},
     ("GET", "/revocations"): nothing,
     ("GET", "/revocations/stream"): nothing,
+    ("GET", "/client/v1.js"): nothing,
     ("GET", "/metrics"): nothing,
     ("GET", "/healthz"): nothing,
     ("GET", "/readyz"): nothing,
@@ -137,6 +139,8 @@ GOOD: Final[dict[tuple[str, str], Body]] = {
     ("POST", "/email/confirm"): lambda who: {"code": CODE},
     ("GET", "/email/undo"): nothing,
     ("POST", "/email/undo"): lambda who: {"code": CODE},
+    ("GET", "/factors/undo"): nothing,
+    ("POST", "/factors/undo"): lambda who: {"code": CODE, "password": who.password},
 }
 CODE: Final = "A" * 43
 """Of the form of a code, and none that works."""

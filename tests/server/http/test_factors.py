@@ -208,13 +208,24 @@ async def test_guesses_at_the_second_factor_are_few_and_right_ones_are_free(api:
     ticket = await ticket_of(api)
     wrong = [await second_step(api, ticket, f"{n:06}") for n in range(11) if f"{n:06}" != app.code()]
     assert [each.status_code for each in wrong] == [401] * 10 + [429] * (len(wrong) - 10)
-    # Neither a right code nor one to recover is tried then; a device that has logged in before has its own.
-    refused = await second_step(api, ticket, tokens["recovery_codes"][0])
+    # A right one is not tried then, either; a device that has logged in before has its own allowance.
+    refused = await second_step(api, ticket, app.code())
     assert (refused.status_code, refused.json()["violated-policies"]) == (429, ["second factors"])
+    # What nobody guesses is no guess: whoever knows the password keeps its owner out by none of this.
+    assert (await second_step(api, ticket, tokens["recovery_codes"][0])).status_code == 200
     known = {"ticket": ticket, "code": app.code(), "delivery": "body", "device_token": right.json()["device_token"]}
     api.clock.now += 30
     known["code"] = app.code()
     assert (await api.post("/v1/login/second-factor", known)).status_code == 200
+
+
+async def test_a_new_password_leaves_a_session_as_strong_and_as_old_as_it_was(api: Api) -> None:
+    _, tokens = await enrol(api)
+    (before,) = await sessions(api, tokens)
+    change = {"current_password": PASSWORD, "new_password": OTHER, **token_of(tokens)}
+    (after,) = await sessions(api, (await api.post("/v1/password", change)).json())
+    assert after["methods"] == before["methods"] == ["pwd", "otp", "mfa"]
+    assert after["auth_time"] == before["auth_time"] < after["created_at"]
 
 
 async def test_it_takes_the_password_to_change_factors(api: Api) -> None:
@@ -269,14 +280,30 @@ async def test_the_owner_of_the_address_takes_a_factor_back_that_a_thief_has_add
     _, thief = await enrol(api)
     notice = await newest(smtp, 1)
     assert "authenticator app" in notice.text
-    (undo,) = set(re.findall(r"/email/undo\?code=([A-Za-z0-9_-]{43})", notice.text))
-    assert (await api.post("/v1/email/undo", {"code": undo})).status_code == 204
+    (undo,) = set(re.findall(r"/factors/undo\?code=([A-Za-z0-9_-]{43})", notice.text))
+    change = {"current_password": PASSWORD, "new_password": "only the thief knows this", **token_of(thief)}
+    changed = await api.post("/v1/password", change)
+    assert changed.status_code == 200, changed.text
+    # Whoever only reads her mail does not get around her factor by it: it takes the password of then.
+    guessed = await api.post("/v1/factors/undo", {"code": undo, "password": OTHER})
+    assert code(guessed) == (401, "invalid_credentials")
+    assert code(await api.post("/v1/email/undo", {"code": undo})) == (422, "invalid_code")
+    page = await api.http.get("/factors/undo", params={"code": undo})
+    assert 'autocomplete="current-password"' in page.text
+    done = await api.http.post("/factors/undo", data={"code": undo, "password": PASSWORD})
+    assert done.status_code == 200
+    assert "Your account is yours again" in done.text
+    thief = changed.json()
     assert code(await api.refresh(thief["refresh_token"])) == (401, "session_ended")
-    reset = await newest(smtp, 2)
-    assert [each.recipient for each in smtp.messages] == [EMAIL] * 2  # nobody else is told that the address is lost
+    reset = await newest(smtp, 3)
+    assert [each.recipient for each in smtp.messages] == [EMAIL] * 3  # nobody else is told that the address is lost
     (new,) = set(re.findall(r"/password/reset\?code=([A-Za-z0-9_-]{43})", reset.text))
     assert (await api.post("/v1/password/reset", {"code": new, "new_password": OTHER})).status_code == 204
     assert (await first_step(api, OTHER)).status_code == 200
+
+
+def token_of(tokens: dict[str, Any]) -> dict[str, Any]:
+    return {"refresh_token": tokens["refresh_token"]}
 
 
 async def test_the_owners_own_factor_outlives_that_of_a_thief(api: Api, smtp: SmtpServer) -> None:
@@ -295,6 +322,29 @@ async def test_the_owners_own_factor_outlives_that_of_a_thief(api: Api, smtp: Sm
     answer = await first_step(api, OTHER)
     assert answer.status_code == 202
     assert (await second_step(api, answer.json()["ticket"], app.code())).status_code == 200
+
+
+async def test_what_a_thief_was_mailed_does_not_bring_the_account_back_to_them(api: Api, smtp: SmtpServer) -> None:
+    thief = await api.login()
+    body = {"current_password": PASSWORD, "new_email": "thief@evil.example", **token_of(thief)}
+    await api.post("/v1/email", body)
+    confirm = code_at("/email/confirm", await newest(smtp, 1))
+    assert (await api.post("/v1/email/confirm", {"code": confirm})).status_code == 204
+    owners = code_at("/email/undo", await newest(smtp, 2))
+    begun = (await begin(api, thief["refresh_token"])).json()
+    added = await api.post("/v1/factors/totp/confirm", {"code": App(begun["uri"], api.clock).code(), **token_of(thief)})
+    assert added.status_code == 200
+    mail = await newest(smtp, 3)
+    assert mail.recipient == "thief@evil.example"
+    thiefs = code_at("/factors/undo", mail)
+    assert (await api.post("/v1/email/undo", {"code": owners})).status_code == 204
+    undone = await api.post("/v1/factors/undo", {"code": thiefs, "password": PASSWORD})
+    assert code(undone) == (422, "invalid_code")
+
+
+def code_at(path: str, mail: ReceivedMail) -> str:
+    (found,) = set(re.findall(rf"{path}\?code=([A-Za-z0-9_-]{{43}})", mail.text))
+    return str(found)
 
 
 async def test_a_browser_gets_its_cookie_with_the_second_step_alone(api: Api) -> None:

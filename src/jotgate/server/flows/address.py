@@ -1,5 +1,7 @@
 """A person gets another e-mail address: the new one is proven first, the old one is told and can undo it."""
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from jotgate.server.flows.auditing import Origin, line
@@ -20,9 +22,9 @@ from jotgate.server.flows.mailing import (
 )
 from jotgate.server.flows.password import check_current, check_unchanged
 from jotgate.server.keys import REVOCATION_LIFE_S
-from jotgate.server.records import Account, AccountChange, Code, Family
-from jotgate.server.refusals import CodeRefused
-from jotgate.server.rules.accounts import email_identity, normalise_email
+from jotgate.server.records import Account, AccountChange, AuditName, Code, CodePurpose, Family
+from jotgate.server.refusals import CodeRefused, InvalidCredentials
+from jotgate.server.rules.accounts import email_identity, normalise_email, normalise_password
 from jotgate.server.rules.factors import without_later
 from jotgate.server.rules.hashing import NO_PASSWORD
 from jotgate.server.secret import Secret
@@ -105,17 +107,43 @@ async def undo_email_change(deps: Deps, code: str, now: int, origin: Origin) -> 
     """Give the account its former address back, end all sessions, and send that address a link for a new password.
 
     Whoever changed the address knew the password: it must not be of use to them any more than their sessions are, or a
-    second factor that was added since. The address that loses the account is told. The same takes back the adding of a
-    factor, by the link in the mail about that, which has the address of then.
+    second factor that was added since. The address that loses the account is told.
 
     Raises:
         CodeRefused: the code does not work (any more).
         EmailTaken: the former address got another account meanwhile.
         Busy, StoreError: not now.
     """
+    return await _take_back(deps, code_hash(code), "undo_email", now, origin)
 
+
+async def undo_factor(deps: Deps, code: str, password: Secret, now: int, origin: Origin) -> Account:
+    """Take a second factor back that somebody else has added, with whatever they changed afterwards.
+
+    It takes the password that the account had then, besides the mail: whoever only reads the owner's mail must not get
+    around the owner's own factor by it.
+
+    Raises:
+        CodeRefused: the code does not work (any more).
+        InvalidCredentials: the password is not the one of then; the code still works.
+        PasswordTooLong: it can be nobody's.
+        EmailTaken: the address of then got another account meanwhile.
+        Busy, StoreError: not now.
+    """
+    digest = code_hash(code)
+    asked = await deps.store.code_by_hash(digest)
+    if asked is None:
+        raise CodeRefused(CODE_REFUSED)
+    check_code(asked, "undo_factor", now)
+    deps.passwords.check_room(stranger=True)
+    if not await deps.passwords.verify(asked.password_hash, normalise_password(password.reveal())):
+        raise InvalidCredentials("This is not the password that the account had when the second step was added.")
+    return await _take_back(deps, digest, "undo_factor", now, origin)
+
+
+async def _take_back(deps: Deps, digest: bytes, purpose: CodePurpose, now: int, origin: Origin) -> Account:
     def decide(used: Code, account: Account | None) -> AccountChange:
-        check_code(used, "undo_email", now)
+        check_code(used, purpose, now)
         owner = owner_of(used, account, whatever_changed=True)
         version = owner.credential_version + 1
         given, reset = new_code(
@@ -136,17 +164,20 @@ async def undo_email_change(deps: Deps, code: str, now: int, origin: Origin) -> 
             end_sessions=True,
             # Only those of changes that came later: who stole the account, and changed its address once more, has one
             # of those, and must not void its owner's by using it.
-            void=("undo_email",),
+            void=("undo_email", "undo_factor"),
             void_after=used.credential_version,
             codes=(reset,),
             mails=tuple(mails),
-            audit=(line("email_change_undone", now, origin, account=owner.id),),
+            audit=(line(_UNDONE[purpose], now, origin, account=owner.id),),
         )
 
-    done = await deps.store.use_code(code_hash(code), decide, now=now, until_s=REVOCATION_LIFE_S)
+    done = await deps.store.use_code(digest, decide, now=now, until_s=REVOCATION_LIFE_S)
     if done is None or done.account is None:
         raise CodeRefused(CODE_REFUSED)
     deps.live.revoke(entry.revocation for entry in done.revoked.entries)
     deps.tell_courier()
-    deps.log.info("email_change_undone", account=done.account.id)
+    deps.log.info(_UNDONE[purpose], account=done.account.id)
     return done.account
+
+
+_UNDONE: Final[dict[CodePurpose, AuditName]] = {"undo_email": "email_change_undone", "undo_factor": "factor_undone"}

@@ -15,7 +15,7 @@ from jotgate.core.errors import MalformedToken
 from jotgate.server.flows.auditing import Origin, line
 from jotgate.server.flows.deps import Deps
 from jotgate.server.flows.login import LoggedIn, begin_proven
-from jotgate.server.flows.mailing import FORGOT_PATH, UNDO_EMAIL_PATH, link, make_mail, new_code
+from jotgate.server.flows.mailing import FORGOT_PATH, UNDO_FACTOR_PATH, link, make_mail, new_code
 from jotgate.server.flows.passkeys import METHODS, check_new, creation_options
 from jotgate.server.flows.password import check_current, check_unchanged
 from jotgate.server.flows.second_step import CODE_METHODS, WRONG_CODE, used
@@ -263,19 +263,22 @@ async def _add(
         check_unchanged(known, account)
         factors = add(known.factors)
         given = () if factors.recovery else codes
-        # By this link, the owner of the address gets rid of it for a week: it may have been somebody else.
+        # By this link and the password of now, the owner gets rid of it for a week: it may have been somebody else.
+        version = known.credential_version + 1
         text, undo = new_code(
             deps,
-            "undo_email",
+            "undo_factor",
             account_id=known.id,
             email=known.email,
+            password_hash=known.password_hash,
             now=now,
-            credential_version=known.credential_version,
+            credential_version=version,
         )
-        there = link(deps, UNDO_EMAIL_PATH, text)
+        there = link(deps, UNDO_FACTOR_PATH, text)
         told = {"change": "added", "factor": factor, "at": now, "link": there}
+        with_codes = factors if factors.recovery else replace(factors, recovery=digests)
         return AccountChange(
-            account=replace(known, factors=factors if factors.recovery else replace(factors, recovery=digests)),
+            account=replace(known, factors=with_codes, credential_version=version),
             end_sessions=True,
             codes=(undo,),
             mails=(make_mail(deps, "second_factor_changed", known.email, now, **told),),

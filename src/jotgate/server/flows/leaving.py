@@ -23,7 +23,7 @@ async def leave(deps: Deps, account: Account, family: Family, *, current: Secret
         check_unchanged(known, account)
         return AccountChange(
             account=None,
-            void=("reset", "change_email", "undo_email"),
+            void=("reset", "change_email", "undo_email", "undo_factor"),
             mails=(make_mail(deps, "account_deleted", known.email, now, at=now),),
             audit=(line("account_deleted", now, origin, account=known.id, sid=family.sid),),
         )

@@ -29,6 +29,13 @@ FactorKind = Literal["passkey", "totp", "recovery_code"]
 _NEWCOMER_S: Final = 3_600
 
 
+class Proof(Struct, frozen=True):
+    """How somebody proved who they are (RFC 8176), and when."""
+
+    methods: tuple[str, ...]
+    at: int
+
+
 class SecondStep(Struct, frozen=True):
     """What a right password gives where it is not enough."""
 
@@ -134,14 +141,15 @@ async def login(
 def _ask_second(deps: Deps, account: Account, now: int) -> SecondStep:
     factors = account.factors
     kinds: list[FactorKind] = []
-    if factors.passkeys:
+    can_use_passkeys = bool(factors.passkeys) and deps.settings.passkey_domain_name is not None
+    if can_use_passkeys:
         kinds.append("passkey")
     if factors.totp is not None:
         kinds.append("totp")
     if factors.recovery:
         kinds.append("recovery_code")
     ticket = deps.keys.factors.make_ticket("login", account, now=now, random=deps.random)
-    options = assertion_options(deps, account, now) if factors.passkeys else None
+    options = assertion_options(deps, account, now) if can_use_passkeys else None
     deps.log.info("second_factor_asked", account=account.id)
     return SecondStep(Secret(encode_segment(ticket)), TICKET_LIFE_S, tuple(kinds), options)
 
@@ -171,7 +179,14 @@ def _refuse(deps: Deps, account: Account | None, now: int, origin: Origin) -> No
 
 
 async def begin_session(
-    deps: Deps, account: Account, password: str, now: int, origin: Origin, *, after: AuditName = "login"
+    deps: Deps,
+    account: Account,
+    password: str,
+    now: int,
+    origin: Origin,
+    *,
+    after: AuditName = "login",
+    before: Family | None = None,
 ) -> LoggedIn | None:
     """Begin a session of an account whose normalised password has just been checked; None where it was changed since.
 
@@ -179,18 +194,22 @@ async def begin_session(
 
     Args:
         after: what begins it.
+        before: the session in whose place it comes: a second factor that this began with stays, with the time of that.
 
     Raises:
         Busy, StoreError: not now.
     """
-    family = await _add_family(deps, account, now, origin, after)
+    proof = Proof(("pwd",), now)
+    if before is not None and "mfa" in before.methods:
+        proof = Proof(tuple(dict.fromkeys(("pwd", *before.methods))), before.auth_time)
+    family = await _add_family(deps, account, proof, now, origin, after)
     if family is None:
         # Another login may just have replaced the hash, which changes no password.
         current = await recheck(deps, account, password)
         if current is None:
             return None
         account = current
-        family = await _add_family(deps, account, now, origin, after)
+        family = await _add_family(deps, account, proof, now, origin, after)
         if family is None:
             return None
     deps.log.info("login", account=account.id, sid=family.sid)
@@ -220,14 +239,14 @@ async def begin_proven(
     Raises:
         Busy, StoreError: not now.
     """
-    family = await _add_family(deps, account, now, origin, after, methods)
+    family = await _add_family(deps, account, Proof(methods, now), now, origin, after)
     if family is None:
         # Another login may just have replaced the hash, which changes no password.
         current = await deps.store.account_by_id(account.id)
         if current is None or current.credential_version != account.credential_version:
             return None
         account = current
-        family = await _add_family(deps, account, now, origin, after, methods)
+        family = await _add_family(deps, account, Proof(methods, now), now, origin, after)
         if family is None:
             return None
     deps.log.info("login", account=account.id, sid=family.sid)
@@ -235,14 +254,14 @@ async def begin_proven(
 
 
 async def _add_family(
-    deps: Deps, account: Account, now: int, origin: Origin, after: AuditName, methods: tuple[str, ...] = ("pwd",)
+    deps: Deps, account: Account, proof: Proof, now: int, origin: Origin, after: AuditName
 ) -> Family | None:
-    family = _new_family(deps, account, now, origin, methods)
+    family = _new_family(deps, account, proof, now, origin)
     told: dict[str, object] = {}
     if after != "login":
         told["after"] = after
-    if methods != ("pwd",):
-        told["methods"] = methods
+    if proof.methods != ("pwd",):
+        told["methods"] = proof.methods
     detail = told or None
     audit = line("login", now, origin, account=account.id, sid=family.sid, detail=detail)
     added = await deps.store.add_family(family, expected_hash=account.password_hash, audit=audit)
@@ -280,7 +299,7 @@ async def _rehash(deps: Deps, account: Account, password: str) -> Account:
     return structs.replace(account, password_hash=password_hash)
 
 
-def _new_family(deps: Deps, account: Account, now: int, origin: Origin, methods: tuple[str, ...]) -> Family:
+def _new_family(deps: Deps, account: Account, proof: Proof, now: int, origin: Origin) -> Family:
     ends_at = now + deps.settings.session_absolute_s
     return Family(
         id=deps.random(16),
@@ -289,8 +308,8 @@ def _new_family(deps: Deps, account: Account, now: int, origin: Origin, methods:
         client_id=CLIENT_ID,
         scopes=account.scopes,
         mac_kid=deps.refresh_tokens.active,
-        auth_time=now,
-        methods=methods,
+        auth_time=proof.at,
+        methods=proof.methods,
         address=origin.address,
         device=origin.device,
         created_at=now,

@@ -15,6 +15,7 @@ CONFIRM_SIGNUP_PATH: Final = "/signup/confirm"
 RESET_PATH: Final = "/password/reset"
 CONFIRM_EMAIL_PATH: Final = "/email/confirm"
 UNDO_EMAIL_PATH: Final = "/email/undo"
+UNDO_FACTOR_PATH: Final = "/factors/undo"
 FORGOT_PATH: Final = "/password/forgot"
 
 _CODE_BYTES: Final = 32
@@ -24,6 +25,7 @@ LIFE_S: Final[dict[CodePurpose, int]] = {
     "reset": 1_800,
     "change_email": 3_600,
     "undo_email": 7 * 86_400,
+    "undo_factor": 7 * 86_400,
 }
 """How long the code of a mail works. OWASP ASVS 6.4.1 and 6.6.2; a week to find out that somebody took an account."""
 

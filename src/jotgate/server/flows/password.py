@@ -47,7 +47,7 @@ async def change_password(
     deps.log.info("password_changed", account=account.id, sid=family.sid, sessions_ended=len(done.entries))
     version = account.credential_version + 1
     changed = msgspec.structs.replace(account, password_hash=password_hash, credential_version=version)
-    begun = await begin_session(deps, changed, text, now, origin, after="password_changed")
+    begun = await begin_session(deps, changed, text, now, origin, after="password_changed", before=family)
     if begun is None:
         raise InvalidCredentials(_WRONG)
     return begun

@@ -60,25 +60,16 @@ async def finish_login(
         raise TicketRefused(_EXPIRED)
     device = next((each for each in devices if each.is_for(account.id, account.password_hash)), None)
     try:
-        guess = await deps.limits.guess_factor(account.id, device)
-    except TooManyRequests as refused:
-        detail = {"limited": ", ".join(refused.decision.violated)}
-        deps.audit.put(line("second_factor_failed", now, origin, actor="anonymous", account=account.id, detail=detail))
-        raise
-    try:
         if passkey is not None:
             methods, use = ("pwd", *METHODS), await _using_passkey(deps, account, passkey, now)
+            await _write(deps, account, use, now)
         else:
-            methods, use = CODE_METHODS, _using_code(deps, account, "" if code is None else code.reveal(), now, origin)
-        await _write(deps, account, use, now)
+            methods = CODE_METHODS
+            await _use_code(deps, account, "" if code is None else code.reveal(), device, now, origin)
     except (InvalidSecondFactor, PasskeyRefused):
         deps.log.info("second_factor_refused", account=account.id)
         deps.audit.put(line("second_factor_failed", now, origin, actor="anonymous", account=account.id))
         raise
-    except (Busy, StoreError):
-        await guess.give_back()
-        raise
-    await guess.give_back()
     begun = await begin_proven(deps, account, methods, now, origin)
     if begun is None:
         raise TicketRefused(_EXPIRED)
@@ -139,32 +130,57 @@ async def _using_passkey(deps: Deps, account: Account, passkey: Mapping[str, Any
     return lambda known: (shown.use(known, now), (), ())
 
 
-def _using_code(deps: Deps, account: Account, typed: str, now: int, origin: Origin) -> _Use:
+async def _use_code(
+    deps: Deps, account: Account, typed: str, device: DeviceToken | None, now: int, origin: Origin
+) -> None:
     if not is_app_code(typed):
-        digest = recovery_digest(account.id, typed)
+        # Nobody guesses these: others' guesses must not keep the owner from using one.
+        await _write(deps, account, _using_recovery(deps, account, typed, now, origin), now)
+        return
+    try:
+        guess = await deps.limits.guess_factor(account.id, device)
+    except TooManyRequests as refused:
+        detail = {"limited": ", ".join(refused.decision.violated)}
+        deps.audit.put(line("second_factor_failed", now, origin, actor="anonymous", account=account.id, detail=detail))
+        raise
+    try:
+        await _write(deps, account, _using_app(deps, account, typed, now), now)
+    except (Busy, StoreError):
+        await guess.give_back()
+        raise
+    await guess.give_back()
 
-        def use_recovery(known: Account) -> tuple[Factors, Sequence[OutgoingMail], Sequence[AuditEvent]]:
-            left = tuple(each for each in known.factors.recovery if each != digest)
-            if len(left) == len(known.factors.recovery):
-                raise InvalidSecondFactor(WRONG_CODE)
-            told = {"at": now, "left": len(left), "link": link(deps, FORGOT_PATH)}
-            mail = make_mail(deps, "recovery_code_used", known.email, now, **told)
-            audit = line("recovery_code_used", now, origin, account=known.id, detail={"left": len(left)})
-            return replace(known.factors, recovery=left), (mail,), (audit,)
 
-        return use_recovery
+def _using_recovery(deps: Deps, account: Account, typed: str, now: int, origin: Origin) -> _Use:
+    digest = recovery_digest(account.id, typed)
+    if digest not in account.factors.recovery:  # before anything is written for it
+        raise InvalidSecondFactor(WRONG_CODE)
+
+    def use(known: Account) -> tuple[Factors, Sequence[OutgoingMail], Sequence[AuditEvent]]:
+        left = tuple(each for each in known.factors.recovery if each != digest)
+        if len(left) == len(known.factors.recovery):
+            raise InvalidSecondFactor(WRONG_CODE)
+        told = {"at": now, "left": len(left), "link": link(deps, FORGOT_PATH)}
+        mail = make_mail(deps, "recovery_code_used", known.email, now, **told)
+        audit = line("recovery_code_used", now, origin, account=known.id, detail={"left": len(left)})
+        return replace(known.factors, recovery=left), (mail,), (audit,)
+
+    return use
+
+
+def _using_app(deps: Deps, account: Account, typed: str, now: int) -> _Use:
     totp = account.factors.totp
     if totp is None:
         raise InvalidSecondFactor(WRONG_CODE)
     secret = app_secret(deps, account, totp)
 
-    def use_app(known: Account) -> tuple[Factors, Sequence[OutgoingMail], Sequence[AuditEvent]]:
+    def use(known: Account) -> tuple[Factors, Sequence[OutgoingMail], Sequence[AuditEvent]]:
         stored = known.factors.totp
         if stored is None or stored.sealed != totp.sealed:
             raise InvalidSecondFactor(WRONG_CODE)
         return replace(known.factors, totp=used(stored, secret, typed, now)), (), ()
 
-    return use_app
+    return use
 
 
 def used(totp: Totp, secret: str, typed: str, now: int) -> Totp:

@@ -68,7 +68,7 @@ async def delete(store: Store, account_id: str, line: Line, now: int) -> Account
     def decide(account: Account) -> AccountChange:
         return AccountChange(
             account=None,
-            void=("reset", "change_email", "undo_email"),
+            void=("reset", "change_email", "undo_email", "undo_factor"),
             audit=(replace(line("account_deleted"), account_id=account.id),),
         )
 

@@ -96,7 +96,7 @@ class CodeInput(Struct, frozen=True):
 
 
 class ConfirmInput(Struct, frozen=True):
-    """The one-time code of a mail, and the password that was given at the sign-up."""
+    """The one-time code of a mail, and the password of then: of the sign-up, or of when a second factor was added."""
 
     code: Secret
     password: Secret

@@ -138,7 +138,10 @@ def cors_headers(request: Request, settings: Settings) -> tuple[tuple[bytes, byt
         vary,
         (b"access-control-allow-origin", origins[0].encode("latin-1")),
         (b"access-control-allow-credentials", b"true"),
-        (b"access-control-expose-headers", b"ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id"),
+        (
+            b"access-control-expose-headers",
+            b"date, ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id",
+        ),
     )
 
 

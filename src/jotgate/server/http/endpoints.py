@@ -10,7 +10,7 @@ from jotgate.core.bearer import parse_authorization
 from jotgate.server.device_tokens import DeviceToken
 from jotgate.server.feed import Position
 from jotgate.server.flows.account import account_of_bearer
-from jotgate.server.flows.address import confirm_email_change, request_email_change, undo_email_change
+from jotgate.server.flows.address import confirm_email_change, request_email_change, undo_email_change, undo_factor
 from jotgate.server.flows.auditing import Origin
 from jotgate.server.flows.deps import CLIENT_ID, Deps, public
 from jotgate.server.flows.factors import (
@@ -157,6 +157,14 @@ async def post_email_undo(deps: Deps, request: Request) -> Response:
     check_not_cross_site(request, deps.settings)
     form = parse_json_body(request, CodeInput)
     await undo_email_change(deps, form.code.reveal(), deps.clock(), origin_of_request(request))
+    return _gone(deps, clear=False)
+
+
+async def post_factor_undo(deps: Deps, request: Request) -> Response:
+    """``POST /v1/factors/undo``."""
+    check_not_cross_site(request, deps.settings)
+    form = parse_json_body(request, ConfirmInput)
+    await undo_factor(deps, form.code.reveal(), form.password, deps.clock(), origin_of_request(request))
     return _gone(deps, clear=False)
 
 

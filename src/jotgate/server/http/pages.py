@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from jotgate.core.errors import JotgateError
-from jotgate.server.flows.address import confirm_email_change, undo_email_change
+from jotgate.server.flows.address import confirm_email_change, undo_email_change, undo_factor
 from jotgate.server.flows.auditing import Origin
 from jotgate.server.flows.deps import Deps
 from jotgate.server.flows.recovery import forgot_password, reset_password
@@ -109,12 +109,17 @@ async def _undo_email(deps: Deps, form: dict[str, str], now: int, origin: Origin
     await undo_email_change(deps, _code(form), now, origin)
 
 
+async def _undo_factor(deps: Deps, form: dict[str, str], now: int, origin: Origin) -> None:
+    await undo_factor(deps, _code(form), Secret(form.get("password", "")), now, origin)
+
+
 ACTS: Final[dict[PageName, Act]] = {
     "confirm_signup": _confirm_signup,
     "forgot": _forgot,
     "reset": _reset,
     "confirm_email": _confirm_email,
     "undo_email": _undo_email,
+    "undo_factor": _undo_factor,
 }
 
 

@@ -12,8 +12,10 @@ from jotgate.server.flows.mailing import (
     FORGOT_PATH,
     RESET_PATH,
     UNDO_EMAIL_PATH,
+    UNDO_FACTOR_PATH,
 )
 from jotgate.server.http import bodies, endpoints, pages
+from jotgate.server.http.client import CLIENT_PATH, get_client
 from jotgate.server.http.exchange import Request, Response, StreamResponse
 from jotgate.server.limits import Kind
 from jotgate.server.pages import PageName
@@ -113,10 +115,17 @@ _PAGES: Final[tuple[tuple[PageName, str], ...]] = (
     ("reset", RESET_PATH),
     ("confirm_email", CONFIRM_EMAIL_PATH),
     ("undo_email", UNDO_EMAIL_PATH),
+    ("undo_factor", UNDO_FACTOR_PATH),
 )
 
 
-_LIMITED: Final[Mapping[PageName, Kind]] = {"confirm_signup": "logins", "forgot": "mails", "reset": "logins"}
+_HASHING: Final[tuple[PageName, ...]] = ("confirm_signup", "reset", "undo_factor")
+_LIMITED: Final[Mapping[PageName, Kind]] = {
+    "forgot": "mails",
+    "confirm_signup": "logins",
+    "reset": "logins",
+    "undo_factor": "logins",
+}
 
 
 def _page_routes() -> Iterator[Route]:
@@ -131,9 +140,9 @@ def _page_routes() -> Iterator[Route]:
             handler=done,
             summary="Does it",
             page=True,
-            hashes=name in ("confirm_signup", "reset"),
+            hashes=name in _HASHING,
             limit=_LIMITED.get(name, "requests"),
-            counts_failures=name in ("confirm_signup", "reset"),
+            counts_failures=name in _HASHING,
         )
 
 
@@ -455,6 +464,26 @@ ROUTES: Final = (
     ),
     Route(
         method="POST",
+        path="/v1/factors/undo",
+        hashes=True,
+        limit="logins",
+        counts_failures=True,
+        handler=endpoints.post_factor_undo,
+        summary="Take a second factor back by a mail's link, which ends all sessions and voids the password",
+        success=204,
+        input=bodies.ConfirmInput,
+        problems=(
+            *_BODY,
+            "invalid_code",
+            "invalid_credentials",
+            "password_too_long",
+            "email_taken",
+            "cross_site_refused",
+            *_EVERYWHERE,
+        ),
+    ),
+    Route(
+        method="POST",
         path="/v1/factors/recovery-codes",
         hashes=True,
         limit="logins",
@@ -547,6 +576,15 @@ ROUTES: Final = (
         parameters=_AFTER,
         public=True,
         problems=("invalid_parameter", "invalid_header", "busy", "quota_exceeded", "internal_error"),
+    ),
+    Route(
+        method="GET",
+        path=CLIENT_PATH,
+        limit=None,
+        handler=get_client,
+        summary="The client for browsers, an ES module",
+        media_type="text/javascript",
+        public=True,
     ),
     Route(
         method="GET",

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from jotgate.server.rules.colours import readable_on
 
-PageName = Literal["confirm_signup", "forgot", "reset", "confirm_email", "undo_email"]
+PageName = Literal["confirm_signup", "forgot", "reset", "confirm_email", "undo_email", "undo_factor"]
 _FOLDER: Final = "templates"
 
 
