@@ -21,6 +21,7 @@ ASK_AGAIN: Final = 422  # of a wrong password, too: there is no scheme to challe
 _HTML: Final = ((b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store"))
 _ARRIVED: Final = "arrived"
 _NOTICE: Final = "notice"
+_HARMLESS: Final = ("log_in_first", "step_up")
 _RETURN: Final = "return_to"
 _OURS: Final = "The server cannot do this just now. Try again in a moment."
 
@@ -88,12 +89,15 @@ def asked_return(settings: Settings, request: Request) -> str:
 
 
 def notice_of(request: Request) -> str:
-    """Return the name of what the page before wants to be said; another site's page has nothing to say here.
+    """Return the name of what the page before wants to be said.
+
+    Another site's page, or a link in a message, has nothing to say here, save what is true of whoever follows it.
 
     Raises:
         ParameterRefused: it stands there twice.
     """
-    return (request.parameter(_NOTICE) or "") if request.one(b"sec-fetch-site") in (None, "same-origin") else ""
+    notice = request.parameter(_NOTICE) or ""
+    return notice if notice in _HARMLESS or request.one(b"sec-fetch-site") in (None, "same-origin") else ""
 
 
 def arrival(settings: Settings, request: Request) -> Response | None:
