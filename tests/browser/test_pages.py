@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyotp
 import pytest
@@ -289,6 +289,15 @@ def test_a_passkey_is_made_and_logs_in_alone_and_as_the_second_step(new_context:
     assert faults == []
 
 
+EYES: dict[str, dict[str, Any]] = {
+    "light": {"color_scheme": "light", "contrast": "no-preference", "forced_colors": "none"},
+    "dark": {"color_scheme": "dark", "contrast": "no-preference", "forced_colors": "none"},
+    "contrast": {"color_scheme": "light", "contrast": "more", "forced_colors": "none"},
+    "contrast-dark": {"color_scheme": "dark", "contrast": "more", "forced_colors": "none"},
+    "forced": {"color_scheme": "dark", "contrast": "more", "forced_colors": "active"},
+}
+
+
 class Looks:
     """Looks at pages as people with other eyes, screens and languages would."""
 
@@ -303,21 +312,21 @@ class Looks:
         page = self._page
         if path is not None:
             page.goto(path)
-        schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-        for scheme in schemes:
-            page.emulate_media(color_scheme=scheme)
+        for look, media in EYES.items():
+            page.emulate_media(**media)
             for width in (360, 1280):
                 page.set_viewport_size({"width": width, "height": 800})
                 if self._folder is not None:
-                    page.screenshot(path=self._folder / f"{name}-{width}-{scheme}.png", full_page=True)
-            # What is not about colours is the same in the dark.
-            only = {"runOnly": ["color-contrast", "link-in-text-block"]} if scheme == "dark" else {}
+                    page.screenshot(path=self._folder / f"{name}-{width}-{look}.png", full_page=True)
+            # What is not about colours is the same for all.
+            only = {} if look == "light" else {"runOnly": ["color-contrast", "link-in-text-block"]}
             found = page.evaluate("only => axe.run({resultTypes: ['violations'], ...only})", only)
             self.faults += [
-                f"{name}, {scheme}: {each['id']} {node['html'][:200]}"
+                f"{name}, {look}: {each['id']} {node['html'][:200]}"
                 for each in found["violations"]
                 for node in each["nodes"]
             ]
+        page.emulate_media(**EYES["light"])
         page.set_viewport_size({"width": 320, "height": 800})
         for direction in ("rtl", "ltr"):
             wide = page.evaluate(
