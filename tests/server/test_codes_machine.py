@@ -8,27 +8,30 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import pyotp
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from msgspec.structs import replace
 
 from jotgate.core.encoding import encode_segment
 from jotgate.server import Settings, create_app
-from jotgate.server.flows.address import confirm_email_change, request_email_change, undo_email_change
+from jotgate.server.flows.address import confirm_email_change, request_email_change, undo_email_change, undo_factor
 from jotgate.server.flows.auditing import NOWHERE
+from jotgate.server.flows.factors import begin_totp, confirm_totp
 from jotgate.server.flows.mailing import LIFE_S, code_hash
 from jotgate.server.flows.password import change_password
 from jotgate.server.flows.recovery import forgot_password, reset_password
 from jotgate.server.flows.signup import confirm_signup, request_signup
-from jotgate.server.records import CodePurpose, Family
+from jotgate.server.records import Account, CodePurpose, Family
 from jotgate.server.refusals import CodeRefused
 from jotgate.server.secret import Secret
 from jotgate.server.store import EmailTaken
 from tests.server.http.support import Clock
 
 ADDRESSES: Final = tuple(f"{name}@example.com" for name in ("ada", "eve", "bob"))
-PURPOSES: Final[tuple[CodePurpose, ...]] = ("signup", "reset", "change_email", "undo_email")
+PURPOSES: Final[tuple[CodePurpose, ...]] = ("signup", "reset", "change_email", "undo_email", "undo_factor")
 NO_LIMIT: Final = "1000000/second"
 
 
@@ -39,6 +42,7 @@ class Owner:
     email: str
     password: str | None
     id: str = ""
+    app_since: int | None = None
 
 
 @dataclass
@@ -51,6 +55,7 @@ class Known:
     owner: Owner | None
     expires_at: int
     password: str = ""
+    created_at: int = 0
     works: bool = True
     number: int = 0
 
@@ -73,7 +78,7 @@ class Model:
             and (each.owner is code.owner if code.owner else each.owner is None and each.email == code.email)
         ]
         self.codes.append(code)
-        if code.purpose != "undo_email":
+        if code.purpose not in ("undo_email", "undo_factor"):
             for crowded in siblings[:-2]:
                 crowded.works = False
 
@@ -138,7 +143,7 @@ class Codes(RuleBasedStateMachine):
         kept = [(text, self.runner.run(self.deps.store.code_by_hash(code_hash(text)))) for text in self.texts()]
         (text,) = (text for text, row in kept if row is not None)
         expires_at = self.clock.now + LIFE_S[purpose]
-        self.model.add(Known(text, purpose, email, owner, expires_at, password))
+        self.model.add(Known(text, purpose, email, owner, expires_at, password, self.clock.now))
 
     @initialize()
     def begin(self) -> None:
@@ -167,8 +172,7 @@ class Codes(RuleBasedStateMachine):
     @rule(data=st.data(), email=st.sampled_from(ADDRESSES))
     def ask_for_address(self, data: st.DataObject, email: str) -> None:
         owner = data.draw(st.sampled_from([each for each in self.model.owners if each.password]))
-        account = self.runner.run(self.deps.store.account_by_id(owner.id))
-        assert account is not None
+        account = self.account(owner)
         family = self.family(owner)
         current, now = Secret(owner.password or ""), self.clock.now + 1
         self.run(
@@ -181,8 +185,7 @@ class Codes(RuleBasedStateMachine):
     @rule(data=st.data())
     def change_password(self, data: st.DataObject) -> None:
         owner = data.draw(st.sampled_from([each for each in self.model.owners if each.password]))
-        account = self.runner.run(self.deps.store.account_by_id(owner.id))
-        assert account is not None
+        account = self.account(owner)
         new = self.new_password()
         current = Secret(owner.password or "")
         family = self.family(owner)
@@ -190,6 +193,22 @@ class Codes(RuleBasedStateMachine):
         self.run(change_password(self.deps, account, family, current=current, new=Secret(new), now=now, origin=NOWHERE))
         owner.password = new
         self.model.void(owner, "reset", "change_email")
+
+    @precondition(lambda self: any(each.password for each in self.model.owners))
+    @rule(data=st.data())
+    def add_app(self, data: st.DataObject) -> None:
+        owner = data.draw(st.sampled_from([each for each in self.model.owners if each.password]))
+        account, family = self.account(owner), replace(self.family(owner), methods=("pwd", "mfa"))
+        current, now = Secret(owner.password or ""), self.clock.now + 1
+        begun = self.runner.run(
+            begin_totp(self.deps, account, family, current=current, now=now, origin=NOWHERE),
+        )
+        code = Secret(pyotp.TOTP(begun.secret).at(now))
+        self.run(confirm_totp(self.deps, self.account(owner), family, code=code, now=now, origin=NOWHERE))
+        owner.app_since = now
+        self.model.void(owner, "reset", "change_email")
+        self.new_code("undo_factor", owner.email, owner, password=owner.password or "")
+        self.check_accounts()
 
     @precondition(lambda self: self.model.codes)
     @rule(data=st.data(), purpose=st.sampled_from([None, None, None, *PURPOSES]))
@@ -204,6 +223,7 @@ class Codes(RuleBasedStateMachine):
             "reset": lambda: reset_password(self.deps, code.text, Secret(new), now, NOWHERE),
             "change_email": lambda: confirm_email_change(self.deps, code.text, now, NOWHERE),
             "undo_email": lambda: undo_email_change(self.deps, code.text, now, NOWHERE),
+            "undo_factor": lambda: undo_factor(self.deps, code.text, Secret(code.password or new), now, NOWHERE),
         }
         good = code.works and code.purpose == purpose and now < code.expires_at
         holder = self.model.of(code.email)
@@ -243,19 +263,28 @@ class Codes(RuleBasedStateMachine):
             owner.email, owner.password = code.email, None
             self.model.void(owner, "reset", "change_email")
             for each in self.model.codes[code.number + 1 :]:
-                if each.owner is owner and each.purpose == "undo_email":
+                if each.owner is owner and each.purpose in ("undo_email", "undo_factor"):
                     each.works = False
+            if owner.app_since is not None and owner.app_since >= code.created_at:
+                owner.app_since = None
             self.new_code("reset", code.email, owner)
 
     def check_accounts(self) -> None:
         accounts = self.runner.run(self.deps.store.list_accounts(limit=100))
         assert {(each.id, each.email) for each in accounts} == {(each.id, each.email) for each in self.model.owners}
         hashes = {each.id: each.password_hash for each in accounts}
+        apps = {each.id: each.factors.totp and each.factors.totp.created_at for each in accounts}
+        assert apps == {each.id: each.app_since for each in self.model.owners}
         for owner in self.model.owners:
             if owner.password is None:
                 assert hashes[owner.id] == "!"
             else:
                 assert self.runner.run(self.deps.passwords.verify(hashes[owner.id], owner.password))
+
+    def account(self, owner: Owner) -> Account:
+        account = self.runner.run(self.deps.store.account_by_id(owner.id))
+        assert account is not None
+        return account
 
     def family(self, owner: Owner) -> Family:
         """A session that counts guesses for itself."""

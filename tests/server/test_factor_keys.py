@@ -72,3 +72,30 @@ def test_no_bit_of_a_ticket_can_be_changed(random: Callable[[int], bytes]) -> No
 @pytest.mark.parametrize("text", ["", "=", "ä", "A" * 513, "A" * 5])
 def test_what_cannot_be_a_ticket_is_empty(text: str) -> None:
     assert ticket_bytes(text) == b""
+
+
+def test_a_form_is_sent_by_whom_it_was_shown_to_and_after_a_rotation(random: Callable[[int], bytes]) -> None:
+    keys = keys_of("old")
+    token = keys.make_form_token("session a", random=random)
+    assert keys.is_form_token(token, "session a")
+    assert keys_of("old", "new").is_form_token(token, "session a")
+    assert token != keys.make_form_token("session a", random=random)
+    assert not keys.is_form_token(token, "session b")
+    assert not keys_of("other").is_form_token(token, "session a")
+    for wrong in ("", "A", token[:-4], token + "AAAA", token[:-1] + "é", "A" * 75, "A" * 10_000, token.swapcase()):
+        assert not keys.is_form_token(wrong, "session a")
+
+
+def test_a_ticket_is_no_forms_token_and_a_forms_token_no_ticket(random: Callable[[int], bytes]) -> None:
+    keys = keys_of("old")
+    token = keys.make_form_token("", random=random)
+    assert keys.read_ticket(ticket_bytes(token), "login", now=NOW) is None
+    ticket = encode_segment(keys.make_ticket("login", None, now=NOW, random=random))
+    assert not keys.is_form_token(ticket, "")
+
+
+def test_what_a_form_is_shown_to_cannot_be_moved_into_what_is_random(random: Callable[[int], bytes]) -> None:
+    keys = keys_of("old")
+    raw = ticket_bytes(keys.make_form_token("xyz", random=random))
+    moved = encode_segment(raw[:24] + b"x" + raw[24:])
+    assert not keys.is_form_token(moved, "yz")

@@ -1,7 +1,8 @@
 """What protects second factors: the seal over authenticator apps' secrets, and the tickets between two steps.
 
 A ticket says that somebody has done the first step of a login, or was asked to use a passkey: for one account, until
-its password or address changes, for some minutes. It knows no database and no HTTP.
+its password or address changes, for some minutes. Forms of pages have tokens of the same keys: one says that the form
+was shown to whoever sends it. It knows no database and no HTTP.
 """
 
 import hmac
@@ -52,6 +53,7 @@ class FactorKeys:
     def __init__(self, keys: Mapping[str, bytes], *, active: str) -> None:
         self._box = Box(keys, active=active, use=b"jotgate authenticator secret")
         self._macs = {kid: derive(secret, b"jotgate ticket") for kid, secret in keys.items()}
+        self._forms = {kid: derive(secret, b"jotgate form") for kid, secret in keys.items()}
         self._active = active
 
     def seal_secret(self, account_id: str, secret: str, *, random: Callable[[int], bytes]) -> bytes:
@@ -83,6 +85,22 @@ class FactorKeys:
             return None
         ticket = msgspec.msgpack.decode(named[_KID_BYTES:], type=Ticket)
         return ticket if ticket.purpose == purpose and now < ticket.expires_at else None
+
+    def make_form_token(self, holder: str, *, random: Callable[[int], bytes]) -> str:
+        """Return what a form carries that is shown to somebody; no two are alike (against BREACH)."""
+        named = decode_segment(self._active) + random(_RANDOM_BYTES)
+        return encode_segment(named + _mac(self._forms[self._active], named + holder.encode()))
+
+    def is_form_token(self, text: str, holder: str) -> bool:
+        """Whether a form with this token was shown to them."""
+        raw = ticket_bytes(text)
+        named, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
+        key = self._forms.get(encode_segment(named[:_KID_BYTES]))
+        return (
+            key is not None
+            and len(named) == _KID_BYTES + _RANDOM_BYTES
+            and hmac.compare_digest(_mac(key, named + holder.encode()), mac)
+        )
 
     def __repr__(self) -> str:
         return f"FactorKeys(active={self._active!r})"

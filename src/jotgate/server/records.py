@@ -69,7 +69,7 @@ class Account(Struct, frozen=True, kw_only=True):
     scopes: tuple[str, ...]  # what was granted; a session takes what is granted when it asks for a token
     created_at: int
     disabled_at: int | None = None  # nobody can log in to it since then, and it has no sessions
-    credential_version: int = 0  # how often its password or its address has been changed
+    credential_version: int = 0  # how often its password or address was changed, or a factor added
     factors: Factors = NO_FACTORS
 
     def __repr__(self) -> str:

@@ -98,6 +98,13 @@ class CrossSiteRefused(RequestRefused):
     status = 403
 
 
+class FormRefused(RequestRefused):
+    """A form lacks the token that it was shown with, or was shown to somebody else."""
+
+    code = "form_refused"
+    status = 403
+
+
 class BrowserDeliveryRefused(RequestRefused):
     """A browser must not hold the refresh token where scripts can read it."""
 

@@ -7,6 +7,7 @@ refused. A route that nobody has written a good request for fails here.
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,11 @@ from urllib.parse import urlencode
 import httpx2
 import pytest
 
-from jotgate.server import Settings, create_app
+from jotgate.server import AuthApp, Settings, create_app
 from jotgate.server.http.askers import device_cookie_name
 from jotgate.server.http.bodies import FactorAddedAnswer, TokenAnswer
 from jotgate.server.http.browser import cookie_name
+from jotgate.server.http.forms import visitor_cookie_name
 from jotgate.server.http.routes import ROUTES, Route
 from jotgate.server.secret import Secret
 from tests.server.http.support import BROWSER, Clock, client_of
@@ -28,6 +30,7 @@ CANARY: Final = "kanarienvogel"  # in every secret that is planted, and in nothi
 TOKEN: Final = "jgr_" + CANARY * 6
 JWT: Final = "eyJhbGciOiJFUzI1NiJ9.eyJrYW5hcmllbnZvZ2VsIjoxfQ." + CANARY * 4
 DEVICE: Final = "jgd_" + CANARY * 6
+VISITOR: Final = "V" * 22
 OPERATORS: Final = CANARY + "-that-only-programs-of-the-operator-have"
 PASSWORDS: Final = (CANARY + " and three words", CANARY + " and four more words")
 QUERY: Final = "?" + urlencode({"token": TOKEN, "password": CANARY, "after": CANARY})
@@ -47,6 +50,7 @@ class Person:
     """Somebody whose password is a canary, with a live session."""
 
     http: httpx2.AsyncClient
+    app: AuthApp
     email: str = "ada@example.com"
     password: str = PASSWORDS[0]
     sid: str = ""
@@ -74,6 +78,24 @@ class Person:
         return {"authorization": f"Bearer {self.tokens['access_token']}"}
 
     @property
+    def cookies(self) -> dict[str, str]:
+        """What a browser of theirs would hold."""
+        issuer = self.app.settings.issuer
+        session = f"{cookie_name(issuer)}={self.tokens['refresh_token']}"
+        return {"cookie": f"{session}; {visitor_cookie_name(issuer)}={VISITOR}"}
+
+    @property
+    def session_form(self) -> str:
+        return self._form(f"session {self.sid}")
+
+    @property
+    def visitor_form(self) -> str:
+        return self._form(f"visitor {VISITOR}")
+
+    def _form(self, holder: str) -> str:
+        return self.app.start().keys.factors.make_form_token(holder, random=secrets.token_bytes)
+
+    @property
     def change(self) -> dict[str, str]:
         other = PASSWORDS[self.password == PASSWORDS[0]]
         return self.credential | {"current_password": self.password, "new_password": other}
@@ -88,6 +110,10 @@ def nothing(_: Person) -> dict[str, Any]:
 
 def leaving(who: Person) -> dict[str, str]:
     return {"current_password": who.password, **who.credential}
+
+
+def on_page(who: Person) -> dict[str, str]:
+    return {"current_password": who.password, "form_token": who.session_form}
 
 
 # The body of one good request for each route.
@@ -129,6 +155,41 @@ GOOD: Final[dict[tuple[str, str], Body]] = {
     ("GET", "/readyz"): nothing,
     ("GET", "/pages/style.css"): nothing,
     ("GET", "/pages/strength.js"): nothing,
+    ("GET", "/pages/passkeys.js"): nothing,
+    ("GET", "/login"): nothing,
+    ("POST", "/login"): lambda who: {"email": who.email, "password": who.password, "form_token": who.visitor_form},
+    ("GET", "/login/second-factor"): nothing,
+    ("POST", "/login/second-factor"): lambda who: {"ticket": CODE, "code": "123456", "form_token": who.visitor_form},
+    ("POST", "/login/passkey"): lambda who: {"passkey": CODE, "form_token": who.visitor_form},
+    ("GET", "/signup"): nothing,
+    ("POST", "/signup"): lambda who: {
+        "email": "new@example.com",
+        "new_password": PASSWORDS[0],
+        "form_token": who.visitor_form,
+    },
+    ("GET", "/logged-out"): nothing,
+    ("GET", "/account"): nothing,
+    ("GET", "/account/address"): nothing,
+    ("POST", "/account/address"): lambda who: {"new_email": "b@example.com", **on_page(who)},
+    ("GET", "/account/password"): nothing,
+    ("POST", "/account/password"): lambda who: {"new_password": who.change["new_password"], **on_page(who)},
+    ("GET", "/account/app"): nothing,
+    ("POST", "/account/app"): on_page,
+    ("POST", "/account/app/confirm"): lambda who: {"code": "123456", **on_page(who)},
+    ("GET", "/account/app/remove"): nothing,
+    ("POST", "/account/app/remove"): on_page,
+    ("GET", "/account/recovery-codes"): nothing,
+    ("POST", "/account/recovery-codes"): on_page,
+    ("GET", "/account/passkeys"): nothing,
+    ("POST", "/account/passkeys"): lambda who: {"name": "Phone", **on_page(who)},
+    ("POST", "/account/passkeys/add"): lambda who: {"name": "Phone", "passkey": CODE, **on_page(who)},
+    ("GET", "/account/passkeys/{id}"): nothing,
+    ("POST", "/account/passkeys/{id}"): on_page,
+    ("POST", "/account/sessions/{id}"): on_page,
+    ("POST", "/account/logout"): on_page,
+    ("POST", "/account/logout-everywhere"): on_page,
+    ("GET", "/account/delete"): nothing,
+    ("POST", "/account/delete"): on_page,
     ("GET", "/signup/confirm"): nothing,
     ("POST", "/signup/confirm"): lambda who: {"code": CODE, "password": who.password},
     ("GET", "/password/forgot"): nothing,
@@ -158,6 +219,16 @@ def needs_code(route: Route) -> bool:
 def needs_factor(route: Route) -> bool:
     """Whether nobody without an app or an authenticator can use it."""
     last = route.path.removeprefix("/v1/factors/").removeprefix("/v1/login/")
+    if route.page:
+        return last in (
+            "/login/second-factor",
+            "/login/passkey",
+            "/account/app/confirm",
+            "/account/app/remove",
+            "/account/recovery-codes",
+            "/account/passkeys/add",
+            "/account/passkeys/{id}",
+        )
     return last in ("second-factor", "passkey", "passkeys", "passkeys/{id}", "totp/confirm", "recovery-codes") or (
         route.method == "DELETE" and last == "totp"
     )
@@ -205,7 +276,7 @@ async def test_no_secret_of_a_request_comes_out(
     )
     app = create_app(settings, clock=Clock())
     async with app.lifespan(), client_of(app) as http:
-        who = Person(http)
+        who = Person(http, app)
         await http.post("/v1/signup", json={"email": who.email, "password": who.password})
         await who.log_in()
 
@@ -220,15 +291,22 @@ async def test_no_secret_of_a_request_comes_out(
 
         for headers in refused_headers(settings):
             answer = await ask(GOOD[route.method, route.path](who), headers, CANARY)
-            if answer.status_code < 400 and route.credential != "none":
+            if route.page and route.credential != "none":
+                assert is_refused(answer)
+            elif answer.status_code < 400 and route.credential != "none":
                 await http.post("/v1/signup", json={"email": who.email, "password": who.password})  # if it is gone
                 await who.log_in()
         for body in refused_bodies(who) if route.method != "GET" else ():
-            answer = await ask(body, PLANTED, CANARY)
+            if route.page and route.credential == "none":  # or nothing of it would be looked at
+                answer = await ask(body | {"form_token": who.visitor_form}, PLANTED | who.cookies, CANARY)
+            else:
+                answer = await ask(body, PLANTED, CANARY)
             # A form that asks for nothing but an address takes any, and tells nobody whether it knows it.
-            assert answer.status_code >= 400 or route.path in ("/password/forgot", "/v1/login/passkey/options")
+            assert is_refused(answer) or route.path in ("/password/forgot", "/v1/login/passkey/options")
         if route.media_type != "text/event-stream":  # which has no end
             authorization = {} if route.credential == "none" else who.bearer
+            if route.page:
+                authorization = who.cookies
             if route.path == "/metrics" or route.limit == "feed":
                 program = OPERATORS if route.path == "/metrics" else OPERATORS + "-too"
                 authorization = {"authorization": f"Bearer {program}"}
@@ -252,6 +330,11 @@ async def test_no_secret_of_a_request_comes_out(
         assert not [each for each in told if secret in each]
     check_lines(caplog)
     check_database(tmp_path)
+
+
+def is_refused(answer: httpx2.Response) -> bool:
+    """Whether nothing was done; pages send on to the login."""
+    return answer.status_code >= 400 or answer.headers.get("location", "").startswith("/login?")
 
 
 def check(answer: httpx2.Response, secrets: set[str]) -> None:

@@ -324,6 +324,29 @@ async def test_the_owners_own_factor_outlives_that_of_a_thief(api: Api, smtp: Sm
     assert (await second_step(api, answer.json()["ticket"], app.code())).status_code == 200
 
 
+async def test_what_a_thief_was_mailed_does_not_bring_the_account_back_to_them(api: Api, smtp: SmtpServer) -> None:
+    thief = await api.login()
+    body = {"current_password": PASSWORD, "new_email": "thief@evil.example", **token_of(thief)}
+    await api.post("/v1/email", body)
+    confirm = code_at("/email/confirm", await newest(smtp, 1))
+    assert (await api.post("/v1/email/confirm", {"code": confirm})).status_code == 204
+    owners = code_at("/email/undo", await newest(smtp, 2))
+    begun = (await begin(api, thief["refresh_token"])).json()
+    added = await api.post("/v1/factors/totp/confirm", {"code": App(begun["uri"], api.clock).code(), **token_of(thief)})
+    assert added.status_code == 200
+    mail = await newest(smtp, 3)
+    assert mail.recipient == "thief@evil.example"
+    thiefs = code_at("/factors/undo", mail)
+    assert (await api.post("/v1/email/undo", {"code": owners})).status_code == 204
+    undone = await api.post("/v1/factors/undo", {"code": thiefs, "password": PASSWORD})
+    assert code(undone) == (422, "invalid_code")
+
+
+def code_at(path: str, mail: ReceivedMail) -> str:
+    (found,) = set(re.findall(rf"{path}\?code=([A-Za-z0-9_-]{{43}})", mail.text))
+    return str(found)
+
+
 async def test_a_browser_gets_its_cookie_with_the_second_step_alone(api: Api) -> None:
     app, _ = await enrol(api)
     first = await api.post("/v1/login", {"email": EMAIL, "password": PASSWORD}, headers=BROWSER)

@@ -96,7 +96,7 @@ async def confirm_totp(
         TooManyRequests: there were too many guesses.
         Busy, StoreError: not now.
     """
-    _check_step_up(account, family)
+    check_step_up(account, family)
     guess = await deps.limits.guess_factor(account.id, None)
     pending = account.factors.pending
     if pending is None or not pending.created_at <= now < pending.created_at + PENDING_LIFE_S:
@@ -170,7 +170,7 @@ async def add_passkey(
         StepUpNeeded: the session began without the second factor that there is.
         Busy, StoreError: not now.
     """
-    _check_step_up(account, family)
+    check_step_up(account, family)
     called = passkey_name(name)
     made, ticket, challenge = check_new(deps, account, credential, now)
 
@@ -232,11 +232,16 @@ async def make_recovery_codes(
 
 
 async def _check(deps: Deps, account: Account, family: Family, current: Secret, now: int, origin: Origin) -> None:
-    _check_step_up(account, family)
+    check_step_up(account, family)
     await check_current(deps, account, family, current, now, origin)
 
 
-def _check_step_up(account: Account, family: Family) -> None:
+def check_step_up(account: Account, family: Family) -> None:
+    """Refuse a session that began without the second factor that the account has.
+
+    Raises:
+        StepUpNeeded: it did.
+    """
     if account.factors.asked_for and "mfa" not in family.methods:
         raise StepUpNeeded("This session began without your second factor: log in again with it.")
 
@@ -264,6 +269,7 @@ async def _add(
         factors = add(known.factors)
         given = () if factors.recovery else codes
         # By this link and the password of now, the owner gets rid of it for a week: it may have been somebody else.
+        version = known.credential_version + 1
         text, undo = new_code(
             deps,
             "undo_factor",
@@ -271,12 +277,13 @@ async def _add(
             email=known.email,
             password_hash=known.password_hash,
             now=now,
-            credential_version=known.credential_version,
+            credential_version=version,
         )
         there = link(deps, UNDO_FACTOR_PATH, text)
         told = {"change": "added", "factor": factor, "at": now, "link": there}
+        with_codes = factors if factors.recovery else replace(factors, recovery=digests)
         return AccountChange(
-            account=replace(known, factors=factors if factors.recovery else replace(factors, recovery=digests)),
+            account=replace(known, factors=with_codes, credential_version=version),
             end_sessions=True,
             codes=(undo,),
             mails=(make_mail(deps, "second_factor_changed", known.email, now, **told),),

@@ -139,6 +139,17 @@ async def login(
 
 
 def _ask_second(deps: Deps, account: Account, now: int) -> SecondStep:
+    ticket = deps.keys.factors.make_ticket("login", account, now=now, random=deps.random)
+    deps.log.info("second_factor_asked", account=account.id)
+    return second_step(deps, account, Secret(encode_segment(ticket)), now, expires_in_s=TICKET_LIFE_S)
+
+
+def second_step(deps: Deps, account: Account, ticket: Secret, now: int, *, expires_in_s: int) -> SecondStep:
+    """Return what an account asks for besides its password.
+
+    Raises:
+        Busy: not now.
+    """
     factors = account.factors
     kinds: list[FactorKind] = []
     can_use_passkeys = bool(factors.passkeys) and deps.settings.passkey_domain_name is not None
@@ -148,10 +159,8 @@ def _ask_second(deps: Deps, account: Account, now: int) -> SecondStep:
         kinds.append("totp")
     if factors.recovery:
         kinds.append("recovery_code")
-    ticket = deps.keys.factors.make_ticket("login", account, now=now, random=deps.random)
     options = assertion_options(deps, account, now) if can_use_passkeys else None
-    deps.log.info("second_factor_asked", account=account.id)
-    return SecondStep(Secret(encode_segment(ticket)), TICKET_LIFE_S, tuple(kinds), options)
+    return SecondStep(ticket, expires_in_s, tuple(kinds), options)
 
 
 async def tell_owner(deps: Deps, account: Account, now: int, origin: Origin) -> None:

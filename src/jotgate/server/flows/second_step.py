@@ -6,10 +6,10 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from jotgate.server.device_tokens import DeviceToken
-from jotgate.server.factor_keys import ticket_bytes
+from jotgate.server.factor_keys import Ticket, ticket_bytes
 from jotgate.server.flows.auditing import Origin, line
 from jotgate.server.flows.deps import Deps
-from jotgate.server.flows.login import LoggedIn, begin_proven, tell_owner
+from jotgate.server.flows.login import LoggedIn, SecondStep, begin_proven, second_step, tell_owner
 from jotgate.server.flows.mailing import FORGOT_PATH, link, make_mail
 from jotgate.server.flows.passkeys import METHODS, prove
 from jotgate.server.flows.totp_secrets import app_secret
@@ -54,10 +54,7 @@ async def finish_login(
         TooManyRequests: there were too many guesses.
         Busy, StoreError: not now.
     """
-    first = deps.keys.factors.read_ticket(ticket_bytes(ticket.reveal()), "login", now=now)
-    account = None if first is None else await deps.store.account_by_id(first.account_id)
-    if first is None or account is None or account.disabled_at is not None or not first.is_for(account):
-        raise TicketRefused(_EXPIRED)
+    account, _ = await _first_step(deps, ticket, now)
     device = next((each for each in devices if each.is_for(account.id, account.password_hash)), None)
     try:
         if passkey is not None:
@@ -76,6 +73,25 @@ async def finish_login(
     if device is None:
         await tell_owner(deps, begun.account, now, origin)
     return replace(begun, device=device)
+
+
+async def ask_again(deps: Deps, ticket: Secret, now: int) -> SecondStep:
+    """Return what the first step asked for, for whoever did not get the second one right; its time goes on.
+
+    Raises:
+        TicketRefused: the first step is too long ago, or counts no more.
+        Busy, StoreError: not now.
+    """
+    account, first = await _first_step(deps, ticket, now)
+    return second_step(deps, account, ticket, now, expires_in_s=first.expires_at - now)
+
+
+async def _first_step(deps: Deps, ticket: Secret, now: int) -> tuple[Account, Ticket]:
+    first = deps.keys.factors.read_ticket(ticket_bytes(ticket.reveal()), "login", now=now)
+    account = None if first is None else await deps.store.account_by_id(first.account_id)
+    if first is None or account is None or account.disabled_at is not None or not first.is_for(account):
+        raise TicketRefused(_EXPIRED)
+    return account, first
 
 
 async def login_by_passkey(

@@ -21,9 +21,9 @@ from jotgate.server.http.documents import (
     openapi,
 )
 from jotgate.server.http.exchange import Headers, Receive, Request, Response, StreamResponse, read_body
-from jotgate.server.http.pages import PAGE_HEADERS, page_of_problem
 from jotgate.server.http.problems import limit_headers, oauth_error, problem
 from jotgate.server.http.routes import ROUTES, Route
+from jotgate.server.http.showing import page_headers, page_of_problem
 from jotgate.server.keys import ServerKeys
 from jotgate.server.metrics import OTHER
 from jotgate.server.refusals import NOTHING_HERE, Busy, ClearTextRefused, MethodNotAllowed, NotFound, TooManyRequests
@@ -69,6 +69,7 @@ class Api:
         }
         deps.keys.on_change(self._publish)
         host_is_local = self._settings.origin.startswith(("https://localhost", "https://127.", "https://[::1]"))
+        self._page_headers = page_headers(self._settings)
         # Not on localhost: browsers would apply it to everything else that is developed there.
         self._secure_headers: Headers = _COMMON if host_is_local else (*_COMMON, _HSTS)
 
@@ -99,7 +100,7 @@ class Api:
         except Exception as error:  # noqa: BLE001 - the mapper turns every error into an answer
             response = render(error, self._deps.log)
             if is_page:
-                response = page_of_problem(error, response, self._settings)
+                response = page_of_problem(error, response, request, self._settings)
             self._count_refusal(error)
             if isinstance(error, TooManyRequests):
                 self._tell_of_guess(request, routes, error)
@@ -115,8 +116,8 @@ class Api:
             await self._deps.slowdown.wait()
         headers = self._headers(request, cors)
         if is_page:
-            replaced = {name for name, _ in PAGE_HEADERS}
-            headers = (*(each for each in headers if each[0] not in replaced), *PAGE_HEADERS)
+            replaced = {name for name, _ in self._page_headers}
+            headers = (*(each for each in headers if each[0] not in replaced), *self._page_headers)
         return response.with_headers(*headers, *fields)
 
     def _tell_of_guess(self, request: Request, routes: Mapping[str, Route], refused: TooManyRequests) -> None:

@@ -33,7 +33,7 @@ from jotgate.server.flows.second_step import finish_login, login_by_passkey
 from jotgate.server.flows.sessions import logout, refresh, session_of
 from jotgate.server.flows.signup import confirm_signup, request_signup, signup
 from jotgate.server.flows.tokens import TokenPair
-from jotgate.server.http.askers import check_scraper, device_cookie, origin_of_request
+from jotgate.server.http.askers import check_scraper, origin_of_request
 from jotgate.server.http.bodies import (
     AccountAnswer,
     AddressInput,
@@ -71,24 +71,21 @@ from jotgate.server.http.browser import (
     check_not_cross_site,
     check_own_page,
     clear_cookie,
-    read_cookie,
     session_credential,
-    set_cookie,
 )
-from jotgate.server.http.exchange import Request, Response, StreamResponse
+from jotgate.server.http.exchange import Headers, Request, Response, StreamResponse
 from jotgate.server.http.inputs import parse_form_body, parse_json_body
+from jotgate.server.http.logins import end_replaced, login_cookies, new_device_token, session_cookie
 from jotgate.server.metrics import Counted
 from jotgate.server.records import Account, Family
 from jotgate.server.refusals import (
     NOTHING_HERE,
     GrantRefused,
-    InvalidRefreshToken,
     MemberRefused,
     NotFound,
     ParameterRefused,
 )
 from jotgate.server.secret import Secret
-from jotgate.server.store import StoreError
 
 _JSON: Final = (b"content-type", b"application/json")
 _NO_STORE: Final = (b"cache-control", b"no-store")
@@ -472,9 +469,7 @@ def _devices(deps: Deps, request: Request, shown: Secret | None, now: int) -> tu
 
 async def _begun(deps: Deps, request: Request, done: LoggedIn, now: int, origin: Origin, *, in_body: bool) -> Response:
     """Answer to a login, which takes the place of the session that the browser had."""
-    replaced = read_cookie(request, deps.settings.issuer)
-    if replaced is not None:
-        await _end_replaced(deps, replaced, now, origin)
+    await end_replaced(deps, request, now, origin)
     return _logged_in(deps, request, done, now, in_body=in_body)
 
 
@@ -491,17 +486,6 @@ async def _owner(
 def _factor_added(deps: Deps, request: Request, done: FactorAdded, now: int, *, in_body: bool) -> Response:
     codes = tuple(code.reveal() for code in done.recovery_codes)
     return _logged_in(deps, request, done.begun, now, in_body=in_body, recovery_codes=codes)
-
-
-async def _end_replaced(deps: Deps, replaced: Secret, now: int, origin: Origin) -> None:
-    """End the session whose cookie a new login overwrites: nobody could end it later."""
-    try:
-        await logout(deps, replaced, now, origin, replaced=True)
-    except InvalidRefreshToken:
-        return
-    except StoreError as error:
-        # The new session is committed, and its holder must get it; the old one comes to its idle end.
-        deps.log.warning("replaced_session_not_ended", code=error.code)
 
 
 def _gone(deps: Deps, *, clear: bool) -> Response:
@@ -534,17 +518,11 @@ def _logged_in(
 ) -> Response:
     """Answer with tokens, and with what tells this device from strangers the next time."""
     answer = _token_answer(done.tokens, in_body=in_body)
-    headers: list[tuple[bytes, bytes]] = [] if in_body else [_session_cookie(deps, done.tokens)]
-    tokens = deps.keys.now.device_tokens
-    if tokens is not None:
-        account = done.account
-        made = Secret(tokens.make(account.id, account.password_hash, now=now, random=deps.random, again=done.device))
-        if in_body:
-            answer = msgspec.structs.replace(answer, device_token=made.reveal())
-        else:
-            headers.append(
-                device_cookie(request, tokens, deps.settings.issuer, made=made, replaced=done.device, now=now)
-            )
+    headers: Headers = ()
+    if not in_body:
+        headers = login_cookies(deps, request, done, now)
+    elif (made := new_device_token(deps, done, now)) is not None:
+        answer = msgspec.structs.replace(answer, device_token=made.reveal())
     if recovery_codes:
         answer = FactorAddedAnswer(**msgspec.structs.asdict(answer), recovery_codes=recovery_codes)
     return _json(200, answer).with_headers(_NO_CACHE, *headers)
@@ -552,7 +530,7 @@ def _logged_in(
 
 def _token_response(deps: Deps, pair: TokenPair, *, in_body: bool) -> Response:
     answer = _json(200, _token_answer(pair, in_body=in_body)).with_headers(_NO_CACHE)
-    return answer if in_body else answer.with_headers(_session_cookie(deps, pair))
+    return answer if in_body else answer.with_headers(session_cookie(deps, pair))
 
 
 def _token_answer(pair: TokenPair, *, in_body: bool) -> TokenAnswer:
@@ -563,10 +541,6 @@ def _token_answer(pair: TokenPair, *, in_body: bool) -> TokenAnswer:
         scope=" ".join(pair.scopes),
     )
     return msgspec.structs.replace(answer, refresh_token=pair.refresh_token.reveal()) if in_body else answer
-
-
-def _session_cookie(deps: Deps, pair: TokenPair) -> tuple[bytes, bytes]:
-    return set_cookie(deps.settings.issuer, pair.refresh_token, pair.refresh_expires_in_s)
 
 
 def _json(status: int, answer: object) -> Response:

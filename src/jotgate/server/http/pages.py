@@ -7,7 +7,6 @@ The code in the form is the proof that the POST is meant: no other site's page k
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from jotgate.core.errors import JotgateError
 from jotgate.server.flows.address import confirm_email_change, undo_email_change, undo_factor
 from jotgate.server.flows.auditing import Origin
 from jotgate.server.flows.deps import Deps
@@ -17,31 +16,14 @@ from jotgate.server.http.askers import origin_of_request
 from jotgate.server.http.browser import check_not_cross_site
 from jotgate.server.http.exchange import Request, Response
 from jotgate.server.http.inputs import parse_form_body
-from jotgate.server.pages import Brand, PageName, render_done, render_form, render_refusal, script, stylesheet
+from jotgate.server.http.showing import ASK_AGAIN, brand_of, html
+from jotgate.server.pages import PageName, Script, render_done, render_form, script, stylesheet
 from jotgate.server.refusals import CodeRefused, InvalidCredentials, ParameterRefused
 from jotgate.server.rules.accounts import InvalidEmail, PasswordTooCommon, PasswordTooLong, PasswordTooShort
 from jotgate.server.secret import Secret
-from jotgate.server.settings import Settings
 
 STYLE_PATH: Final = "/pages/style.css"
-SCRIPT_PATH: Final = "/pages/strength.js"
-_POLICY: Final = (
-    "default-src 'none'",
-    "style-src 'self'",
-    "script-src 'self'",
-    "form-action 'self'",
-    "base-uri 'none'",
-    "frame-ancestors 'none'",
-)
-PAGE_HEADERS: Final = (
-    (b"content-security-policy", "; ".join(_POLICY).encode()),
-    # Without any, a browser would not say of a form's POST which origin it comes from (Fetch standard, section 3.2).
-    (b"referrer-policy", b"same-origin"),
-)
-"""What every page is sent with, in place of what the API's answers have."""
-_HTML: Final = ((b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store"))
 _ASKED_AGAIN: Final = (InvalidCredentials, InvalidEmail, PasswordTooCommon, PasswordTooLong, PasswordTooShort)
-_ASK_AGAIN: Final = 422  # of a wrong password, too: there is no scheme to challenge for (RFC 9110 section 15.5.2)
 _LONGEST_CODE: Final = 64
 _NO_CODE: Final = "This link is not whole: open it once more, just as it stands in the mail."
 
@@ -54,9 +36,13 @@ async def get_style(deps: Deps, request: Request) -> Response:
     return _static(stylesheet(deps.settings.brand_colour), b"text/css; charset=utf-8")
 
 
-async def get_script(deps: Deps, request: Request) -> Response:
-    """``GET /pages/strength.js``."""
-    return _static(script(), b"text/javascript; charset=utf-8")
+def giving(name: Script) -> Handler:
+    """Return the endpoint that gives a script of the pages."""
+
+    async def get(deps: Deps, request: Request) -> Response:
+        return _static(script(name), b"text/javascript; charset=utf-8")
+
+    return get
 
 
 def showing(page: PageName) -> Handler:
@@ -83,8 +69,8 @@ def doing(page: PageName, act: Act) -> Handler:
         try:
             await act(deps, form, deps.clock(), origin_of_request(request))
         except _ASKED_AGAIN as refused:
-            return _form(deps, page, code[:_LONGEST_CODE], refused=str(refused), status=_ASK_AGAIN)
-        return Response(200, render_done(page, _brand(deps.settings)).encode(), _HTML)
+            return _form(deps, page, code[:_LONGEST_CODE], refused=str(refused), status=ASK_AGAIN)
+        return html(render_done(page, brand_of(deps.settings)))
 
     return post
 
@@ -123,13 +109,6 @@ ACTS: Final[dict[PageName, Act]] = {
 }
 
 
-def page_of_problem(error: Exception, answer: Response, settings: Settings) -> Response:
-    """Return a page in place of the answer to an error, which decided upon status, headers and sentence."""
-    said = str(error) if isinstance(error, JotgateError) and answer.status < 500 else _OURS
-    headers = tuple(each for each in answer.headers if each[0] not in (b"content-type", b"cache-control"))
-    return Response(answer.status, render_refusal(_brand(settings), said).encode(), (*_HTML, *headers))
-
-
 def _code(form: dict[str, str]) -> str:
     if not form.get("code"):
         raise CodeRefused(_NO_CODE)
@@ -138,16 +117,9 @@ def _code(form: dict[str, str]) -> str:
 
 def _form(deps: Deps, page: PageName, code: str, *, refused: str = "", status: int = 200) -> Response:
     least = deps.settings.password_min_length
-    text = render_form(page, _brand(deps.settings), code=code, refused=refused, min_length=least)
-    return Response(status, text.encode(), _HTML)
-
-
-def _brand(settings: Settings) -> Brand:
-    return Brand(settings.brand_name, settings.home_url, settings.issuer_path)
+    text = render_form(page, brand_of(deps.settings), code=code, refused=refused, min_length=least)
+    return html(text, status=status)
 
 
 def _static(text: str, media_type: bytes) -> Response:
     return Response(200, text.encode(), ((b"content-type", media_type), (b"cache-control", b"public, max-age=300")))
-
-
-_OURS: Final = "The server cannot do this just now. Try again in a moment."

@@ -1,7 +1,7 @@
 """The route table: what dispatch and the OpenAPI document are both made from."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from msgspec import Struct
 
@@ -14,11 +14,12 @@ from jotgate.server.flows.mailing import (
     UNDO_EMAIL_PATH,
     UNDO_FACTOR_PATH,
 )
-from jotgate.server.http import bodies, endpoints, pages
+from jotgate.server.http import account_pages, bodies, endpoints, login_pages, pages
 from jotgate.server.http.client import CLIENT_PATH, get_client
 from jotgate.server.http.exchange import Request, Response, StreamResponse
+from jotgate.server.http.showing import ACCOUNT_PATH, LOGIN_PATH
 from jotgate.server.limits import Kind
-from jotgate.server.pages import PageName
+from jotgate.server.pages import PageName, Script
 
 Handler = Callable[[Deps, Request], Awaitable[Response | StreamResponse]]
 Credential = Literal["none", "session", "session or bearer"]
@@ -129,8 +130,9 @@ _LIMITED: Final[Mapping[PageName, Kind]] = {
 
 
 def _page_routes() -> Iterator[Route]:
-    for path, handler in ((pages.STYLE_PATH, pages.get_style), (pages.SCRIPT_PATH, pages.get_script)):
-        yield Route(method="GET", path=path, handler=handler, summary="Looks of the pages", limit=None, page=True)
+    yield _static(pages.STYLE_PATH, pages.get_style)
+    for script in get_args(Script):
+        yield _static(f"/pages/{script}", pages.giving(script))
     for name, path in _PAGES:
         shown, done = pages.showing(name), pages.doing(name, pages.ACTS[name])
         yield Route(method="GET", path=path, handler=shown, summary="Asks", limit=None, page=True)
@@ -144,6 +146,102 @@ def _page_routes() -> Iterator[Route]:
             limit=_LIMITED.get(name, "requests"),
             counts_failures=name in _HASHING,
         )
+
+
+def _static(path: str, handler: Handler) -> Route:
+    return Route(method="GET", path=path, handler=handler, summary="Looks of the pages", limit=None, page=True)
+
+
+_ASKING: Final = (
+    (account_pages.ADDRESS, "/address"),
+    (account_pages.PASSWORD, "/password"),
+    (account_pages.APP, "/app"),
+    (account_pages.APP_REMOVE, "/app/remove"),
+    (account_pages.CODES, "/recovery-codes"),
+    (account_pages.PASSKEYS, "/passkeys"),
+    (account_pages.PASSKEY_REMOVE, "/passkeys/{id}"),
+    (account_pages.DELETE, "/delete"),
+)
+
+
+def _login_routes() -> Iterator[Route]:
+    for path, shown in (
+        (LOGIN_PATH, login_pages.get_login),
+        ("/login/second-factor", login_pages.get_second_factor),
+        ("/signup", login_pages.get_signup),
+        (login_pages.LOGGED_OUT_PATH, login_pages.get_logged_out),
+    ):
+        success = 303 if shown is login_pages.get_second_factor else 200
+        yield Route(method="GET", path=path, handler=shown, summary="Asks", limit=None, page=True, success=success)
+    for path, done in (
+        (LOGIN_PATH, login_pages.post_login),
+        ("/login/second-factor", login_pages.post_second_factor),
+        ("/login/passkey", login_pages.post_passkey),
+    ):
+        yield Route(
+            method="POST",
+            path=path,
+            handler=done,
+            summary="Logs in",
+            page=True,
+            success=303,
+            hashes=path == LOGIN_PATH,
+            by_device=True,
+            limit="logins",
+            counts_failures=True,
+        )
+    yield Route(
+        method="POST",
+        path="/signup",
+        handler=login_pages.post_signup,
+        summary="Signs up",
+        page=True,
+        success=303,
+        hashes=True,
+        limit="signups",
+    )
+
+
+def _account_routes() -> Iterator[Route]:
+    yield _of_account("GET", "", account_pages.get_account)
+    for asked, path in _ASKING:
+        yield _of_account("GET", path, account_pages.asking(asked))
+        yield _of_account(
+            "POST",
+            path,
+            account_pages.doing(asked.act, again=asked),
+            success=200 if asked in (account_pages.APP, account_pages.CODES, account_pages.PASSKEYS) else 303,
+            hashes=True,
+            limit="mails" if asked is account_pages.ADDRESS else "logins",
+        )
+    yield _of_account("POST", "/app/confirm", account_pages.post_app_confirm, limit="logins")
+    yield _of_account("POST", "/passkeys/add", account_pages.post_passkey, limit="logins")
+    yield _of_account("POST", "/sessions/{id}", account_pages.post_session, success=303)
+    yield _of_account("POST", "/logout", account_pages.post_logout, success=303)
+    yield _of_account("POST", "/logout-everywhere", account_pages.post_logout_everywhere, success=303)
+
+
+def _of_account(
+    method: Literal["GET", "POST"],
+    path: str,
+    handler: Handler,
+    *,
+    success: int = 200,
+    hashes: bool = False,
+    limit: Kind = "requests",
+) -> Route:
+    return Route(
+        method=method,
+        path=ACCOUNT_PATH + path,
+        handler=handler,
+        summary="Asks" if method == "GET" else "Does it",
+        page=True,
+        credential="session",
+        success=success,
+        hashes=hashes,
+        limit=limit,
+        counts_failures=limit == "logins",
+    )
 
 
 ROUTES: Final = (
@@ -614,4 +712,6 @@ ROUTES: Final = (
         problems=("busy", "unavailable"),
     ),
     *_page_routes(),
+    *_login_routes(),
+    *_account_routes(),
 )

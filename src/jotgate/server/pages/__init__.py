@@ -1,9 +1,11 @@
-"""The pages that links in mails lead to: templates, their text in one catalogue, a style sheet and a script.
+"""The pages for people: templates, their text in one catalogue, a style sheet, and scripts that make things easier.
 
-They work without JavaScript. Nothing here knows a request, an account or the database: a page is made of its name and
-of what it is told. All text comes from the catalogue; whatever comes from people is escaped.
+They work without JavaScript, save what a passkey needs. Nothing here knows a request, an account or the database: a
+page is made of its name and of what it is told. All text comes from the catalogue, save why something was refused;
+whatever comes from people is escaped.
 """
 
+import datetime as dt
 import tomllib
 from functools import cache
 from importlib.resources import files
@@ -15,7 +17,53 @@ from msgspec import Struct
 from jotgate.server.rules.colours import readable_on
 
 PageName = Literal["confirm_signup", "forgot", "reset", "confirm_email", "undo_email", "undo_factor"]
+HostedPage = Literal[
+    "arrival",
+    "login",
+    "second_factor",
+    "signup",
+    "signup_sent",
+    "logged_out",
+    "account",
+    "address",
+    "password",
+    "app",
+    "app_confirm",
+    "app_remove",
+    "recovery_codes",
+    "codes",
+    "passkeys",
+    "passkey_make",
+    "passkey_remove",
+    "delete",
+]
+Script = Literal["strength.js", "passkeys.js"]
 _FOLDER: Final = "templates"
+_TEMPLATES: Final = (
+    "account.html",
+    "app_confirm.html",
+    "arrival.html",
+    "ask.html",
+    "codes.html",
+    "done.html",
+    "form.html",
+    "layout.html",
+    "login.html",
+    "parts.html",
+    "passkey_make.html",
+    "refused.html",
+    "second_factor.html",
+    "signup.html",
+    "told.html",
+)
+_ASKING: Final = ("address", "password", "app", "app_remove", "recovery_codes", "passkeys", "passkey_remove", "delete")
+_TELLING: Final = ("signup_sent", "logged_out")
+_FIELDS: Final[dict[PageName, tuple[str, ...]]] = {
+    "confirm_signup": ("password",),
+    "forgot": ("email",),
+    "reset": ("new_password",),
+    "undo_factor": ("password",),
+}
 
 
 class Brand(Struct, frozen=True):
@@ -32,36 +80,66 @@ class Brand(Struct, frozen=True):
     root: str
 
 
+class Shown(Struct, frozen=True, kw_only=True):
+    """What a page says and carries besides its own text."""
+
+    token: str = ""
+    """Of its forms."""
+    refused: str = ""
+    """The sentence that says why it is asked again."""
+    field: str = ""
+    """The name of the field that this is about."""
+    notice: str = ""
+    """The name of a sentence about what was done just before."""
+
+
+def render(page: HostedPage, brand: Brand, shown: Shown = Shown(), **told: object) -> str:  # noqa: B008  it is frozen
+    """Return a page.
+
+    Args:
+        told: what its template shows besides.
+    """
+    template = "ask" if page in _ASKING else "told" if page in _TELLING else page
+    said = _catalogue()[page]
+    return _show(f"{template}.html", brand, shown=shown, page=page, said=said, title=said["title"], **told)
+
+
 def render_form(page: PageName, brand: Brand, *, code: str = "", refused: str = "", min_length: int = 0) -> str:
-    """Return the page that asks.
+    """Return the page that a link in a mail leads to.
 
     Args:
         code: the one-time code of the link, which the form sends along.
         refused: the sentence that says why it is asked again.
         min_length: least length of a new password in characters.
     """
-    asked = _catalogue()[page]
+    said, fields = _catalogue()[page], _FIELDS.get(page, ())
+    shown = Shown(refused=refused, field=fields[0] if refused and fields else "")
     return _show(
         "form.html",
         brand,
-        page=page,
-        said=asked,
+        shown=shown,
+        said=said,
+        fields=fields,
         code=code,
-        refused=refused,
         min_length=min_length,
-        title=asked["title"],
+        title=said["title"],
     )
 
 
 def render_done(page: PageName, brand: Brand) -> str:
     """Return the page that says that it is done."""
-    asked = _catalogue()[page]
-    return _show("done.html", brand, said=asked, title=asked["done_title"])
+    said = _catalogue()[page]
+    return _show("done.html", brand, said=said, title=said["done_title"])
 
 
-def render_refusal(brand: Brand, refused: str) -> str:
-    """Return the page that says why something cannot be done."""
-    return _show("refused.html", brand, refused=refused, title=_catalogue()["words"]["refused"])
+def render_refusal(brand: Brand, refused: str, *, again: str = "") -> str:
+    """Return the page that says why something cannot be done.
+
+    Args:
+        again: the path of a page where somebody may begin anew.
+    """
+    title = _catalogue()["words"]["refused"]
+    return _show("refused.html", brand, shown=Shown(refused=refused), again=again, title=title)
 
 
 @cache
@@ -75,19 +153,22 @@ def stylesheet(colour: str) -> str:
 
 
 @cache
-def script() -> str:
-    """Return the module that tells how strong a new password looks while it is typed."""
-    return _read("strength.js")
+def script(name: Script) -> str:
+    """Return a module: one tells how strong a new password looks while it is typed, the other asks for passkeys."""
+    return _read(name)
 
 
-def _show(template: str, brand: Brand, **told: object) -> str:
-    return _templates().get_template(template).render(brand=brand, words=_catalogue()["words"], **told)
+def _show(template: str, brand: Brand, *, shown: Shown = Shown(), **told: object) -> str:  # noqa: B008  it is frozen
+    catalogue = _catalogue()
+    notice = catalogue["notices"].get(shown.notice, "")
+    whole = {"brand": brand, "words": catalogue["words"], "shown": shown, "notice": notice} | told
+    return _templates().get_template(template).render(whole)
 
 
 @cache
 def _catalogue() -> dict[str, Any]:
     catalogue = tomllib.loads(_read("catalogue.toml"))
-    missing = set(get_args(PageName)) - catalogue.keys()
+    missing = {*get_args(PageName), *get_args(HostedPage)} - catalogue.keys()
     if missing:
         raise KeyError(*missing)
     return catalogue
@@ -95,8 +176,21 @@ def _catalogue() -> dict[str, Any]:
 
 @cache
 def _templates() -> Environment:
-    sources = {name: _read(name) for name in ("layout.html", "form.html", "done.html", "refused.html")}
-    return Environment(loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, auto_reload=False)
+    loader = DictLoader({name: _read(name) for name in _TEMPLATES})
+    templates = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["moment"] = _moment
+    return templates
+
+
+def _moment(at: int) -> str:
+    return f"{dt.datetime.fromtimestamp(at, dt.UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _read(name: str) -> str:
