@@ -46,6 +46,7 @@ from .orders import (
 
 ISSUER = "https://localhost:8443/auth"  # unless JOTGATE_ISSUER says where else the shop is
 AUDIENCE = "shop"
+NAME = "The Jot Shop"
 SCOPES = ("account:read", "orders:read", "orders:write")
 STAFF_SCOPE = "stock:write"
 SEARCHES = "300/minute; burst=100"  # of one address
@@ -100,7 +101,7 @@ def create_shop(
 ) -> FastAPI:
     """The shop alone: all it asks for is somebody who checks tokens, so its tests need no auth server."""
     shop = FastAPI(
-        title="The Jot Shop",
+        title=NAME,
         version="1",
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own pages load scripts from elsewhere
@@ -181,7 +182,9 @@ def create_app() -> FastAPI:
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
     """jotgate's settings for this shop; the environment may still change where it is and where it keeps its data."""
-    return Settings.from_env({"JOTGATE_ISSUER": ISSUER, **environ}, audience=AUDIENCE, default_scopes=SCOPES)
+    return Settings.from_env(
+        {"JOTGATE_ISSUER": ISSUER, "JOTGATE_BRAND_NAME": NAME, **environ}, audience=AUDIENCE, default_scopes=SCOPES
+    )
 
 
 class ShopError(Exception):

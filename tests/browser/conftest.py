@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -57,3 +58,12 @@ def context(browser: Browser, running_shop: RunningServer) -> Iterator[BrowserCo
     context.set_default_timeout(WITHIN_MS)
     yield context
     context.close()
+
+
+@pytest.fixture(scope="session")
+def axe(node_modules: Path) -> str:
+    """The script of axe-core, to be put into pages."""
+    file = node_modules / "axe-core" / "axe.min.js"
+    if not file.exists():
+        pytest.skip("npm's axe-core is not installed (scripts/ensure-services does it)")
+    return file.read_text(encoding="utf-8")

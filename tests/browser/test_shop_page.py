@@ -593,6 +593,49 @@ def test_nothing_sticks_out_sideways_from_320_pixels_to_wide(tab: Tab, email: st
             assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0, (way, width)
 
 
+def test_every_view_is_accessible_in_light_and_dark(
+    browser: Browser, running_shop: RunningServer, axe: str, email: str
+) -> None:
+    context = browser.new_context(base_url=running_shop.url, bypass_csp=True)  # for axe, which is no part of the page
+    context.set_default_timeout(WITHIN_MS)
+    context.add_init_script(axe)
+    tab = Tab(context.new_page())
+    page = tab.page
+    faults: list[str] = []
+
+    def check(view: str) -> None:
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            found = page.evaluate("axe.run({resultTypes: ['violations']})")
+            faults.extend(
+                f"{view}, {scheme}: {each['id']} {node['html'][:200]}"
+                for each in found["violations"]
+                for node in each["nodes"]
+            )
+
+    tab.open_token()
+    check("shelf")
+    page.get_by_role("button", name="Close").click()
+    page.locator("#to-enter").click()
+    expect(page.get_by_label("E-mail address")).to_be_visible()
+    check("enter")
+    tab.sign_up(email)
+    tab.order("Envelopes")
+    expect(page.locator(".orders li")).to_have_count(1)
+    check("orders")
+    tab.put_in_cart("Sealing wax")
+    page.get_by_role("link", name="Sealing wax").click()
+    expect(page.get_by_label("How many", exact=True)).to_be_visible()
+    check("product")
+    page.get_by_role("link", name="Cart (1)").click()
+    expect(page.get_by_role("button", name="Place the order")).to_be_visible()
+    tab.open_token()
+    expect(page.locator("#sessions li")).to_have_count(1)
+    check("cart and token")
+    context.close()
+    assert faults == []
+
+
 def test_the_whole_page_is_small(context: BrowserContext) -> None:
     page = context.new_page()
     tools = context.new_cdp_session(page)

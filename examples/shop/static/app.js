@@ -34,6 +34,7 @@ function show() {
 
 function showPerson() {
   $("who").textContent = person.email;
+  $("who").hidden = !person.email;
   $("logout").hidden = !isIn();
   $("to-enter").hidden = auth.state.status !== "out";
 }

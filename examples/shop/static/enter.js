@@ -104,7 +104,12 @@ export function enter(view) {
     h("div", { class: "row" }, password, reveal),
     hint,
     button,
-    h("p", {}, h("a", { href: "/auth/password/forgot" }, "Forgotten your password?")),
+    h(
+      "p",
+      { class: "links" },
+      h("a", { href: "/auth/login?return_to=/" }, "Use a passkey"),
+      h("a", { href: "/auth/password/forgot" }, "Forgotten your password?"),
+    ),
   );
   reveal.addEventListener("click", () => showPassword(password.type === "password"));
   showPassword(false);

@@ -34,6 +34,7 @@ def demo(data: Path | None, host: str, port: int, log_level: str) -> int:
     """
     # The shop reads its settings where any server does, in the worker too: options win over what is there already.
     issuer = os.environ.setdefault("JOTGATE_ISSUER", origin("https", "localhost", port) + "/auth")
+    os.environ.setdefault("JOTGATE_HOME_URL", issuer.removesuffix("/auth"))
     os.environ.setdefault("JOTGATE_SIGNUP", "open")  # a shop to try out in a minute, without a mail server
     if data is not None or "JOTGATE_DATA_DIR" not in os.environ:
         os.environ["JOTGATE_DATA_DIR"] = str(data or _DATA_DIR)
