@@ -16,11 +16,21 @@ from tests.conftest import Need, RunningServer
 WITHIN_MS = 20_000  # only a failing test waits so long
 
 
-def certificate_pin(server: RunningServer) -> str:
-    """What makes Chromium accept the server's own certificate, known by its public key, and no other unknown one."""
+def arguments(server: RunningServer) -> list[str]:
+    """Chromium's, to accept the server's own certificate, known by its public key, and no other unknown one."""
     certificate = x509.load_pem_x509_certificate((server.data_dir / "tls" / "cert.pem").read_bytes())
     spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return base64.b64encode(hashlib.sha256(spki).digest()).decode()
+    pin = base64.b64encode(hashlib.sha256(spki).digest()).decode()
+    return [
+        f"--ignore-certificate-errors-spki-list={pin}",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
 
 
 @contextmanager
@@ -28,19 +38,7 @@ def launched(server: RunningServer, chromium_path: str) -> Iterator[Browser]:
     """Chromium that accepts the server's certificate."""
     expect.set_options(timeout=WITHIN_MS)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=chromium_path,
-            args=[
-                f"--ignore-certificate-errors-spki-list={certificate_pin(server)}",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--no-first-run",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-            ],
-        )
+        chromium = playwright.chromium.launch(executable_path=chromium_path, args=arguments(server))
         yield chromium
         chromium.close()
 

@@ -35,8 +35,22 @@ async function watched(input, init) {
 
 export const auth = createClient({ url: "/auth", fetch: watched });
 
+const UNREACHABLE = ["unreachable", "The shop does not answer."];
+
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
 async function read(response) {
-  const answer = await response.json().catch(() => null);
+  const text = await response.text().catch((cause) => {
+    if (cause.name === "AbortError") throw cause;
+    throw new JotgateError(...UNREACHABLE, { cause });
+  });
+  const answer = parse(text);
   const { ok, status, headers } = response;
   if (ok && answer) return answer;
   const retryAfterS = Number(headers.get("Retry-After")) || null;
@@ -53,7 +67,7 @@ export async function ask(path, signal = null) {
     return await read(await watched(path, { signal: signal ? AbortSignal.any([signal, late]) : late }));
   } catch (cause) {
     if (cause instanceof JotgateError || signal?.aborted) throw cause;
-    throw new JotgateError("unreachable", "The shop does not answer.", { cause });
+    throw new JotgateError(...UNREACHABLE, { cause });
   }
 }
 
