@@ -335,7 +335,7 @@ def test_sessions_long_dead_are_swept_away(begin: Begin, monkeypatch: pytest.Mon
     process = begin()
     with closing(sqlite3.connect(process.path, timeout=10)) as database, database:
         database.execute(
-            "INSERT INTO jotgate_accounts VALUES ('me', 'a@b.example', 'a@b.example', 'x', '', 1, NULL, 0, '')"
+            "INSERT INTO jotgate_accounts VALUES ('me', 'a@b.example', 'a@b.example', 'x', '', 1, NULL, 0, '', 0)"
         )
         for n in range(500):
             ends = NOW - 90_000 if n % 2 else NOW + 1

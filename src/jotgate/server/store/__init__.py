@@ -198,7 +198,8 @@ class Store(Protocol):
         `audit` is about this session: its account, sid, address and device are the family's.
 
         False, and nothing is added, when the account's password is not the expected one any more, or there is no such
-        account: a change of password ends every session that the old one began, however close together they come.
+        account: a change of password ends every session that the old one began, however close together they come. Nor
+        is a session added without a second factor (`mfa` among its methods) where the account has one by now.
         """
 
     async def family_by_sid(self, sid: str) -> Family | None: ...

@@ -47,6 +47,7 @@ def account_values(account: Account) -> dict[str, Any]:
     return msgspec.structs.asdict(account) | {
         "email_identity": email_identity(account.email),
         "scopes": " ".join(account.scopes),
+        "second_factor": account.factors.asked_for,
         "factors": "" if account.factors == NO_FACTORS else msgspec.json.encode(account.factors).decode(),
     }
 

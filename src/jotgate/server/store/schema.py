@@ -53,6 +53,7 @@ accounts = Table(
     Column("disabled_at", BigInteger, nullable=True),
     Column("credential_version", BigInteger, nullable=False, server_default=text("0")),
     Column("factors", TEXT, nullable=False, server_default=text("''")),  # JSON, of nobody's concern but the owner's
+    Column("second_factor", Boolean, nullable=False, server_default=text("false")),  # whether they are asked for
     Index("jotgate_accounts_email_identity_uq", "email_identity", unique=True),
     sqlite_with_rowid=False,
 )

@@ -73,6 +73,13 @@ NEW_FAMILY: Final = select(
     accounts.c.id == bindparam("account_id"),
     accounts.c.password_hash == bindparam("expected_hash"),
     accounts.c.disabled_at.is_(None),
+    # Nor when the account has got a second factor since, and this session begins without.
+    or_(
+        accounts.c.second_factor.is_(literal_column("false")),
+        (literal_column("' '") + bindparam("methods", type_=families.c.methods.type) + literal_column("' '")).like(
+            literal_column("'% mfa %'")
+        ),
+    ),
 )
 # An account may have any number of live sessions: no more than its oldest are looked at, which the index finds.
 _OLDEST: Final = (
@@ -185,7 +192,16 @@ def add_family(new: Select[Any]) -> Insert:
 
 
 S = TypeVar("S")
-REPLACED: Final = ("email", "email_identity", "password_hash", "scopes", "disabled_at", "credential_version", "factors")
+REPLACED: Final = (
+    "email",
+    "email_identity",
+    "password_hash",
+    "scopes",
+    "disabled_at",
+    "credential_version",
+    "factors",
+    "second_factor",
+)
 """What of an account may change."""
 AUDIT_FILTERS: Final[tuple[tuple[str, ...], ...]] = ((), ("account_id",), ("event",), ("account_id", "event"))
 

@@ -89,6 +89,31 @@ async def test_an_account_is_changed_with_its_sessions_codes_mails_and_line_in_o
     assert [each.request_id for each in await store.audit_last(limit=9)] == ["r"]
 
 
+async def test_no_session_begins_without_the_factor_that_there_is(
+    store: Store, new_account: NewAccount, new_family: NewFamily
+) -> None:
+    account = new_account()
+    await store.add_account(account)
+
+    async def begins(*methods: str) -> bool:
+        return await store.add_family(new_family(account, methods=methods), expected_hash=PASSWORD_HASH)
+
+    async def has(factors: Factors) -> None:
+        change = AccountChange(account=replace(account, factors=factors))
+        await store.change_account(account.id, lambda _: change, now=NOW, until_s=LIFE)
+
+    assert await begins("pwd")
+    await has(replace(FACTORS, totp=None, passkeys=()))  # one that nobody has confirmed yet
+    assert await begins("pwd")
+    await has(FACTORS)
+    assert not await begins("pwd")
+    assert not await begins("pwd", "mfanot")
+    assert await begins("pwd", "otp", "mfa")
+    assert await begins("pop", "mfa")
+    await has(Factors())
+    assert await begins("pwd")
+
+
 async def test_a_sign_up_that_waits_is_found_by_its_address(store: Store) -> None:
     old = replace(code("one"), purpose="signup", email="Ada@example.com", created_at=NOW - 1)
     new = replace(code("two"), purpose="signup", email="ada@example.com")

@@ -1,5 +1,7 @@
 """Mails that are to be sent, the one-time codes in them, second factors, and accounts that are disabled.
 
+No session of a disabled account begins, nor one without a second factor where the account has one.
+
 Written out and not taken from `store.schema`: a migration says what was true when it was made.
 """
 
@@ -35,6 +37,7 @@ BEGIN
         new_idle_ends_at, new_ends_at, new_ended_at, (SELECT seq FROM jotgate_revocation_head)
     FROM jotgate_accounts AS account
     WHERE account.id = of_account AND account.password_hash = expected_hash AND account.disabled_at IS NULL
+        AND (NOT account.second_factor OR ' ' || new_methods || ' ' LIKE '% mfa %')
     FOR SHARE OF account;
     added := FOUND;
     DELETE FROM jotgate_families AS family
@@ -61,6 +64,8 @@ def upgrade() -> None:
     version = sa.Column("credential_version", sa.BigInteger, nullable=False, server_default=sa.text("0"))
     op.add_column("jotgate_accounts", version)
     op.add_column("jotgate_accounts", sa.Column("factors", _TEXT, nullable=False, server_default=sa.text("''")))
+    asked_for = sa.Column("second_factor", sa.Boolean, nullable=False, server_default=sa.text("false"))
+    op.add_column("jotgate_accounts", asked_for)
     op.create_table(
         "jotgate_codes",
         sa.Column("hash", sa.LargeBinary, nullable=False),
