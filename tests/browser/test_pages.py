@@ -375,6 +375,7 @@ def test_every_page_is_accessible_in_light_and_dark_and_on_narrow_screens(new_co
     looks.at("login", "/login")
     log_in(page, email)
     looks.at("login-refused")
+    looks.at("signup-sent", "/signup/sent")
     looks.at("signup", "/signup")
     page.get_by_label("E-mail address").fill(email)
     page.get_by_label("New password").fill("short but not by much")
