@@ -168,6 +168,7 @@ GOOD: Final[dict[tuple[str, str], Body]] = {
         "new_password": PASSWORDS[0],
         "form_token": who.visitor_form,
     },
+    ("GET", "/signup/sent"): nothing,
     ("GET", "/logged-out"): nothing,
     ("GET", "/account"): nothing,
     ("GET", "/account/address"): nothing,

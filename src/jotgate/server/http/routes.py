@@ -195,6 +195,7 @@ def _login_routes() -> Iterator[Route]:
         (LOGIN_PATH, login_pages.get_login),
         ("/login/second-factor", login_pages.get_second_factor),
         ("/signup", login_pages.get_signup),
+        (login_pages.SIGNUP_SENT_PATH, login_pages.get_signup_sent),
         (login_pages.LOGGED_OUT_PATH, login_pages.get_logged_out),
     ):
         success = 303 if shown is login_pages.get_second_factor else 200
