@@ -291,7 +291,8 @@ def start_server() -> Iterator[StartServer]:
 
 
 def _one_for_all(command: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    server = launch([command], tmp_path_factory.mktemp(command) / "data")
+    # All tests have one address, and each makes its accounts.
+    server = launch([command], tmp_path_factory.mktemp(command) / "data", {"JOTGATE_LIMIT_SIGNUPS": "1000/minute"})
     yield server
     assert server.stop() == 0, server.output
 

@@ -15,11 +15,11 @@ def pasted_session(demo: RunningServer) -> str:
     return found[0]
 
 
-def printed_account(demo: RunningServer) -> dict[str, str]:
-    return {
-        "email": demo.wait_for(r" +e-mail +(\S+)")[1],
-        "password": demo.wait_for(r" +password +(\S+)")[1],
-    }
+def printed_accounts(demo: RunningServer) -> list[dict[str, str]]:
+    """The customer's and the staff's."""
+    found = re.findall(r"^ +e-mail +(\S+)\n +password +(\S+)$", demo.output, re.MULTILINE)
+    assert len(found) == 2, demo.output
+    return [{"email": email, "password": password} for email, password in found]
 
 
 def test_the_printed_lines_work_when_pasted_into_a_shell(
@@ -51,12 +51,38 @@ def test_the_printed_lines_work_when_pasted_into_a_shell(
     assert json.loads(refusal[-1])["code"] == "token_revoked"
 
 
-def test_the_printed_account_logs_in(running_shop: RunningServer) -> None:
+def test_the_printed_accounts_log_in(running_shop: RunningServer) -> None:
     with running_shop.client("/auth") as client:
-        answer = client.post("/v1/login", json={**printed_account(running_shop), "delivery": "body"})
+        answers = [
+            client.post("/v1/login", json={**account, "delivery": "body"}) for account in printed_accounts(running_shop)
+        ]
 
-    assert answer.status_code == 200
-    assert answer.json()["scope"].split() == ["account:read", "orders:read", "orders:write"]
+    scopes = ["account:read", "orders:read", "orders:write"]
+    assert [answer.json()["scope"].split() for answer in answers] == [scopes, [*scopes, "stock:write"]]
+
+
+def test_the_printed_lines_end_the_sessions_of_the_demo_account(running_shop: RunningServer, need: Need) -> None:
+    need("curl")
+    lines = re.search(r"^curl .*/v1/login(?:.+\n)+", running_shop.output, re.MULTILINE)
+    assert lines is not None, running_shop.output
+    with running_shop.client() as client:
+        body = {**printed_accounts(running_shop)[0], "delivery": "body"}
+        tokens = client.post("/auth/v1/login", json=body).json()
+        headers = {"Authorization": f"Bearer {tokens['access_token']}"}
+        assert client.get("/api/orders", headers=headers).status_code == 200
+
+        shell = subprocess.run(
+            [need("sh")],
+            input=lines[0],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+            env={"PATH": "/usr/bin:/bin"},
+        )
+
+        assert (shell.stdout, shell.stderr) == ("", "")
+        assert client.get("/api/orders", headers=headers).json()["code"] == "token_revoked"
 
 
 def test_ctrl_c_ends_it_cleanly_and_the_next_start_tells_the_same_account(
@@ -68,4 +94,4 @@ def test_ctrl_c_ends_it_cleanly_and_the_next_start_tells_the_same_account(
     assert "Traceback" not in demo.output
     assert not demo.left_processes
     again = start_server("demo", data_dir=demo.data_dir)
-    assert printed_account(again) == printed_account(demo)
+    assert printed_accounts(again) == printed_accounts(demo)

@@ -356,14 +356,6 @@ class Looks:
                 self.faults.append(f"{name}: {wide} px wide at 320, {direction}")
 
 
-@pytest.fixture(scope="module")
-def axe(node_modules: Path) -> str:
-    file = node_modules / "axe-core" / "axe.min.js"
-    if not file.exists():
-        pytest.skip("npm's axe-core is not installed (scripts/ensure-services does it)")
-    return file.read_text(encoding="utf-8")
-
-
 def test_every_page_is_accessible_in_light_and_dark_and_on_narrow_screens(new_context: NewContext, axe: str) -> None:
     context = new_context(bypass_csp=True)  # for axe, which is no part of the pages
     context.add_init_script(axe)

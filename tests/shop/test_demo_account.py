@@ -1,12 +1,14 @@
-"""The demo's account: made once, told again, and never where others can read it."""
+"""The demo's accounts: made once, told again, and never where others can read them."""
 
 import asyncio
 from pathlib import Path
 
 import pytest
 
-from examples.shop.demo_account import EMAIL, FILE_NAME, DemoAccount, seed
-from jotgate.server.app import create_app
+from examples.shop.demo_account import EMAIL, FILE_NAME, STAFF_EMAIL, STAFF_FILE_NAME, DemoAccount, DemoAccounts
+from examples.shop.demo_account import seed as seed_with
+from examples.shop.shop import STAFF_SCOPE
+from jotgate.server.app import AuthApp, create_app
 from jotgate.server.flows.auditing import Origin
 from jotgate.server.flows.login import LoggedIn, login
 from jotgate.server.limits import Asker
@@ -19,40 +21,61 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(signup="open", data_dir=tmp_path / "data", audience="shop")
 
 
-async def can_log_in(settings: Settings, account: DemoAccount) -> bool:
+def seed(auth: AuthApp) -> DemoAccounts:
+    return seed_with(auth, STAFF_SCOPE)
+
+
+async def scopes_after_login(settings: Settings, account: DemoAccount) -> tuple[str, ...] | None:
     auth = create_app(settings)
     async with auth.lifespan():
         deps = auth.start()
         now, password = deps.clock(), Secret(account.password)
         done = await login(deps, account.email, password, now, Origin(), asker=Asker())
-    return isinstance(done, LoggedIn)
+        if not isinstance(done, LoggedIn):
+            return None
+        known = await deps.store.account_by_email(account.email)
+    return None if known is None else known.scopes
 
 
-def test_each_start_tells_the_same_account(settings: Settings) -> None:
+def test_each_start_tells_the_same_accounts(settings: Settings) -> None:
     assert seed(create_app(settings)) == seed(create_app(settings))
 
 
 def test_each_data_folder_has_a_password_of_its_own(settings: Settings, tmp_path: Path) -> None:
     other = Settings(signup="open", data_dir=tmp_path / "other", audience="shop")
 
-    assert seed(create_app(settings)).password != seed(create_app(other)).password
+    passwords = [
+        account.password
+        for seeded in (seed(create_app(settings)), seed(create_app(other)))
+        for account in (seeded.customer, seeded.staff)
+    ]
+    assert len(set(passwords)) == 4
 
 
 def test_only_its_owner_can_read_the_password(settings: Settings) -> None:
     seed(create_app(settings))
 
-    assert (settings.data_dir / FILE_NAME).stat().st_mode & 0o777 == 0o600
+    for name in (FILE_NAME, STAFF_FILE_NAME):
+        assert (settings.data_dir / name).stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("lost", [FILE_NAME, "jotgate.sqlite3"])
-async def test_it_logs_in_also_after_half_of_it_was_lost(settings: Settings, lost: str) -> None:
+async def test_staff_may_change_stock_and_customers_may_not(settings: Settings) -> None:
+    accounts = await asyncio.to_thread(seed, create_app(settings))
+
+    assert STAFF_SCOPE in (await scopes_after_login(settings, accounts.staff) or ())
+    assert STAFF_SCOPE not in (await scopes_after_login(settings, accounts.customer) or ())
+
+
+@pytest.mark.parametrize("lost", [FILE_NAME, STAFF_FILE_NAME, "jotgate.sqlite3"])
+async def test_both_log_in_also_after_half_of_it_was_lost(settings: Settings, lost: str) -> None:
     first = await asyncio.to_thread(seed, create_app(settings))
-    assert first.email == EMAIL
+    assert (first.customer.email, first.staff.email) == (EMAIL, STAFF_EMAIL)
     (settings.data_dir / lost).unlink()
 
-    account = await asyncio.to_thread(seed, create_app(settings))
+    accounts = await asyncio.to_thread(seed, create_app(settings))
 
-    assert await can_log_in(settings, account)
+    assert await scopes_after_login(settings, accounts.customer)
+    assert STAFF_SCOPE in (await scopes_after_login(settings, accounts.staff) or ())
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "not json", '{"email": "demo@jotgate.test"}', ""])

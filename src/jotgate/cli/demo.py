@@ -11,7 +11,7 @@ import types
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import jotgate
@@ -34,6 +34,7 @@ def demo(data: Path | None, host: str, port: int, log_level: str) -> int:
     """
     # The shop reads its settings where any server does, in the worker too: options win over what is there already.
     issuer = os.environ.setdefault("JOTGATE_ISSUER", origin("https", "localhost", port) + "/auth")
+    os.environ.setdefault("JOTGATE_HOME_URL", issuer.removesuffix("/auth"))
     os.environ.setdefault("JOTGATE_SIGNUP", "open")  # a shop to try out in a minute, without a mail server
     if data is not None or "JOTGATE_DATA_DIR" not in os.environ:
         os.environ["JOTGATE_DATA_DIR"] = str(data or _DATA_DIR)
@@ -56,10 +57,10 @@ def demo(data: Path | None, host: str, port: int, log_level: str) -> int:
         raise SettingsError(faults)
     with ExitStack() as beside:
         tls, renewal = begin_tls(settings, None, int(time.time()), beside)
-        account = _import("demo_account").seed(create_app(settings))
+        accounts = _import("demo_account").seed(create_app(settings), _import("shop").STAFF_SCOPE)
         listening = Listening(address, port, tls, 1, log_level)
         introduce(listening, settings, own_certificate=False)
-        say(_invitation(settings, account.email, account.password))
+        say(_invitation(settings, accounts.customer, accounts.staff))
         on_ready = partial(say, f"ready: {settings.origin}  (Ctrl-C stops it)")
         return run(_load_shop, listening, f"{settings.issuer_path}/readyz", on_ready, renewal)
 
@@ -82,17 +83,50 @@ def _import(name: str) -> Any:  # noqa: ANN401 - modules that lie beside this pa
     return importlib.import_module(f"{_PACKAGE}.{name}")
 
 
-def _invitation(settings: Settings, email: str, password: str) -> str:
+class _Person(Protocol):
+    """One of the shop's demo accounts."""
+
+    @property
+    def email(self) -> str: ...
+    @property
+    def password(self) -> str: ...
+
+
+def _invitation(settings: Settings, customer: _Person, staff: _Person) -> str:
     mails = f"\nThe mails that it sends: {settings.origin}/mails\n" if settings.mail_url is None else ""
     return f"""
-The page's demo account:
-  e-mail    {email}
-  password  {password}
+Four things to try at {settings.origin}:
+
+1  Log in, or sign up, and order something. "Token" shows what the page holds.
+     e-mail    {customer.email}
+     password  {customer.password}
+2  Open a second tab; log out in one of them.
+3  Log in again, then end the session from another browser (Token, Sessions), or by
+   these lines in another terminal. The API refuses the page's next request:
+
+{_end_sessions(settings, customer)}
+
+4  Log in as staff, and change how many are left of a product.
+     e-mail    {staff.email}
+     password  {staff.password}
 {mails}
 A session to paste into another terminal, line by line or as a whole:
 
 {_session(settings)}
 """
+
+
+def _end_sessions(settings: Settings, person: _Person) -> str:
+    """Return shell lines that need curl, python3 and the running shop: a login, and a logout everywhere."""
+    ca_file = shlex.quote(str(settings.data_dir.resolve() / "tls" / "ca.pem"))
+    send = f"curl -sS --cacert {ca_file} -H 'Content-Type: application/json' {shlex.quote(settings.issuer)}/v1"
+    log_in = shlex.quote(json.dumps({"email": person.email, "password": person.password, "delivery": "body"}))
+    pick = (
+        "import json, sys; print(json.dumps({k: v for k, v in json.load(sys.stdin).items() if k == 'refresh_token'}))"
+    )
+    return f"""{send}/login -d {log_in} |
+  python3 -c "{pick}" |
+  {send}/logout/everywhere -d @-"""
 
 
 def _session(settings: Settings) -> str:
