@@ -12,7 +12,7 @@ from jotgate.server.http.exchange import Headers, Request, Response
 from jotgate.server.http.forms import read_visitor
 from jotgate.server.pages import Brand, render, render_refusal
 from jotgate.server.refusals import FormRefused
-from jotgate.server.rules.return_addresses import return_address
+from jotgate.server.rules.return_addresses import is_origin, return_address
 from jotgate.server.settings import Settings, origin_of
 
 LOGIN_PATH: Final = "/login"
@@ -71,7 +71,7 @@ def send_to(address: str, *headers: tuple[bytes, bytes]) -> Response:
 def return_origins(settings: Settings) -> tuple[str, ...]:
     """Return the origins besides the issuer's own that a login may go back to."""
     home = () if settings.home_url is None else (origin_of(settings.home_url),)
-    return tuple(dict.fromkeys((*settings.allowed_origins, *home)))
+    return tuple(each for each in dict.fromkeys((*settings.allowed_origins, *home)) if is_origin(each))
 
 
 def return_to(settings: Settings, text: str | None) -> str:
