@@ -442,6 +442,17 @@ async def test_a_login_goes_back_to_allowed_places_alone(shop: Api) -> None:
     assert f"form-action 'self' {SHOP} https://www.example.com" in policy
 
 
+async def test_the_operators_logo_stands_on_every_page_and_no_other_picture_may(tmp_path: Path) -> None:
+    logo = "https://cdn.example.com/logo.svg"
+    settings = Settings(data_dir=tmp_path / "data", hash_workers=1, brand_name='"Ada" & Co', brand_logo_url=logo)
+    app = create_app(settings, clock=Clock())
+    async with app.lifespan(), client_of(app) as http:
+        for path in ("/login", "/password/forgot", "/logged-out"):
+            page = await http.get(path)
+            assert f'<img src="{logo}" alt="&#34;Ada&#34; &amp; Co">' in page.text
+            assert "img-src https://cdn.example.com" in page.headers["content-security-policy"].split("; ")
+
+
 async def test_where_to_go_back_to_is_kept_through_the_second_step(ada: Api) -> None:
     app, _ = await second_factor(ada)
     ada.http.cookies.clear()

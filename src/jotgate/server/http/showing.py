@@ -28,10 +28,12 @@ _OURS: Final = "The server cannot do this just now. Try again in a moment."
 
 def page_headers(settings: Settings) -> Headers:
     """Return what every page is sent with, in place of what the API's answers have."""
+    logo = settings.brand_logo_url
     policy = (
         "default-src 'none'",
         "style-src 'self'",
         "script-src 'self'",
+        *([] if logo is None else [f"img-src {origin_of(logo)}"]),
         # Browsers hold a form to it on every redirect, too, so where a login goes back to has to stand there.
         " ".join(("form-action 'self'", *return_origins(settings))),
         "base-uri 'none'",
@@ -46,7 +48,7 @@ def page_headers(settings: Settings) -> Headers:
 
 def brand_of(settings: Settings) -> Brand:
     """Return how the operator's site shows itself."""
-    return Brand(settings.brand_name, settings.home_url, settings.issuer_path)
+    return Brand(settings.brand_name, settings.home_url, settings.issuer_path, settings.brand_logo_url)
 
 
 def html(text: str, *headers: tuple[bytes, bytes], status: int = 200) -> Response:

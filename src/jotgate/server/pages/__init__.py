@@ -76,11 +76,13 @@ class Brand(Struct, frozen=True):
         name: the site's.
         home_url: where people go on from here.
         root: path of the issuer, without a slash at its end.
+        logo_url: a picture in place of the name.
     """
 
     name: str
     home_url: str | None
     root: str
+    logo_url: str | None = None
 
 
 class Shown(Struct, frozen=True, kw_only=True):
