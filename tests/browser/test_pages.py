@@ -256,8 +256,12 @@ def add_passkey(page: Page, name: str) -> None:
     press(page, "Make the passkey")
 
 
+NOTHING_OFFERED = "PublicKeyCredential.isConditionalMediationAvailable = async () => false"
+
+
 def test_a_passkey_is_made_and_logs_in_alone_and_as_the_second_step(new_context: NewContext) -> None:
     page = new_context().new_page()
+    page.add_init_script(NOTHING_OFFERED)  # or the simulated person would take what is offered, and press no button
     faults = faults_of(page)
     with_authenticator(page)
     sign_up(page, "keys@example.com")
@@ -286,6 +290,20 @@ def test_a_passkey_is_made_and_logs_in_alone_and_as_the_second_step(new_context:
     page.get_by_label("Your password").fill(PASSWORD)
     press(page, "Remove the passkey")
     expect(page.get_by_role("status").first).to_have_text("The passkey is removed.")
+    assert faults == []
+
+
+def test_a_passkey_that_the_browser_offers_beside_the_address_logs_in(new_context: NewContext) -> None:
+    page = new_context().new_page()
+    faults = faults_of(page)
+    with_authenticator(page)
+    sign_up(page, "offered@example.com")
+    add_passkey(page, "This computer")
+    heading(page, "Your recovery codes")
+    page.goto("/account")
+    press(page, "Log out here")
+    page.goto("/login?return_to=/account/address", wait_until="commit")
+    heading(page, "Change your e-mail address")
     assert faults == []
 
 
@@ -342,12 +360,14 @@ def test_every_page_is_accessible_in_light_and_dark_and_on_narrow_screens(new_co
     context = new_context(bypass_csp=True)  # for axe, which is no part of the pages
     context.add_init_script(axe)
     page = context.new_page()
+    page.add_init_script(NOTHING_OFFERED)
     with_authenticator(page)
     looks = Looks(page)
     email = "a.person.with.a.rather.long.address@department.of.an.institution.example.com"
     looks.at("login", "/login")
     log_in(page, email)
     looks.at("login-refused")
+    looks.at("signup-sent", "/signup/sent")
     looks.at("signup", "/signup")
     page.get_by_label("E-mail address").fill(email)
     page.get_by_label("New password").fill("short but not by much")

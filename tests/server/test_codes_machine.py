@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -13,25 +14,25 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from msgspec.structs import replace
 
 from jotgate.core.encoding import encode_segment
 from jotgate.server import Settings, create_app
-from jotgate.server.flows.address import confirm_email_change, request_email_change, undo_email_change, undo_factor
+from jotgate.server.flows.address import confirm_email_change, request_email_change
 from jotgate.server.flows.auditing import NOWHERE
 from jotgate.server.flows.factors import begin_totp, confirm_totp
 from jotgate.server.flows.mailing import LIFE_S, code_hash
 from jotgate.server.flows.password import change_password
 from jotgate.server.flows.recovery import forgot_password, reset_password
 from jotgate.server.flows.signup import confirm_signup, request_signup
-from jotgate.server.records import Account, CodePurpose, Family
+from jotgate.server.flows.undoing import undo
+from jotgate.server.records import UNDOING, Account, CodePurpose, Family
 from jotgate.server.refusals import CodeRefused
 from jotgate.server.secret import Secret
 from jotgate.server.store import EmailTaken
 from tests.server.http.support import Clock
 
 ADDRESSES: Final = tuple(f"{name}@example.com" for name in ("ada", "eve", "bob"))
-PURPOSES: Final[tuple[CodePurpose, ...]] = ("signup", "reset", "change_email", "undo_email", "undo_factor")
+PURPOSES: Final[tuple[CodePurpose, ...]] = ("signup", "reset", "change_email", *UNDOING)
 NO_LIMIT: Final = "1000000/second"
 
 
@@ -78,7 +79,7 @@ class Model:
             and (each.owner is code.owner if code.owner else each.owner is None and each.email == code.email)
         ]
         self.codes.append(code)
-        if code.purpose not in ("undo_email", "undo_factor"):
+        if code.purpose not in UNDOING:
             for crowded in siblings[:-2]:
                 crowded.works = False
 
@@ -191,14 +192,15 @@ class Codes(RuleBasedStateMachine):
         family = self.family(owner)
         now = self.clock.now + 1
         self.run(change_password(self.deps, account, family, current=current, new=Secret(new), now=now, origin=NOWHERE))
-        owner.password = new
         self.model.void(owner, "reset", "change_email")
+        self.new_code("undo_password", owner.email, owner, password=owner.password or "")
+        owner.password = new
 
     @precondition(lambda self: any(each.password for each in self.model.owners))
     @rule(data=st.data())
     def add_app(self, data: st.DataObject) -> None:
         owner = data.draw(st.sampled_from([each for each in self.model.owners if each.password]))
-        account, family = self.account(owner), replace(self.family(owner), methods=("pwd", "mfa"))
+        account, family = self.account(owner), self.family(owner)
         current, now = Secret(owner.password or ""), self.clock.now + 1
         begun = self.runner.run(
             begin_totp(self.deps, account, family, current=current, now=now, origin=NOWHERE),
@@ -222,8 +224,7 @@ class Codes(RuleBasedStateMachine):
             "signup": lambda: confirm_signup(self.deps, code.text, Secret(code.password or new), now, NOWHERE),
             "reset": lambda: reset_password(self.deps, code.text, Secret(new), now, NOWHERE),
             "change_email": lambda: confirm_email_change(self.deps, code.text, now, NOWHERE),
-            "undo_email": lambda: undo_email_change(self.deps, code.text, now, NOWHERE),
-            "undo_factor": lambda: undo_factor(self.deps, code.text, Secret(code.password or new), now, NOWHERE),
+            **{each: partial(self.undo, each, code, now) for each in UNDOING},
         }
         good = code.works and code.purpose == purpose and now < code.expires_at
         holder = self.model.of(code.email)
@@ -258,15 +259,15 @@ class Codes(RuleBasedStateMachine):
         elif code.purpose == "change_email":
             before, owner.email = owner.email, code.email
             self.model.void(owner, "reset", "change_email")
-            self.new_code("undo_email", before, owner)
+            self.new_code("undo_email", before, owner, password=owner.password or "")
         else:
             owner.email, owner.password = code.email, None
             self.model.void(owner, "reset", "change_email")
             for each in self.model.codes[code.number + 1 :]:
-                if each.owner is owner and each.purpose in ("undo_email", "undo_factor"):
+                if each.owner is owner and each.purpose in UNDOING:
                     each.works = False
             if owner.app_since is not None and owner.app_since >= code.created_at:
-                owner.app_since = None
+                owner.app_since = None  # each flow has a second of its own
             self.new_code("reset", code.email, owner)
 
     def check_accounts(self) -> None:
@@ -280,6 +281,11 @@ class Codes(RuleBasedStateMachine):
                 assert hashes[owner.id] == "!"
             else:
                 assert self.runner.run(self.deps.passwords.verify(hashes[owner.id], owner.password))
+
+    async def undo(self, purpose: CodePurpose, code: Known, now: int) -> None:
+        """Give the password of then; where there was none, it is a change of address, which may need none."""
+        password = Secret(code.password) if code.password else None
+        await undo(self.deps, purpose, code.text, now, NOWHERE, password=password)
 
     def account(self, owner: Owner) -> Account:
         account = self.runner.run(self.deps.store.account_by_id(owner.id))
@@ -296,6 +302,7 @@ class Codes(RuleBasedStateMachine):
             client_id="web",
             scopes=(),
             mac_kid="",
+            methods=("pwd", "mfa"),
             auth_time=now,
             created_at=now,
             seen_at=now,

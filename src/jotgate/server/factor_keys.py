@@ -68,6 +68,10 @@ class FactorKeys:
         """
         return self._box.open(sealed, context=account_id.encode()).decode()
 
+    def is_current(self, sealed: bytes) -> bool:
+        """Whether this was sealed with the key for what is new."""
+        return encode_segment(sealed[:_KID_BYTES]) == self._active
+
     def make_ticket(
         self, purpose: TicketFor, account: Account | None, *, now: int, random: Callable[[int], bytes]
     ) -> bytes:
@@ -83,7 +87,10 @@ class FactorKeys:
         key = self._macs.get(encode_segment(named[:_KID_BYTES]))
         if key is None or not hmac.compare_digest(_mac(key, named), mac):
             return None
-        ticket = msgspec.msgpack.decode(named[_KID_BYTES:], type=Ticket)
+        try:
+            ticket = msgspec.msgpack.decode(named[_KID_BYTES:], type=Ticket)
+        except msgspec.MsgspecError:  # one of another version's
+            return None
         return ticket if ticket.purpose == purpose and now < ticket.expires_at else None
 
     def make_form_token(self, holder: str, *, random: Callable[[int], bytes]) -> str:

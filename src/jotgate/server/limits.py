@@ -48,6 +48,13 @@ _HERE: Final = 8
 
 _SECOND_FACTOR: Final = Limit(quota=30, window_s=86_400, burst=10, name="second factors")
 """Whoever knows a password guesses at the second factor so often: at six digits, for years."""
+_BY_DEVICES: Final = Limit(quota=90, window_s=86_400, burst=30, name="second factors by devices")
+"""All known devices of an account together: whoever knows the password may have made themselves many."""
+_WRONG_CODES: Final = Limit(quota=3, window_s=86_400, burst=3, name="wrong codes")
+_WRONG_CODES_TOLD: Final = Limit(quota=1, window_s=86_400, burst=1, name="wrong codes told")
+_FIRST_STEPS: Final = Limit(quota=120, window_s=3_600, burst=60, name="first steps")
+_BY_PASSKEY: Final = Limit(quota=120, window_s=3_600, burst=60, name="logins by passkey")
+_WITH_A_LINK: Final = Limit(quota=10, window_s=86_400, burst=5, name="guesses with a link")
 _NEW_DEVICE: Final = Limit(quota=1, window_s=86_400, burst=3, name="new devices")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address | None
@@ -229,16 +236,58 @@ class Limits:
         Raises:
             TooManyRequests: there were too many.
         """
-        key = _digest(account_id) if known is None else f"device {known.id}"
-        return await self._take([Charge(_SECOND_FACTOR, key)])
+        account = _digest(account_id)
+        if known is None:
+            return await self._take([Charge(_SECOND_FACTOR, account)])
+        return await self._take([Charge(_SECOND_FACTOR, f"device {known.id}"), Charge(_BY_DEVICES, account)])
 
-    async def begin_session(self, identity: str) -> None:
-        """Count a session that begins without a password.
+    async def guess_factor_in_session(self, sid: str) -> Ticket:
+        """Count a guess at the code of an app that somebody adds in their session.
+
+        Raises:
+            TooManyRequests: there were too many.
+        """
+        return await self._take([Charge(_SECOND_FACTOR, f"session {sid}")])
+
+    async def wrong_factor(self, account_id: str) -> bool:
+        """Count a wrong code after a right password; True where it is time to tell the account's owner."""
+        account = _digest(account_id)
+        if (await self._store.take([Charge(_WRONG_CODES, account)])).allowed:
+            return False
+        return (await self._store.take([Charge(_WRONG_CODES_TOLD, account)])).allowed
+
+    async def first_step(self, account_id: str, known: DeviceToken | None) -> None:
+        """Count a right password that is not enough. It uses up no session: whoever knows it alone begins none.
+
+        Raises:
+            TooManyRequests: there were too many.
+        """
+        key = _digest(account_id) if known is None else f"device {known.id}"
+        await self._take([Charge(_FIRST_STEPS, key)])
+
+    async def finish_login(self, identity: str) -> None:
+        """Count the session of a login with both steps.
 
         Raises:
             TooManyRequests: the account has begun too many.
         """
         await self._take([Charge(self._sessions, _digest(identity))])
+
+    async def login_by_passkey(self, account_id: str) -> None:
+        """Count the session of a login by a passkey, which nobody's guesses at the password can use up.
+
+        Raises:
+            TooManyRequests: there were too many.
+        """
+        await self._take([Charge(_BY_PASSKEY, _digest(account_id))])
+
+    async def guess_with_link(self, code_hash: bytes) -> Ticket:
+        """Count a guess at the password that goes with the link in a mail; give it back where it was none, or right.
+
+        Raises:
+            TooManyRequests: there were too many with this link.
+        """
+        return await self._take([Charge(_WITH_A_LINK, code_hash.hex())])
 
     async def guess_in_session(self, sid: str, identity: str) -> Guess:
         """Count a guess at the password by whoever holds a session of the account: they have an allowance of their own.

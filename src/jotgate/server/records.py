@@ -23,6 +23,7 @@ class Totp(Struct, frozen=True, kw_only=True):
 
     sealed: bytes
     created_at: int
+    version: int = 0  # the account's credential version since then: what was there before a change, and what came later
     used_at: int | None = None
     last_step: int = 0  # of the code that was used last: neither it nor an earlier one works again
 
@@ -36,6 +37,7 @@ class Passkey(Struct, frozen=True, kw_only=True):
     transports: tuple[str, ...]
     name: str  # as its owner calls it
     created_at: int
+    version: int = 0  # see Totp
     used_at: int | None = None
 
 
@@ -45,6 +47,7 @@ class Factors(Struct, frozen=True, kw_only=True):
     totp: Totp | None = None
     pending: Totp | None = None  # shown to its owner, who has not proved yet that an app has it
     recovery: tuple[bytes, ...] = ()  # digests of recovery codes; one that is used goes
+    recovery_version: int = 0  # see Totp
     passkeys: tuple[Passkey, ...] = ()
     spent: tuple[tuple[bytes, int], ...] = ()  # challenges that were answered, and when they run out by themselves
 
@@ -172,7 +175,9 @@ class Revoked(Struct, frozen=True):
     entries: tuple[LogEntry, ...] = ()
 
 
-CodePurpose = Literal["signup", "reset", "change_email", "undo_email", "undo_factor"]
+CodePurpose = Literal["signup", "reset", "change_email", "undo_email", "undo_factor", "undo_password"]
+UNDOING: Final[tuple[CodePurpose, ...]] = ("undo_email", "undo_factor", "undo_password")
+"""Those by which the owner of an account takes back what somebody else has done to it."""
 
 
 class Code(Struct, frozen=True, kw_only=True):
@@ -182,7 +187,7 @@ class Code(Struct, frozen=True, kw_only=True):
     purpose: CodePurpose
     account_id: str = ""  # whose it is; "" for an account that is still to be made
     email: str  # what it is about: the address that using it proves, or brings back
-    password_hash: str = ""  # whose password goes with the code: that of the sign-up, or of when a factor was added
+    password_hash: str = ""  # whose password goes with the code: that of the sign-up, or of before what it takes back
     credential_version: int = 0  # the account's when the code was made: what it was made for may be over by now
     created_at: int
     expires_at: int
@@ -238,6 +243,8 @@ AuditName = Literal[
     "factor_added",
     "factor_removed",
     "factor_undone",
+    "password_change_undone",
+    "undo_refused",
     "recovery_code_used",
     "recovery_codes_made",
     "account_deleted",

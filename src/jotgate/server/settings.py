@@ -22,6 +22,7 @@ from jotgate.core.forwarded import TrustedProxies
 from jotgate.server.places import database_faults, is_sqlite, mail_faults, name_of, redis_faults, sqlite_path
 from jotgate.server.rules.accounts import is_email, is_scope_token
 from jotgate.server.rules.hashing import ARGON2_SETS, parse_argon2
+from jotgate.server.rules.return_addresses import is_origin
 from jotgate.server.sealing import MasterKey, MasterKeySource, command_faults
 from jotgate.server.secret import Secret
 from jotgate.throttle import InvalidLimit, parse_limit
@@ -100,6 +101,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Name of your site, as mails and pages show it."""
     brand_colour: str = "#1f5fbf"
     """Colour of buttons and links, ``#rrggbb``."""
+    brand_logo_url: str | None = None
+    """Picture that pages show in place of the name, https."""
     home_url: str | None = None
     """Where a person goes on from the pages here: your site, https."""
     password_min_length: int = 15
@@ -337,6 +340,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "mail_from": str.strip,
     "brand_name": str.strip,
     "brand_colour": str.strip,
+    "brand_logo_url": str.strip,
     "home_url": str.strip,
     "password_min_length": _read_int,
     "trusted_proxies": _read_proxies,
@@ -421,8 +425,12 @@ def _faults(settings: Settings) -> Iterator[str]:
         yield f"brand_name must be one line of 1 to {MAX_BRAND_CHARS} characters"
     if not re.fullmatch(r"#[0-9A-Fa-f]{6}", settings.brand_colour):
         yield "brand_colour must be written #rrggbb"
-    if settings.home_url is not None and (refused := _url_fault(settings.home_url)):
-        yield f"home_url {refused}"
+    for name in ("brand_logo_url", "home_url"):
+        url = getattr(settings, name)
+        if url is not None and (refused := _url_fault(url)):
+            yield f"{name} {refused}"
+    if settings.brand_logo_url is not None and not is_origin(origin_of(settings.brand_logo_url)):
+        yield "brand_logo_url must name its host in plain letters, as a Content-Security-Policy does"
     if settings.log_format not in LOG_FORMATS:
         yield f"log_format must be one of {', '.join(LOG_FORMATS)}"
     if settings.passkey_domain is not None:
@@ -457,6 +465,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "mail_from": (str, type(None)),
     "brand_name": (str,),
     "brand_colour": (str,),
+    "brand_logo_url": (str, type(None)),
     "home_url": (str, type(None)),
     "password_min_length": (int,),
     "trusted_proxies": (tuple, int),

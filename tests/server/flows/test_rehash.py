@@ -192,7 +192,12 @@ async def test_a_change_that_another_change_came_before_is_refused(
         account = await stored(elsewhere)
         other = await upgraded.passwords.hash("somebody else's new password")
         return await upgraded.store.set_password(
-            account.id, expected_hash=account.password_hash, password_hash=other, now=NOW, until_s=60
+            account.id,
+            expected_hash=account.password_hash,
+            expected_version=account.credential_version,
+            password_hash=other,
+            now=NOW,
+            until_s=60,
         )
 
     before_first(elsewhere, monkeypatch, "set_password", other_change)

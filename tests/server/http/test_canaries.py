@@ -135,6 +135,7 @@ GOOD: Final[dict[tuple[str, str], Body]] = {
     ("POST", "/v1/factors/totp/confirm"): lambda who: {"code": "123456", **who.credential},
     ("DELETE", "/v1/factors/totp"): leaving,
     ("POST", "/v1/factors/undo"): lambda who: {"code": CODE, "password": who.password},
+    ("POST", "/v1/password/undo"): lambda who: {"code": CODE, "password": who.password},
     ("POST", "/v1/factors/recovery-codes"): leaving,
     ("POST", "/v1/factors/passkeys/options"): leaving,
     ("POST", "/v1/factors/passkeys"): lambda who: {"passkey": {"id": CODE}, "name": "Phone", **who.credential},
@@ -167,6 +168,7 @@ GOOD: Final[dict[tuple[str, str], Body]] = {
         "new_password": PASSWORDS[0],
         "form_token": who.visitor_form,
     },
+    ("GET", "/signup/sent"): nothing,
     ("GET", "/logged-out"): nothing,
     ("GET", "/account"): nothing,
     ("GET", "/account/address"): nothing,
@@ -201,6 +203,8 @@ GOOD: Final[dict[tuple[str, str], Body]] = {
     ("GET", "/email/undo"): nothing,
     ("POST", "/email/undo"): lambda who: {"code": CODE},
     ("GET", "/factors/undo"): nothing,
+    ("GET", "/password/undo"): nothing,
+    ("POST", "/password/undo"): lambda who: {"code": CODE, "password": who.password},
     ("POST", "/factors/undo"): lambda who: {"code": CODE, "password": who.password},
 }
 CODE: Final = "A" * 43

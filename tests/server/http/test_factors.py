@@ -247,6 +247,7 @@ async def test_a_session_of_before_cannot_touch_the_factor(api: Api) -> None:
         ("POST", "/v1/factors/totp"),
         ("POST", "/v1/factors/recovery-codes"),
         ("POST", "/v1/factors/passkeys/options"),
+        ("DELETE", "/v1/account"),
     ):
         assert code(await api.http.request(method, path, json=body)) == (401, "insufficient_user_authentication")
 
@@ -337,7 +338,13 @@ async def test_what_a_thief_was_mailed_does_not_bring_the_account_back_to_them(a
     mail = await newest(smtp, 3)
     assert mail.recipient == "thief@evil.example"
     thiefs = code_at("/factors/undo", mail)
-    assert (await api.post("/v1/email/undo", {"code": owners})).status_code == 204
+    # Her former mailbox alone gets nobody around a factor that was added since.
+    assert code(await api.post("/v1/email/undo", {"code": owners})) == (401, "invalid_credentials")
+    page = await api.http.post("/email/undo", data={"code": owners})
+    assert page.status_code == 422
+    assert 'name="password"' in page.text
+    done = await api.http.post("/email/undo", data={"code": owners, "password": PASSWORD})
+    assert done.status_code == 200
     undone = await api.post("/v1/factors/undo", {"code": thiefs, "password": PASSWORD})
     assert code(undone) == (422, "invalid_code")
 
@@ -345,6 +352,123 @@ async def test_what_a_thief_was_mailed_does_not_bring_the_account_back_to_them(a
 def code_at(path: str, mail: ReceivedMail) -> str:
     (found,) = set(re.findall(rf"{path}\?code=([A-Za-z0-9_-]{{43}})", mail.text))
     return str(found)
+
+
+async def test_a_thief_who_changes_the_password_first_keeps_nothing(api: Api, smtp: SmtpServer) -> None:
+    thief = await api.login()
+    change = {"current_password": PASSWORD, "new_password": OTHER, **token_of(thief)}
+    thief = (await api.post("/v1/password", change)).json()
+    owners = code_at("/password/undo", await newest(smtp, 1))
+    begun = (await begin(api, thief["refresh_token"], OTHER)).json()
+    app = App(begun["uri"], api.clock)
+    added = await api.post("/v1/factors/totp/confirm", {"code": app.code(), **token_of(thief)})
+    later = code_at("/factors/undo", await newest(smtp, 2))
+    wrong = await api.post("/v1/password/undo", {"code": owners, "password": OTHER})
+    assert code(wrong) == (401, "invalid_credentials")
+    undone = await api.post("/v1/password/undo", {"code": owners, "password": PASSWORD})
+    assert undone.status_code == 204
+    assert code(await api.refresh(added.json()["refresh_token"])) == (401, "session_ended")
+    assert code(await api.post("/v1/factors/undo", {"code": later, "password": OTHER})) == (422, "invalid_code")
+    new = code_at("/password/reset", await newest(smtp, 3))
+    assert (await api.post("/v1/password/reset", {"code": new, "new_password": PASSWORD + " again"})).status_code == 204
+    assert (await first_step(api, PASSWORD + " again")).status_code == 200
+
+
+async def test_guesses_with_a_link_are_few_from_however_many_addresses(api: Api, smtp: SmtpServer) -> None:
+    await enrol(api)
+    undo = code_at("/factors/undo", await newest(smtp, 1))
+    statuses = []
+    for n in range(7):
+        async with client_of(api.app, peer=f"192.0.2.{n}") as stranger:
+            tried = await stranger.post("/v1/factors/undo", json={"code": undo, "password": f"guess number {n}"})
+            statuses.append(tried.status_code)
+    assert statuses == [401] * 5 + [429] * 2
+    store = api.app.start().store
+    await api.app.start().audit.write(store)
+    trail = await store.audit_last(limit=9, event="undo_refused")
+    assert {each.actor for each in trail} == {"anonymous"}
+
+
+async def test_devices_of_before_do_not_multiply_guesses(api: Api) -> None:
+    devices = [(await api.login())["device_token"] for _ in range(5)]
+    await enrol(api)
+    ticket = await ticket_of(api)
+    statuses = []
+    for number, device in enumerate(devices * 9):
+        body = {"ticket": ticket, "code": f"{number:06}", "delivery": "body", "device_token": device}
+        async with client_of(api.app, peer=f"192.0.2.{number}") as stranger:
+            statuses.append((await stranger.post("/v1/login/second-factor", json=body)).status_code)
+    assert statuses.count(401) == 30
+
+
+async def test_whoever_knows_the_password_alone_uses_up_nothing_of_the_owners(api: Api) -> None:
+    app, tokens = await enrol(api)
+    for number in range(70):
+        async with client_of(api.app, peer=f"192.0.2.{number}") as stranger:
+            await stranger.post("/v1/login", json={"email": EMAIL, "password": PASSWORD, "delivery": "body"})
+    change = {"current_password": PASSWORD, "new_password": OTHER, **token_of(tokens)}
+    changed = await api.post("/v1/password", change)
+    assert changed.status_code == 200, changed.text
+    body = {"email": EMAIL, "password": OTHER, "delivery": "body", "device_token": changed.json()["device_token"]}
+    asked = await api.post("/v1/login", body)
+    assert asked.status_code == 202
+    assert (await second_step(api, asked.json()["ticket"], app.code())).status_code == 200
+
+
+async def test_the_owner_hears_of_wrong_codes_after_the_right_password(api: Api, smtp: SmtpServer) -> None:
+    await enrol(api)
+    ticket = await ticket_of(api)
+    for typed in ("000000", "111111", "222222", "333333", "444444"):
+        await second_step(api, ticket, typed)
+    told = await newest(smtp, 2)
+    assert told.message["subject"] == "Somebody knows your password for jotgate"
+    assert len(smtp.messages) == 2
+
+
+async def test_codes_of_a_thief_do_not_outlive_the_undo_and_are_told(api: Api, smtp: SmtpServer) -> None:
+    app, thief = await enrol(api)
+    body = {"current_password": PASSWORD, "new_email": "thief@evil.example", **token_of(thief)}
+    await api.post("/v1/email", body)
+    confirm = code_at("/email/confirm", await newest(smtp, 2))
+    assert (await api.post("/v1/email/confirm", {"code": confirm})).status_code == 204
+    owners = code_at("/email/undo", await newest(smtp, 3))
+    made = await api.post("/v1/factors/recovery-codes", {"current_password": PASSWORD, **token_of(thief)})
+    stolen = made.json()["recovery_codes"][0]
+    assert (await newest(smtp, 4)).recipient == "thief@evil.example"
+    assert (await api.post("/v1/email/undo", {"code": owners})).status_code == 204
+    resets = [mail for mail in (await asyncio.to_thread(smtp.wait_for, 6)) if "/password/reset" in mail.text]
+    new = {"code": code_at("/password/reset", resets[-1]), "new_password": OTHER}
+    assert (await api.post("/v1/password/reset", new)).status_code == 204
+    ticket = (await first_step(api, OTHER)).json()["ticket"]
+    assert code(await second_step(api, ticket, stolen)) == (401, "invalid_second_factor")
+    assert (await second_step(api, ticket, app.code())).status_code == 200
+
+
+async def test_a_secret_is_sealed_anew_once_its_key_has_been_replaced(api: Api) -> None:
+    app, _ = await enrol(api)
+    deps = api.app.start()
+
+    async def sealed() -> bytes:
+        account = await deps.store.account_by_email(EMAIL)
+        assert account is not None
+        assert account.factors.totp is not None
+        return account.factors.totp.sealed
+
+    before = await sealed()
+    api.clock.now += 31 * 86_400
+    await asyncio.to_thread(deps.keys.turn)
+    assert not deps.keys.factors.is_current(before)
+    assert (await second_step(api, await ticket_of(api), app.code())).status_code == 200
+    assert deps.keys.factors.is_current(await sealed())
+
+
+async def test_an_app_that_was_begun_with_another_password_does_not_count(api: Api) -> None:
+    tokens = await api.login()
+    app = App((await begin(api, tokens["refresh_token"])).json()["uri"], api.clock)
+    change = {"current_password": PASSWORD, "new_password": OTHER, **token_of(tokens)}
+    changed = (await api.post("/v1/password", change)).json()
+    late = await api.post("/v1/factors/totp/confirm", {"code": app.code(), **token_of(changed)})
+    assert code(late) == (401, "invalid_second_factor")
 
 
 async def test_a_browser_gets_its_cookie_with_the_second_step_alone(api: Api) -> None:

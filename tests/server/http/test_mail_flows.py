@@ -410,8 +410,16 @@ async def test_a_password_that_is_changed_while_it_is_checked_is_of_no_use_any_m
     change_account = store.change_account
 
     async def owner_is_faster(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401  whatever the store takes
-        known = account.password_hash
-        await store.set_password(account.id, expected_hash=known, password_hash=known, now=api.clock(), until_s=1)
+        now = await store.account_by_id(account.id)
+        assert now is not None
+        await store.set_password(
+            now.id,
+            expected_hash=now.password_hash,
+            expected_version=now.credential_version,
+            password_hash=now.password_hash,
+            now=api.clock(),
+            until_s=1,
+        )
         return await change_account(*arguments, **named)
 
     monkeypatch.setattr(store, "change_account", owner_is_faster)

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from jotgate.server.records import NO_FACTORS, Factors, Passkey, Totp
 from jotgate.server.refusals import Busy
@@ -22,8 +23,10 @@ from jotgate.server.rules.factors import (
 )
 
 
-def passkey(name: str, *, at: int = 1) -> Passkey:
-    return Passkey(id=name.encode(), public_key=b"k", sign_count=0, transports=(), name=name, created_at=at)
+def passkey(name: str, *, version: int = 1) -> Passkey:
+    return Passkey(
+        id=name.encode(), public_key=b"k", sign_count=0, transports=(), name=name, created_at=1, version=version
+    )
 
 
 @given(st.binary(min_size=10, max_size=10), st.binary(min_size=10, max_size=10))
@@ -85,10 +88,13 @@ def test_what_cannot_be_noted_is_not_believed() -> None:
     assert spend(full, b"one more", expires_at=20, now=10) is not None
 
 
-def test_what_came_later_goes_and_takes_the_codes_to_recover_along() -> None:
-    old = Totp(sealed=b"t", created_at=1)
+def test_what_came_later_goes_and_what_was_there_stays() -> None:
+    totp = Totp(sealed=b"t", created_at=1, version=2)
     waits = Totp(sealed=b"p", created_at=1)
-    factors = Factors(totp=old, pending=waits, recovery=(b"r",), passkeys=(passkey("a", at=5),))
-    assert without_later(factors, 5) == Factors(totp=old)
-    assert without_later(factors, 6) == Factors(totp=old, recovery=(b"r",), passkeys=(passkey("a", at=5),))
+    old, new = passkey("a", version=1), passkey("b", version=4)
+    factors = Factors(totp=totp, pending=waits, recovery=(b"r",), recovery_version=3, passkeys=(old, new))
+    assert without_later(factors, 5) == replace(factors, pending=None)
+    assert without_later(factors, 4) == Factors(totp=totp, recovery=(b"r",), recovery_version=3, passkeys=(old,))
+    assert without_later(factors, 3) == Factors(totp=totp, recovery_version=3, passkeys=(old,))
+    assert without_later(factors, 2) == Factors(recovery_version=3, passkeys=(old,))
     assert without_later(factors, 1) == NO_FACTORS

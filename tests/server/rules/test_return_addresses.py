@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jotgate.server.rules.return_addresses import return_address
+from jotgate.server.rules.return_addresses import is_origin, return_address
 
 OWN = "https://auth.example.com:8443"
 SHOP = "https://shop.example.com"
@@ -85,3 +85,15 @@ def test_whatever_is_typed_the_browser_ends_up_at_an_origin_of_the_list(text: st
         assert "\\" not in found
         assert found.isascii()
         assert found.isprintable()
+
+
+@pytest.mark.parametrize("text", [OWN, SHOP, "https://[::1]:8443", "https://localhost"])
+def test_an_origin_may_stand_in_a_policy(text: str) -> None:
+    assert is_origin(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "https://a;b", "https://a b", "https://a,b", f"{SHOP}/", "https://bücher.example", "*"]
+)
+def test_what_would_mean_another_thing_in_a_policy_is_no_origin(text: str) -> None:
+    assert not is_origin(text)

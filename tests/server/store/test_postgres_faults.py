@@ -261,6 +261,7 @@ async def change_password(store: PostgresStore, account: Account) -> Revoked | N
     return await store.set_password(
         account.id,
         expected_hash=account.password_hash,
+        expected_version=0,
         password_hash="new",
         now=1_100,
         until_s=360,

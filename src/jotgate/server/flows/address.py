@@ -1,7 +1,5 @@
 """A person gets another e-mail address: the new one is proven first, the old one is told and can undo it."""
 
-from typing import Final
-
 from msgspec.structs import replace
 
 from jotgate.server.flows.auditing import Origin, line
@@ -9,7 +7,6 @@ from jotgate.server.flows.deps import Deps
 from jotgate.server.flows.mailing import (
     CODE_REFUSED,
     CONFIRM_EMAIL_PATH,
-    RESET_PATH,
     UNDO_EMAIL_PATH,
     check_code,
     code_hash,
@@ -22,11 +19,9 @@ from jotgate.server.flows.mailing import (
 )
 from jotgate.server.flows.password import check_current, check_unchanged
 from jotgate.server.keys import REVOCATION_LIFE_S
-from jotgate.server.records import Account, AccountChange, AuditName, Code, CodePurpose, Family
-from jotgate.server.refusals import CodeRefused, InvalidCredentials
-from jotgate.server.rules.accounts import email_identity, normalise_email, normalise_password
-from jotgate.server.rules.factors import without_later
-from jotgate.server.rules.hashing import NO_PASSWORD
+from jotgate.server.records import Account, AccountChange, Code, Family
+from jotgate.server.refusals import CodeRefused
+from jotgate.server.rules.accounts import email_identity, normalise_email
 from jotgate.server.secret import Secret
 
 
@@ -82,7 +77,13 @@ async def confirm_email_change(deps: Deps, code: str, now: int, origin: Origin) 
         owner = owner_of(used, account)
         version = owner.credential_version + 1
         given, undo = new_code(
-            deps, "undo_email", account_id=owner.id, email=owner.email, now=now, credential_version=version
+            deps,
+            "undo_email",
+            account_id=owner.id,
+            email=owner.email,
+            password_hash=owner.password_hash,
+            now=now,
+            credential_version=version,
         )
         there = link(deps, UNDO_EMAIL_PATH, given)
         notice = make_mail(
@@ -101,83 +102,3 @@ async def confirm_email_change(deps: Deps, code: str, now: int, origin: Origin) 
     deps.tell_courier()
     deps.log.info("email_changed", account=done.account.id)
     return done.account
-
-
-async def undo_email_change(deps: Deps, code: str, now: int, origin: Origin) -> Account:
-    """Give the account its former address back, end all sessions, and send that address a link for a new password.
-
-    Whoever changed the address knew the password: it must not be of use to them any more than their sessions are, or a
-    second factor that was added since. The address that loses the account is told.
-
-    Raises:
-        CodeRefused: the code does not work (any more).
-        EmailTaken: the former address got another account meanwhile.
-        Busy, StoreError: not now.
-    """
-    return await _take_back(deps, code_hash(code), "undo_email", now, origin)
-
-
-async def undo_factor(deps: Deps, code: str, password: Secret, now: int, origin: Origin) -> Account:
-    """Take a second factor back that somebody else has added, with whatever they changed afterwards.
-
-    It takes the password that the account had then, besides the mail: whoever only reads the owner's mail must not get
-    around the owner's own factor by it.
-
-    Raises:
-        CodeRefused: the code does not work (any more).
-        InvalidCredentials: the password is not the one of then; the code still works.
-        PasswordTooLong: it can be nobody's.
-        EmailTaken: the address of then got another account meanwhile.
-        Busy, StoreError: not now.
-    """
-    digest = code_hash(code)
-    asked = await deps.store.code_by_hash(digest)
-    if asked is None:
-        raise CodeRefused(CODE_REFUSED)
-    check_code(asked, "undo_factor", now)
-    deps.passwords.check_room(stranger=True)
-    if not await deps.passwords.verify(asked.password_hash, normalise_password(password.reveal())):
-        raise InvalidCredentials("This is not the password that the account had when the second step was added.")
-    return await _take_back(deps, digest, "undo_factor", now, origin)
-
-
-async def _take_back(deps: Deps, digest: bytes, purpose: CodePurpose, now: int, origin: Origin) -> Account:
-    def decide(used: Code, account: Account | None) -> AccountChange:
-        check_code(used, purpose, now)
-        owner = owner_of(used, account, whatever_changed=True)
-        version = owner.credential_version + 1
-        given, reset = new_code(
-            deps, "reset", account_id=owner.id, email=used.email, now=now, credential_version=version
-        )
-        there = link(deps, RESET_PATH, given)
-        mails = [make_mail(deps, "reset", used.email, now, link=there, expires_at=reset.expires_at)]
-        if owner.email != used.email:
-            mails.append(make_mail(deps, "email_change_undone", owner.email, now, at=now))
-        return AccountChange(
-            account=replace(
-                owner,
-                email=used.email,
-                password_hash=NO_PASSWORD,
-                credential_version=version,
-                factors=without_later(owner.factors, used.created_at),
-            ),
-            end_sessions=True,
-            # Only those of changes that came later: who stole the account, and changed its address once more, has one
-            # of those, and must not void its owner's by using it.
-            void=("undo_email", "undo_factor"),
-            void_after=used.credential_version,
-            codes=(reset,),
-            mails=tuple(mails),
-            audit=(line(_UNDONE[purpose], now, origin, account=owner.id),),
-        )
-
-    done = await deps.store.use_code(digest, decide, now=now, until_s=REVOCATION_LIFE_S)
-    if done is None or done.account is None:
-        raise CodeRefused(CODE_REFUSED)
-    deps.live.revoke(entry.revocation for entry in done.revoked.entries)
-    deps.tell_courier()
-    deps.log.info(_UNDONE[purpose], account=done.account.id)
-    return done.account
-
-
-_UNDONE: Final[dict[CodePurpose, AuditName]] = {"undo_email": "email_change_undone", "undo_factor": "factor_undone"}

@@ -17,7 +17,7 @@ from jotgate.server.flows.deps import Deps
 from jotgate.server.flows.login import LoggedIn, begin_proven
 from jotgate.server.flows.mailing import FORGOT_PATH, UNDO_FACTOR_PATH, link, make_mail, new_code
 from jotgate.server.flows.passkeys import METHODS, check_new, creation_options
-from jotgate.server.flows.password import check_current, check_unchanged
+from jotgate.server.flows.password import check_current, check_step_up, check_unchanged
 from jotgate.server.flows.second_step import CODE_METHODS, WRONG_CODE, used
 from jotgate.server.flows.totp_secrets import app_secret
 from jotgate.server.keys import REVOCATION_LIFE_S
@@ -29,7 +29,6 @@ from jotgate.server.refusals import (
     InvalidSecondFactor,
     PasskeyRefused,
     SessionEnded,
-    StepUpNeeded,
 )
 from jotgate.server.rules.factors import (
     PENDING_LIFE_S,
@@ -72,13 +71,13 @@ async def begin_totp(
         TooManyRequests: there were too many guesses at the password by this session.
         Busy, StoreError: not now.
     """
-    await _check(deps, account, family, current, now, origin)
+    await check_current(deps, account, family, current, now, origin)
     secret = make_secret(deps.random(SECRET_BYTES))
     sealed = deps.keys.factors.seal_secret(account.id, secret, random=deps.random)
 
     def decide(known: Account) -> AccountChange:
         check_unchanged(known, account)
-        pending = Totp(sealed=sealed, created_at=now)
+        pending = Totp(sealed=sealed, created_at=now, version=known.credential_version)
         return AccountChange(account=replace(known, factors=replace(known.factors, pending=pending)))
 
     await deps.store.change_account(account.id, decide, now=now, until_s=REVOCATION_LIFE_S)
@@ -97,7 +96,7 @@ async def confirm_totp(
         Busy, StoreError: not now.
     """
     check_step_up(account, family)
-    guess = await deps.limits.guess_factor(account.id, None)
+    guess = await deps.limits.guess_factor_in_session(family.sid)
     pending = account.factors.pending
     if pending is None or not pending.created_at <= now < pending.created_at + PENDING_LIFE_S:
         await guess.give_back()
@@ -108,10 +107,12 @@ async def confirm_totp(
         await guess.give_back()
         raise
 
-    def add(known: Factors) -> Factors:
-        if known.pending is None or known.pending.sealed != pending.sealed:
+    def add(known: Account, version: int) -> Factors:
+        waits = known.factors.pending
+        if waits is None or waits.sealed != pending.sealed or waits.version != known.credential_version:
             raise InvalidSecondFactor(WRONG_CODE)
-        return replace(known, totp=replace(used(pending, secret, code.reveal(), now), created_at=now), pending=None)
+        totp = replace(used(pending, secret, code.reveal(), now), created_at=now, version=version)
+        return replace(known.factors, totp=totp, pending=None)
 
     try:
         done = await _add(deps, account, add, _APP, CODE_METHODS, now, origin)
@@ -148,7 +149,7 @@ async def begin_passkey(
         InvalidCredentials, StepUpNeeded, TooManyRequests, Busy, StoreError: as ``begin_totp`` does.
     """
     options = creation_options(deps, account, now)
-    await _check(deps, account, family, current, now, origin)
+    await check_current(deps, account, family, current, now, origin)
     return options
 
 
@@ -174,8 +175,8 @@ async def add_passkey(
     called = passkey_name(name)
     made, ticket, challenge = check_new(deps, account, credential, now)
 
-    def add(known: Factors) -> Factors:
-        spent = spend(known, challenge, expires_at=ticket.expires_at, now=now)
+    def add(known: Account, version: int) -> Factors:
+        spent = spend(known.factors, challenge, expires_at=ticket.expires_at, now=now)
         if spent is None:
             raise PasskeyRefused(REFUSED)
         new = Passkey(
@@ -185,6 +186,7 @@ async def add_passkey(
             transports=made.transports,
             name=called,
             created_at=now,
+            version=version,
         )
         return with_passkey(spent, new)
 
@@ -216,34 +218,25 @@ async def make_recovery_codes(
         FactorNotFound: there is no second factor that they could stand in for.
         InvalidCredentials, StepUpNeeded, TooManyRequests, Busy, StoreError: as ``begin_totp`` does.
     """
-    await _check(deps, account, family, current, now, origin)
+    await check_current(deps, account, family, current, now, origin)
     codes, digests = _new_codes(deps, account)
 
     def decide(known: Account) -> AccountChange:
         check_unchanged(known, account)
         if not known.factors.asked_for:
             raise FactorNotFound(_NOT_THERE)
-        audit = line("recovery_codes_made", now, origin, account=known.id, sid=family.sid)
-        return AccountChange(account=replace(known, factors=replace(known.factors, recovery=digests)), audit=(audit,))
+        factors = replace(known.factors, recovery=digests, recovery_version=known.credential_version)
+        told = {"at": now, "link": link(deps, FORGOT_PATH)}
+        return AccountChange(
+            account=replace(known, factors=factors),
+            mails=(make_mail(deps, "recovery_codes_made", known.email, now, **told),),
+            audit=(line("recovery_codes_made", now, origin, account=known.id, sid=family.sid),),
+        )
 
     if await deps.store.change_account(account.id, decide, now=now, until_s=REVOCATION_LIFE_S) is None:
         raise _ended()
+    deps.tell_courier()
     return codes
-
-
-async def _check(deps: Deps, account: Account, family: Family, current: Secret, now: int, origin: Origin) -> None:
-    check_step_up(account, family)
-    await check_current(deps, account, family, current, now, origin)
-
-
-def check_step_up(account: Account, family: Family) -> None:
-    """Refuse a session that began without the second factor that the account has.
-
-    Raises:
-        StepUpNeeded: it did.
-    """
-    if account.factors.asked_for and "mfa" not in family.methods:
-        raise StepUpNeeded("This session began without your second factor: log in again with it.")
 
 
 def _new_codes(deps: Deps, account: Account) -> tuple[tuple[Secret, ...], tuple[bytes, ...]]:
@@ -254,7 +247,7 @@ def _new_codes(deps: Deps, account: Account) -> tuple[tuple[Secret, ...], tuple[
 async def _add(
     deps: Deps,
     account: Account,
-    add: Callable[[Factors], Factors],
+    add: Callable[[Account, int], Factors],
     factor: str,
     methods: tuple[str, ...],
     now: int,
@@ -266,10 +259,10 @@ async def _add(
     def decide(known: Account) -> AccountChange:
         nonlocal given
         check_unchanged(known, account)
-        factors = add(known.factors)
+        version = known.credential_version + 1
+        factors = add(known, version)
         given = () if factors.recovery else codes
         # By this link and the password of now, the owner gets rid of it for a week: it may have been somebody else.
-        version = known.credential_version + 1
         text, undo = new_code(
             deps,
             "undo_factor",
@@ -281,7 +274,7 @@ async def _add(
         )
         there = link(deps, UNDO_FACTOR_PATH, text)
         told = {"change": "added", "factor": factor, "at": now, "link": there}
-        with_codes = factors if factors.recovery else replace(factors, recovery=digests)
+        with_codes = factors if factors.recovery else replace(factors, recovery=digests, recovery_version=version)
         return AccountChange(
             account=replace(known, factors=with_codes, credential_version=version),
             end_sessions=True,
@@ -312,7 +305,7 @@ async def _remove(
     now: int,
     origin: Origin,
 ) -> None:
-    await _check(deps, account, family, current, now, origin)
+    await check_current(deps, account, family, current, now, origin)
 
     def decide(known: Account) -> AccountChange:
         check_unchanged(known, account)

@@ -5,7 +5,7 @@ from jotgate.server.flows.deps import Deps
 from jotgate.server.flows.mailing import make_mail
 from jotgate.server.flows.password import check_current, check_unchanged
 from jotgate.server.keys import REVOCATION_LIFE_S
-from jotgate.server.records import Account, AccountChange, Family
+from jotgate.server.records import UNDOING, Account, AccountChange, Family
 from jotgate.server.secret import Secret
 
 
@@ -23,7 +23,7 @@ async def leave(deps: Deps, account: Account, family: Family, *, current: Secret
         check_unchanged(known, account)
         return AccountChange(
             account=None,
-            void=("reset", "change_email", "undo_email", "undo_factor"),
+            void=("reset", "change_email", *UNDOING),
             mails=(make_mail(deps, "account_deleted", known.email, now, at=now),),
             audit=(line("account_deleted", now, origin, account=known.id, sid=family.sid),),
         )

@@ -115,7 +115,8 @@ async def login(
             deps.errands.put(partial(remind_of_signup, deps, address, now))
         raise InvalidCredentials("The e-mail address or the password is wrong.")
     if account.factors.asked_for:
-        await guess.was_right()
+        await guess.was_none()  # and no session: that takes more
+        await deps.limits.first_step(account.id, device)
         if not deps.passwords.is_current(account.password_hash):
             await _rehash(deps, account, text)
         return _ask_second(deps, account, now)

@@ -9,13 +9,14 @@ from jotgate.core.errors import MalformedToken
 from jotgate.server.flows.deps import Deps
 from jotgate.server.mail.messages import MailKind
 from jotgate.server.records import Account, Code, CodePurpose, OutgoingMail
-from jotgate.server.refusals import CodeRefused
+from jotgate.server.refusals import Busy, CodeRefused, InvalidCredentials
 
 CONFIRM_SIGNUP_PATH: Final = "/signup/confirm"
 RESET_PATH: Final = "/password/reset"
 CONFIRM_EMAIL_PATH: Final = "/email/confirm"
 UNDO_EMAIL_PATH: Final = "/email/undo"
 UNDO_FACTOR_PATH: Final = "/factors/undo"
+UNDO_PASSWORD_PATH: Final = "/password/undo"  # noqa: S105  a path
 FORGOT_PATH: Final = "/password/forgot"
 
 _CODE_BYTES: Final = 32
@@ -26,6 +27,7 @@ LIFE_S: Final[dict[CodePurpose, int]] = {
     "change_email": 3_600,
     "undo_email": 7 * 86_400,
     "undo_factor": 7 * 86_400,
+    "undo_password": 7 * 86_400,
 }
 """How long the code of a mail works. OWASP ASVS 6.4.1 and 6.6.2; a week to find out that somebody took an account."""
 
@@ -68,6 +70,30 @@ def code_hash(text: str) -> bytes:
     if len(raw) != _CODE_BYTES:
         raise CodeRefused(CODE_REFUSED)
     return hashlib.sha256(raw).digest()
+
+
+async def check_password_of_link(deps: Deps, code: Code, password: str, wrong: str) -> None:
+    """Check the password that goes with a link; guesses at it are few.
+
+    Args:
+        password: normalised.
+        wrong: what to say where it is not the one.
+
+    Raises:
+        InvalidCredentials: it is not.
+        TooManyRequests: there were too many guesses with this link.
+        Busy: not now.
+    """
+    guess = await deps.limits.guess_with_link(code.hash)
+    try:
+        deps.passwords.check_room(stranger=True)
+        fits = await deps.passwords.verify(code.password_hash, password)
+    except Busy:
+        await guess.give_back()
+        raise
+    if not fits:
+        raise InvalidCredentials(wrong)
+    await guess.give_back()
 
 
 def nobodys_code(deps: Deps, purpose: CodePurpose, now: int) -> Code:

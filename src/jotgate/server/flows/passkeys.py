@@ -161,10 +161,10 @@ def _ticket(deps: Deps, challenge: bytes, purpose: TicketFor, now: int) -> Ticke
 
 
 def _account_id(user_handle: bytes) -> str:
-    try:
-        return user_handle.decode("ascii")
-    except UnicodeDecodeError:
-        raise PasskeyRefused(REFUSED) from None
+    text = user_handle.decode("utf-8", "replace")
+    if not text.isprintable():  # no database takes a NUL
+        raise PasskeyRefused(REFUSED)
+    return text
 
 
 def _known(account: Account) -> Sequence[tuple[bytes, Sequence[str]]]:

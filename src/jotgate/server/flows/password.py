@@ -5,12 +5,12 @@ import msgspec
 from jotgate.server.flows.auditing import Origin, line
 from jotgate.server.flows.deps import Deps
 from jotgate.server.flows.login import LoggedIn, begin_session, recheck
-from jotgate.server.flows.mailing import FORGOT_PATH, link, make_mail
+from jotgate.server.flows.mailing import UNDO_PASSWORD_PATH, link, make_mail, new_code
 from jotgate.server.flows.signup import check_new
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.limits import Guess
 from jotgate.server.records import Account, Family, Revoked
-from jotgate.server.refusals import Busy, InvalidCredentials, PasswordUnchanged, TooManyRequests
+from jotgate.server.refusals import Busy, InvalidCredentials, PasswordUnchanged, StepUpNeeded, TooManyRequests
 from jotgate.server.rules.accounts import email_identity, normalise_password
 from jotgate.server.secret import Secret
 
@@ -61,6 +61,7 @@ async def check_current(
     Raises:
         InvalidCredentials: it is wrong.
         PasswordTooLong: it can be nobody's.
+        StepUpNeeded: the session began without the second factor that there is.
         TooManyRequests: there were too many guesses at it by this session.
         Busy, StoreError: not now.
     """
@@ -80,8 +81,19 @@ def check_unchanged(now: Account, checked: Account) -> None:
         raise InvalidCredentials(_WRONG)
 
 
+def check_step_up(account: Account, family: Family) -> None:
+    """Refuse a session that began without the second factor that the account has.
+
+    Raises:
+        StepUpNeeded: it did.
+    """
+    if account.factors.asked_for and "mfa" not in family.methods:
+        raise StepUpNeeded("This session began without your second factor: log in again with it.")
+
+
 async def _guess(deps: Deps, account: Account, family: Family, known: str, now: int, origin: Origin) -> Guess:
     """Check a normalised password; what it was charged is for the caller to give back."""
+    check_step_up(account, family)
     try:
         guess = await deps.limits.guess_in_session(family.sid, email_identity(account.email))
     except TooManyRequests as refused:
@@ -104,13 +116,26 @@ async def _guess(deps: Deps, account: Account, family: Family, known: str, now: 
 async def _set(
     deps: Deps, account: Account, family: Family, password_hash: str, now: int, origin: Origin
 ) -> Revoked | None:
+    # By this link and the password of before, the owner has it back for a week: it may have been somebody else.
+    text, undo = new_code(
+        deps,
+        "undo_password",
+        account_id=account.id,
+        email=account.email,
+        password_hash=account.password_hash,
+        now=now,
+        credential_version=account.credential_version + 1,
+    )
+    there = link(deps, UNDO_PASSWORD_PATH, text)
     return await deps.store.set_password(
         account.id,
         expected_hash=account.password_hash,
+        expected_version=account.credential_version,
         password_hash=password_hash,
         now=now,
         until_s=REVOCATION_LIFE_S,
-        mails=[make_mail(deps, "password_changed", account.email, now, at=now, link=link(deps, FORGOT_PATH))],
+        codes=[undo],
+        mails=[make_mail(deps, "password_changed", account.email, now, at=now, link=there)],
         audit=line("password_changed", now, origin, account=account.id, sid=family.sid),
     )
 

@@ -75,7 +75,7 @@ async def reset_password(deps: Deps, code: str, new: Secret, now: int, origin: O
     def decide(used: Code, account: Account | None) -> AccountChange:
         check_code(used, "reset", now)
         owner = owner_of(used, account)
-        notice = make_mail(deps, "password_changed", owner.email, now, at=now, link=link(deps, FORGOT_PATH))
+        notice = make_mail(deps, "password_reset", owner.email, now, at=now, link=link(deps, FORGOT_PATH))
         version = owner.credential_version + 1
         return AccountChange(
             account=replace(owner, password_hash=password_hash, credential_version=version),

@@ -66,13 +66,28 @@ async def finish_login(
     except (InvalidSecondFactor, PasskeyRefused):
         deps.log.info("second_factor_refused", account=account.id)
         deps.audit.put(line("second_factor_failed", now, origin, actor="anonymous", account=account.id))
+        await _tell_of_wrong_codes(deps, account, now, origin)
         raise
+    await deps.limits.finish_login(email_identity(account.email))
     begun = await begin_proven(deps, account, methods, now, origin)
     if begun is None:
         raise TicketRefused(_EXPIRED)
     if device is None:
         await tell_owner(deps, begun.account, now, origin)
     return replace(begun, device=device)
+
+
+async def _tell_of_wrong_codes(deps: Deps, account: Account, now: int, origin: Origin) -> None:
+    """Tell the owner, once a day at most, that somebody has the password and guesses at the rest."""
+    if not await deps.limits.wrong_factor(account.id):
+        return
+    told = {"device": origin.device, "address": origin.address, "at": now, "link": link(deps, FORGOT_PATH)}
+    try:
+        await deps.store.queue(mails=[make_mail(deps, "second_factor_guessed", account.email, now, **told)])
+    except (Busy, StoreError) as error:
+        deps.log.warning("wrong_codes_untold", account=account.id, code=error.code)
+        return
+    deps.tell_courier()
 
 
 async def ask_again(deps: Deps, ticket: Secret, now: int) -> SecondStep:
@@ -118,7 +133,7 @@ async def login_by_passkey(
 
 async def _begin_by_passkey(deps: Deps, passkey: Mapping[str, Any], now: int, origin: Origin) -> LoggedIn:
     shown = await prove(deps, passkey, now)
-    await deps.limits.begin_session(email_identity(shown.account.email))
+    await deps.limits.login_by_passkey(shown.account.id)
     await _write(deps, shown.account, lambda known: (shown.use(known, now), (), ()), now)
     begun = await begin_proven(deps, shown.account, METHODS, now, origin)
     if begun is None:
@@ -194,7 +209,10 @@ def _using_app(deps: Deps, account: Account, typed: str, now: int) -> _Use:
         stored = known.factors.totp
         if stored is None or stored.sealed != totp.sealed:
             raise InvalidSecondFactor(WRONG_CODE)
-        return replace(known.factors, totp=used(stored, secret, typed, now)), (), ()
+        done = used(stored, secret, typed, now)
+        if not deps.keys.factors.is_current(done.sealed):
+            done = replace(done, sealed=deps.keys.factors.seal_secret(known.id, secret, random=deps.random))
+        return replace(known.factors, totp=done), (), ()
 
     return use
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Final, Protocol
 
 import structlog
+from msgspec.structs import replace
 
 from jotgate.core.encoding import encode_segment
 from jotgate.server.flows.auditing import NOWHERE, Origin, line
@@ -13,6 +14,7 @@ from jotgate.server.flows.mailing import (
     CONFIRM_SIGNUP_PATH,
     FORGOT_PATH,
     check_code,
+    check_password_of_link,
     code_hash,
     link,
     make_decoy,
@@ -23,13 +25,14 @@ from jotgate.server.flows.mailing import (
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.passwords import Passwords
 from jotgate.server.records import Account, AccountChange, Actor, Code
-from jotgate.server.refusals import CodeRefused, InvalidCredentials
+from jotgate.server.refusals import CodeRefused
 from jotgate.server.rules.accounts import check_new_password, email_identity, normalise_email, normalise_password
 from jotgate.server.secret import Secret
 from jotgate.server.settings import Settings
 from jotgate.server.store import EMAIL_TAKEN, EmailTaken, Store
 
 _PRODUCT: Final = "jotgate"
+_NOT_THAT: Final = "This is not the password that was chosen at the sign-up which this link is for."
 
 
 class SignupDeps(Protocol):
@@ -137,7 +140,8 @@ async def remind_of_signup(deps: Deps, email: str, now: int) -> None:
     pending = await deps.store.pending_signup(email, now=now)
     if pending is None or not await deps.limits.mail_to(email_identity(email)):
         return
-    given, code = new_code(deps, "signup", email=pending.email, now=now, password_hash=pending.password_hash)
+    given, new = new_code(deps, "signup", email=pending.email, now=now, password_hash=pending.password_hash)
+    code = replace(new, expires_at=pending.expires_at)  # who tries and tries does not make it last for ever
     there = link(deps, CONFIRM_SIGNUP_PATH, given)
     mail = make_mail(deps, "verify", pending.email, now, link=there, expires_at=code.expires_at)
     await deps.store.queue(codes=[code], mails=[mail])
@@ -155,6 +159,7 @@ async def confirm_signup(deps: Deps, code: str, password: Secret, now: int, orig
         CodeRefused: the code does not work (any more).
         InvalidCredentials: the password is not the one that was given at the sign-up; the code still works.
         PasswordTooLong: it can be nobody's.
+        TooManyRequests: there were too many guesses at it with this link.
         EmailTaken: the address got an account in another way meanwhile.
         Busy, StoreError: not now.
     """
@@ -163,9 +168,7 @@ async def confirm_signup(deps: Deps, code: str, password: Secret, now: int, orig
     if asked is None:
         raise CodeRefused(CODE_REFUSED)
     check_code(asked, "signup", now)
-    deps.passwords.check_room(stranger=True)
-    if not await deps.passwords.verify(asked.password_hash, normalise_password(password.reveal())):
-        raise InvalidCredentials("This is not the password that was chosen at the sign-up which this link is for.")
+    await check_password_of_link(deps, asked, normalise_password(password.reveal()), _NOT_THAT)
 
     def decide(pending: Code, _: Account | None) -> AccountChange:
         check_code(pending, "signup", now)

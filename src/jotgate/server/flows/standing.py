@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.records import (
     NO_FACTORS,
+    UNDOING,
     Account,
     AccountChange,
     AccountChanged,
@@ -36,6 +37,7 @@ async def disable(store: Store, account_id: str, line: Line, now: int) -> Accoun
             # Links of before must not work when it is enabled again.
             account=replace(account, disabled_at=now, credential_version=account.credential_version + 1),
             end_sessions=True,
+            void=UNDOING,
             audit=(replace(line("account_disabled"), account_id=account.id),),
         )
 
@@ -68,7 +70,7 @@ async def delete(store: Store, account_id: str, line: Line, now: int) -> Account
     def decide(account: Account) -> AccountChange:
         return AccountChange(
             account=None,
-            void=("reset", "change_email", "undo_email", "undo_factor"),
+            void=("reset", "change_email", *UNDOING),
             audit=(replace(line("account_deleted"), account_id=account.id),),
         )
 
@@ -88,6 +90,7 @@ async def reset_factors(store: Store, account_id: str, line: Line, now: int) -> 
         if account.factors == NO_FACTORS:
             return None
         audit = (replace(line("factor_removed"), account_id=account.id, detail=audit_detail(factor="all")),)
-        return AccountChange(account=replace(account, factors=NO_FACTORS), end_sessions=True, audit=audit)
+        changed = replace(account, factors=NO_FACTORS, credential_version=account.credential_version + 1)
+        return AccountChange(account=changed, end_sessions=True, void=("undo_factor",), audit=audit)
 
     return await store.change_account(account_id, decide, now=now, until_s=REVOCATION_LIFE_S)

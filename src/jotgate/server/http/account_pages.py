@@ -18,7 +18,6 @@ from jotgate.server.flows.factors import (
     add_passkey,
     begin_passkey,
     begin_totp,
-    check_step_up,
     confirm_totp,
     make_recovery_codes,
     remove_passkey,
@@ -26,7 +25,7 @@ from jotgate.server.flows.factors import (
 )
 from jotgate.server.flows.leaving import leave
 from jotgate.server.flows.passkeys import passkey_id
-from jotgate.server.flows.password import change_password
+from jotgate.server.flows.password import change_password, check_step_up
 from jotgate.server.flows.revoking import revoke_account, revoke_session, sessions_of
 from jotgate.server.flows.sessions import logout, session_of
 from jotgate.server.http.askers import origin_of_request

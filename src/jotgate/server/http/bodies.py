@@ -96,10 +96,20 @@ class CodeInput(Struct, frozen=True):
 
 
 class ConfirmInput(Struct, frozen=True):
-    """The one-time code of a mail, and the password of then: of the sign-up, or of when a second factor was added."""
+    """The one-time code of a mail, and the password that was given at the sign-up."""
 
     code: Secret
     password: Secret
+
+
+class UndoInput(Struct, frozen=True):
+    """The one-time code of a mail, and the password that the account had before what is taken back.
+
+    For a change of address alone it takes no password.
+    """
+
+    code: Secret
+    password: Secret | None = None
 
 
 class ResetInput(Struct, frozen=True):

@@ -1,6 +1,7 @@
 """One function an endpoint: a request to a flow's arguments, and its result to a response."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
 import msgspec
@@ -10,7 +11,7 @@ from jotgate.core.bearer import parse_authorization
 from jotgate.server.device_tokens import DeviceToken
 from jotgate.server.feed import Position
 from jotgate.server.flows.account import account_of_bearer
-from jotgate.server.flows.address import confirm_email_change, request_email_change, undo_email_change, undo_factor
+from jotgate.server.flows.address import confirm_email_change, request_email_change
 from jotgate.server.flows.auditing import Origin
 from jotgate.server.flows.deps import CLIENT_ID, Deps, public
 from jotgate.server.flows.factors import (
@@ -33,6 +34,7 @@ from jotgate.server.flows.second_step import finish_login, login_by_passkey
 from jotgate.server.flows.sessions import logout, refresh, session_of
 from jotgate.server.flows.signup import confirm_signup, request_signup, signup
 from jotgate.server.flows.tokens import TokenPair
+from jotgate.server.flows.undoing import undo
 from jotgate.server.http.askers import check_scraper, origin_of_request
 from jotgate.server.http.bodies import (
     AccountAnswer,
@@ -65,6 +67,7 @@ from jotgate.server.http.bodies import (
     TotpAnswer,
     TotpConfirmInput,
     TotpShown,
+    UndoInput,
 )
 from jotgate.server.http.browser import (
     check_no_browser,
@@ -77,7 +80,7 @@ from jotgate.server.http.exchange import Headers, Request, Response, StreamRespo
 from jotgate.server.http.inputs import parse_form_body, parse_json_body
 from jotgate.server.http.logins import end_replaced, login_cookies, new_device_token, session_cookie
 from jotgate.server.metrics import Counted
-from jotgate.server.records import Account, Family
+from jotgate.server.records import Account, CodePurpose, Family
 from jotgate.server.refusals import (
     NOTHING_HERE,
     GrantRefused,
@@ -152,20 +155,17 @@ async def post_email_confirm(deps: Deps, request: Request) -> Response:
     return _gone(deps, clear=False)
 
 
-async def post_email_undo(deps: Deps, request: Request) -> Response:
-    """``POST /v1/email/undo``."""
-    check_not_cross_site(request, deps.settings)
-    form = parse_json_body(request, CodeInput)
-    await undo_email_change(deps, form.code.reveal(), deps.clock(), origin_of_request(request))
-    return _gone(deps, clear=False)
+def undoing(purpose: CodePurpose) -> Callable[[Deps, Request], Awaitable[Response]]:
+    """Return ``POST /v1/email/undo``, ``/v1/factors/undo`` or ``/v1/password/undo``."""
 
+    async def post(deps: Deps, request: Request) -> Response:
+        check_not_cross_site(request, deps.settings)
+        form = parse_json_body(request, UndoInput)
+        now, origin = deps.clock(), origin_of_request(request)
+        await undo(deps, purpose, form.code.reveal(), now, origin, password=form.password)
+        return _gone(deps, clear=False)
 
-async def post_factor_undo(deps: Deps, request: Request) -> Response:
-    """``POST /v1/factors/undo``."""
-    check_not_cross_site(request, deps.settings)
-    form = parse_json_body(request, ConfirmInput)
-    await undo_factor(deps, form.code.reveal(), form.password, deps.clock(), origin_of_request(request))
-    return _gone(deps, clear=False)
+    return post
 
 
 async def delete_account(deps: Deps, request: Request) -> Response:

@@ -43,6 +43,7 @@ from jotgate.server.secret import Secret
 from jotgate.server.store import EmailTaken
 
 LOGGED_OUT_PATH: Final = "/logged-out"
+SIGNUP_SENT_PATH: Final = "/signup/sent"
 _LOGIN_FIELDS: Final[Mapping[type[RequestRefused], str]] = {
     InvalidEmail: "email",
     InvalidCredentials: "email",
@@ -123,7 +124,7 @@ async def post_signup(deps: Deps, request: Request) -> Response:
     try:
         if deps.settings.signup == "verified":
             await request_signup(deps, email, password, now, origin, before_hash=deps.limits.sign_up)
-            return html(render("signup_sent", brand_of(deps.settings)))
+            return see_other(deps.settings, SIGNUP_SENT_PATH)
         account = await signup(deps, email, password, now, origin, before_hash=deps.limits.sign_up)
     except tuple(_SIGNUP_FIELDS) as refused:
         return _signup(deps, request, back, _about(refused, _SIGNUP_FIELDS))
@@ -131,6 +132,11 @@ async def post_signup(deps: Deps, request: Request) -> Response:
     if done is None:  # changed by an operator in this very moment
         return see_other(deps.settings, LOGIN_PATH)
     return await _begun(deps, request, done, back, now, origin)
+
+
+async def get_signup_sent(deps: Deps, request: Request) -> Response:
+    """``GET /signup/sent``: what comes of a sign-up is in a mail, whatever it is."""
+    return html(render("signup_sent", brand_of(deps.settings)))
 
 
 async def get_logged_out(deps: Deps, request: Request) -> Response:

@@ -7,17 +7,19 @@ The code in the form is the proof that the POST is meant: no other site's page k
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from jotgate.server.flows.address import confirm_email_change, undo_email_change, undo_factor
+from jotgate.server.flows.address import confirm_email_change
 from jotgate.server.flows.auditing import Origin
 from jotgate.server.flows.deps import Deps
 from jotgate.server.flows.recovery import forgot_password, reset_password
 from jotgate.server.flows.signup import confirm_signup
+from jotgate.server.flows.undoing import undo
 from jotgate.server.http.askers import origin_of_request
 from jotgate.server.http.browser import check_not_cross_site
 from jotgate.server.http.exchange import Request, Response
 from jotgate.server.http.inputs import parse_form_body
 from jotgate.server.http.showing import ASK_AGAIN, brand_of, html
 from jotgate.server.pages import PageName, Script, render_done, render_form, script, stylesheet
+from jotgate.server.records import CodePurpose
 from jotgate.server.refusals import CodeRefused, InvalidCredentials, ParameterRefused
 from jotgate.server.rules.accounts import InvalidEmail, PasswordTooCommon, PasswordTooLong, PasswordTooShort
 from jotgate.server.secret import Secret
@@ -91,12 +93,12 @@ async def _confirm_email(deps: Deps, form: dict[str, str], now: int, origin: Ori
     await confirm_email_change(deps, _code(form), now, origin)
 
 
-async def _undo_email(deps: Deps, form: dict[str, str], now: int, origin: Origin) -> None:
-    await undo_email_change(deps, _code(form), now, origin)
+def _undoing(purpose: CodePurpose) -> Act:
+    async def act(deps: Deps, form: dict[str, str], now: int, origin: Origin) -> None:
+        password = Secret(form["password"]) if "password" in form else None
+        await undo(deps, purpose, _code(form), now, origin, password=password)
 
-
-async def _undo_factor(deps: Deps, form: dict[str, str], now: int, origin: Origin) -> None:
-    await undo_factor(deps, _code(form), Secret(form.get("password", "")), now, origin)
+    return act
 
 
 ACTS: Final[dict[PageName, Act]] = {
@@ -104,8 +106,9 @@ ACTS: Final[dict[PageName, Act]] = {
     "forgot": _forgot,
     "reset": _reset,
     "confirm_email": _confirm_email,
-    "undo_email": _undo_email,
-    "undo_factor": _undo_factor,
+    "undo_email": _undoing("undo_email"),
+    "undo_factor": _undoing("undo_factor"),
+    "undo_password": _undoing("undo_password"),
 }
 
 

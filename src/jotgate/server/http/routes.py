@@ -13,6 +13,7 @@ from jotgate.server.flows.mailing import (
     RESET_PATH,
     UNDO_EMAIL_PATH,
     UNDO_FACTOR_PATH,
+    UNDO_PASSWORD_PATH,
 )
 from jotgate.server.http import account_pages, bodies, endpoints, login_pages, pages
 from jotgate.server.http.client import CLIENT_PATH, get_client
@@ -20,6 +21,7 @@ from jotgate.server.http.exchange import Request, Response, StreamResponse
 from jotgate.server.http.showing import ACCOUNT_PATH, LOGIN_PATH
 from jotgate.server.limits import Kind
 from jotgate.server.pages import PageName, Script
+from jotgate.server.records import CodePurpose
 
 Handler = Callable[[Deps, Request], Awaitable[Response | StreamResponse]]
 Credential = Literal["none", "session", "session or bearer"]
@@ -117,16 +119,40 @@ _PAGES: Final[tuple[tuple[PageName, str], ...]] = (
     ("confirm_email", CONFIRM_EMAIL_PATH),
     ("undo_email", UNDO_EMAIL_PATH),
     ("undo_factor", UNDO_FACTOR_PATH),
+    ("undo_password", UNDO_PASSWORD_PATH),
 )
 
 
-_HASHING: Final[tuple[PageName, ...]] = ("confirm_signup", "reset", "undo_factor")
-_LIMITED: Final[Mapping[PageName, Kind]] = {
-    "forgot": "mails",
-    "confirm_signup": "logins",
-    "reset": "logins",
-    "undo_factor": "logins",
-}
+_HASHING: Final[tuple[PageName, ...]] = ("confirm_signup", "reset", "undo_email", "undo_factor", "undo_password")
+
+
+def _undoing() -> Iterator[Route]:
+    paths: tuple[tuple[CodePurpose, str], ...] = (
+        ("undo_email", UNDO_EMAIL_PATH),
+        ("undo_factor", UNDO_FACTOR_PATH),
+        ("undo_password", UNDO_PASSWORD_PATH),
+    )
+    for purpose, path in paths:
+        yield Route(
+            method="POST",
+            path=f"/v1{path}",
+            hashes=True,
+            limit="logins",
+            counts_failures=True,
+            handler=endpoints.undoing(purpose),
+            summary="Take a change back with all that came later; ends all sessions and voids the password",
+            success=204,
+            input=bodies.UndoInput,
+            problems=(
+                *_BODY,
+                "invalid_code",
+                "invalid_credentials",
+                "password_too_long",
+                "email_taken",
+                "cross_site_refused",
+                *_EVERYWHERE,
+            ),
+        )
 
 
 def _page_routes() -> Iterator[Route]:
@@ -143,7 +169,7 @@ def _page_routes() -> Iterator[Route]:
             summary="Does it",
             page=True,
             hashes=name in _HASHING,
-            limit=_LIMITED.get(name, "requests"),
+            limit="mails" if name == "forgot" else "logins" if name in _HASHING else "requests",
             counts_failures=name in _HASHING,
         )
 
@@ -169,6 +195,7 @@ def _login_routes() -> Iterator[Route]:
         (LOGIN_PATH, login_pages.get_login),
         ("/login/second-factor", login_pages.get_second_factor),
         ("/signup", login_pages.get_signup),
+        (login_pages.SIGNUP_SENT_PATH, login_pages.get_signup_sent),
         (login_pages.LOGGED_OUT_PATH, login_pages.get_logged_out),
     ):
         success = 303 if shown is login_pages.get_second_factor else 200
@@ -329,7 +356,7 @@ ROUTES: Final = (
         input=bodies.EmailInput,
         output=bodies.MailAnswer,
         credential="session",
-        problems=(*_BODY, *_SESSION, "invalid_email", "invalid_credentials", "password_too_long", *_EVERYWHERE),
+        problems=(*_BODY, *_OWNER, "invalid_email"),
     ),
     Route(
         method="POST",
@@ -340,15 +367,7 @@ ROUTES: Final = (
         input=bodies.CodeInput,
         problems=(*_BODY, "invalid_code", "email_taken", "cross_site_refused", *_EVERYWHERE),
     ),
-    Route(
-        method="POST",
-        path="/v1/email/undo",
-        handler=endpoints.post_email_undo,
-        summary="Take a change of address back, which ends all sessions and voids the password",
-        success=204,
-        input=bodies.CodeInput,
-        problems=(*_BODY, "invalid_code", "email_taken", "cross_site_refused", *_EVERYWHERE),
-    ),
+    *_undoing(),
     Route(
         method="POST",
         path="/v1/login",
@@ -482,13 +501,10 @@ ROUTES: Final = (
         credential="session",
         problems=(
             *_BODY,
-            *_SESSION,
-            "invalid_credentials",
+            *_OWNER,
             "password_too_short",
             "password_too_common",
-            "password_too_long",
             "password_unchanged",
-            *_EVERYWHERE,
         ),
     ),
     Route(
@@ -511,7 +527,7 @@ ROUTES: Final = (
         success=204,
         input=bodies.DeleteInput,
         credential="session",
-        problems=(*_BODY, *_SESSION, "invalid_credentials", "password_too_long", *_EVERYWHERE),
+        problems=(*_BODY, *_OWNER),
     ),
     Route(
         method="GET",
@@ -559,26 +575,6 @@ ROUTES: Final = (
         input=bodies.OwnerInput,
         credential="session",
         problems=(*_BODY, *_OWNER, "factor_not_found"),
-    ),
-    Route(
-        method="POST",
-        path="/v1/factors/undo",
-        hashes=True,
-        limit="logins",
-        counts_failures=True,
-        handler=endpoints.post_factor_undo,
-        summary="Take a second factor back by a mail's link, which ends all sessions and voids the password",
-        success=204,
-        input=bodies.ConfirmInput,
-        problems=(
-            *_BODY,
-            "invalid_code",
-            "invalid_credentials",
-            "password_too_long",
-            "email_taken",
-            "cross_site_refused",
-            *_EVERYWHERE,
-        ),
     ),
     Route(
         method="POST",

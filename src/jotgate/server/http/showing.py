@@ -12,7 +12,7 @@ from jotgate.server.http.exchange import Headers, Request, Response
 from jotgate.server.http.forms import read_visitor
 from jotgate.server.pages import Brand, render, render_refusal
 from jotgate.server.refusals import FormRefused
-from jotgate.server.rules.return_addresses import return_address
+from jotgate.server.rules.return_addresses import is_origin, return_address
 from jotgate.server.settings import Settings, origin_of
 
 LOGIN_PATH: Final = "/login"
@@ -28,10 +28,12 @@ _OURS: Final = "The server cannot do this just now. Try again in a moment."
 
 def page_headers(settings: Settings) -> Headers:
     """Return what every page is sent with, in place of what the API's answers have."""
+    logo = settings.brand_logo_url
     policy = (
         "default-src 'none'",
         "style-src 'self'",
         "script-src 'self'",
+        *([] if logo is None else [f"img-src {origin_of(logo)}"]),
         # Browsers hold a form to it on every redirect, too, so where a login goes back to has to stand there.
         " ".join(("form-action 'self'", *return_origins(settings))),
         "base-uri 'none'",
@@ -46,7 +48,7 @@ def page_headers(settings: Settings) -> Headers:
 
 def brand_of(settings: Settings) -> Brand:
     """Return how the operator's site shows itself."""
-    return Brand(settings.brand_name, settings.home_url, settings.issuer_path)
+    return Brand(settings.brand_name, settings.home_url, settings.issuer_path, settings.brand_logo_url)
 
 
 def html(text: str, *headers: tuple[bytes, bytes], status: int = 200) -> Response:
@@ -71,7 +73,7 @@ def send_to(address: str, *headers: tuple[bytes, bytes]) -> Response:
 def return_origins(settings: Settings) -> tuple[str, ...]:
     """Return the origins besides the issuer's own that a login may go back to."""
     home = () if settings.home_url is None else (origin_of(settings.home_url),)
-    return tuple(dict.fromkeys((*settings.allowed_origins, *home)))
+    return tuple(each for each in dict.fromkeys((*settings.allowed_origins, *home)) if is_origin(each))
 
 
 def return_to(settings: Settings, text: str | None) -> str:

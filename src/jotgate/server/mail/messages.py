@@ -40,6 +40,9 @@ MailKind = Literal[
     "account_deleted",
     "second_factor_changed",
     "recovery_code_used",
+    "recovery_codes_made",
+    "second_factor_guessed",
+    "password_reset",
 ]
 
 MAIL_VALUES: Final[Mapping[MailKind, frozenset[str]]] = {
@@ -56,6 +59,9 @@ MAIL_VALUES: Final[Mapping[MailKind, frozenset[str]]] = {
     "account_deleted": frozenset({"at"}),
     "second_factor_changed": frozenset({"change", "factor", "at", "link"}),
     "recovery_code_used": frozenset({"at", "left", "link"}),
+    "recovery_codes_made": frozenset({"at", "link"}),
+    "second_factor_guessed": frozenset({"device", "address", "at", "link"}),
+    "password_reset": frozenset({"at", "link"}),
 }
 """The names of the values that each kind has, all of them and no other.
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from jotgate.server.rules.colours import readable_on
 
-PageName = Literal["confirm_signup", "forgot", "reset", "confirm_email", "undo_email", "undo_factor"]
+PageName = Literal["confirm_signup", "forgot", "reset", "confirm_email", "undo_email", "undo_factor", "undo_password"]
 HostedPage = Literal[
     "arrival",
     "login",
@@ -63,7 +63,10 @@ _FIELDS: Final[dict[PageName, tuple[str, ...]]] = {
     "forgot": ("email",),
     "reset": ("new_password",),
     "undo_factor": ("password",),
+    "undo_password": ("password",),
 }
+_ONCE_REFUSED: Final[dict[PageName, tuple[str, ...]]] = {"undo_email": ("password",)}
+"""What some have to give who did not have to at first."""
 
 
 class Brand(Struct, frozen=True):
@@ -73,11 +76,13 @@ class Brand(Struct, frozen=True):
         name: the site's.
         home_url: where people go on from here.
         root: path of the issuer, without a slash at its end.
+        logo_url: a picture in place of the name.
     """
 
     name: str
     home_url: str | None
     root: str
+    logo_url: str | None = None
 
 
 class Shown(Struct, frozen=True, kw_only=True):
@@ -112,7 +117,8 @@ def render_form(page: PageName, brand: Brand, *, code: str = "", refused: str = 
         refused: the sentence that says why it is asked again.
         min_length: least length of a new password in characters.
     """
-    said, fields = _catalogue()[page], _FIELDS.get(page, ())
+    said = _catalogue()[page]
+    fields = (_ONCE_REFUSED if refused and page in _ONCE_REFUSED else _FIELDS).get(page, ())
     shown = Shown(refused=refused, field=fields[0] if refused and fields else "")
     return _show(
         "form.html",

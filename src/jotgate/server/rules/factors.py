@@ -101,13 +101,12 @@ def tidy(factors: Factors) -> Factors:
     return factors if factors.asked_for else replace(NO_FACTORS, pending=factors.pending, spent=factors.spent)
 
 
-def without_later(factors: Factors, at: int) -> Factors:
-    """Return the factors that were there before a moment; codes to write down go, too, if any came later."""
-    totp = factors.totp if factors.totp is not None and factors.totp.created_at < at else None
-    passkeys = tuple(each for each in factors.passkeys if each.created_at < at)
-    if totp == factors.totp and passkeys == factors.passkeys:
-        return replace(factors, pending=None)
-    return tidy(Factors(totp=totp, passkeys=passkeys, spent=factors.spent))
+def without_later(factors: Factors, version: int) -> Factors:
+    """Return the factors that were there before the account got a credential version; none that wait are left."""
+    totp = factors.totp if factors.totp is not None and factors.totp.version < version else None
+    passkeys = tuple(each for each in factors.passkeys if each.version < version)
+    recovery = factors.recovery if factors.recovery_version < version else ()
+    return tidy(replace(factors, totp=totp, passkeys=passkeys, recovery=recovery, pending=None))
 
 
 def spend(factors: Factors, challenge: bytes, *, expires_at: int, now: int) -> Factors | None:

@@ -7,7 +7,8 @@ from typing import Final
 MAX_CHARS: Final = 2_000
 # Nothing that one reader of URLs takes for another thing than the next does: no user, no backslash, no control.
 _REST: Final = r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*"
-_WHOLE: Final = re.compile(rf"(https://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?)((?:[/?#]{_REST})?)", re.ASCII)
+_ORIGIN: Final = r"https://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
+_WHOLE: Final = re.compile(rf"({_ORIGIN})((?:[/?#]{_REST})?)", re.ASCII)
 _PATH: Final = re.compile(rf"/(?!/){_REST}", re.ASCII)
 
 
@@ -25,3 +26,8 @@ def return_address(text: str, *, own: str, others: Collection[str]) -> str | Non
         return own + text
     whole = _WHOLE.fullmatch(text)
     return text if whole is not None and (whole[1] == own or whole[1] in others) else None
+
+
+def is_origin(text: str) -> bool:
+    """Whether this is an origin as browsers write it, which can stand in a policy (CSP) as it is."""
+    return re.fullmatch(_ORIGIN, text, re.ASCII) is not None

@@ -174,15 +174,17 @@ class Store(Protocol):
         account_id: str,
         *,
         expected_hash: str,
+        expected_version: int,
         password_hash: str,
         now: int,
         until_s: int,
+        codes: Sequence[Code] = (),
         mails: Sequence[OutgoingMail] = (),
         audit: AuditEvent | None = None,
     ) -> Revoked | None:
         """Change a password and end all sessions of the account, in one transaction; its credential version grows.
 
-        None when the password is not the expected one any more: somebody else has changed it meanwhile.
+        None when hash or credential version are not the expected ones any more: something was changed meanwhile.
         """
 
     async def replace_hash(self, account_id: str, *, expected_hash: str, password_hash: str) -> bool:

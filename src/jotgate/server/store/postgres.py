@@ -243,19 +243,27 @@ class PostgresStore:
         account_id: str,
         *,
         expected_hash: str,
+        expected_version: int,
         password_hash: str,
         now: int,
         until_s: int,
+        codes: Sequence[Code] = (),
         mails: Sequence[OutgoingMail] = (),
         audit: AuditEvent | None = None,
     ) -> Revoked | None:
         """See `Store.set_password`."""
-        change = {"account_id": account_id, "expected_hash": expected_hash, "password_hash": password_hash}
+        change = {
+            "account_id": account_id,
+            "expected_hash": expected_hash,
+            "expected_version": expected_version,
+            "password_hash": password_hash,
+        }
         target = Target("account", account_id)
 
         async def job(connection: Connection) -> Revoked | None:
             if await _fetch_row(connection, self._sql.set_password, change) is None:
                 return None
+            await self._add_codes(connection, codes)
             await self._add_mails(connection, mails)
             await self._audit(connection, audit)
             return await self._revoke(connection, target, now=now, until_s=until_s)

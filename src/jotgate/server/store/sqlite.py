@@ -218,9 +218,11 @@ class SqliteStore:
         account_id: str,
         *,
         expected_hash: str,
+        expected_version: int,
         password_hash: str,
         now: int,
         until_s: int,
+        codes: Sequence[Code] = (),
         mails: Sequence[OutgoingMail] = (),
         audit: AuditEvent | None = None,
     ) -> Revoked | None:
@@ -228,6 +230,7 @@ class SqliteStore:
         change = {
             "account_id": account_id,
             "expected_hash": expected_hash,
+            "expected_version": expected_version,
             "password_hash": password_hash,
         }
         target = Target("account", account_id)
@@ -235,6 +238,7 @@ class SqliteStore:
         def job(connection: sqlite3.Connection) -> Revoked | None:
             if connection.execute(self._sql.set_password, change).fetchone() is None:
                 return None
+            self._add_codes(connection, codes)
             self._add_mails(connection, mails)
             self._audit(connection, audit)
             return self._revoke(connection, target, now=now, until_s=until_s)

@@ -260,7 +260,7 @@ class Statements(Generic[S]):
         expected = (accounts.c.id == bindparam("account_id"), accounts.c.password_hash == bindparam("expected_hash"))
         self.set_password = sql(
             update(accounts)
-            .where(*expected)
+            .where(*expected, accounts.c.credential_version == bindparam("expected_version"))
             .values(
                 password_hash=bindparam("password_hash"),
                 credential_version=accounts.c.credential_version + literal_column("1"),

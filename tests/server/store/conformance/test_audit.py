@@ -106,7 +106,13 @@ async def test_a_password_that_is_changed_is_told_and_one_that_is_not_is_not(
     told = line("password_changed", account_id=account.id)
     for _ in range(2):
         await store.set_password(
-            account.id, expected_hash=PASSWORD_HASH, password_hash="new", now=NOW, until_s=360, audit=told
+            account.id,
+            expected_hash=PASSWORD_HASH,
+            expected_version=0,
+            password_hash="new",
+            now=NOW,
+            until_s=360,
+            audit=told,
         )
     assert await trail(store) == [("password_changed", account.id, "")]
 

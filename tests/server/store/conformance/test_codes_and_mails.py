@@ -251,9 +251,23 @@ async def test_a_new_password_is_a_new_version_and_another_hash_of_it_is_not(
     account = new_account()
     await store.add_account(account)
     set_password = store.set_password(
-        account.id, expected_hash=PASSWORD_HASH, password_hash="new", now=NOW, until_s=LIFE, mails=[mail("m")]
+        account.id,
+        expected_hash=PASSWORD_HASH,
+        expected_version=0,
+        password_hash="new",
+        now=NOW,
+        until_s=LIFE,
+        codes=[code("undo", "undo_password", account_id=account.id)],
+        mails=[mail("m")],
     )
     assert await set_password is not None
+    assert await store.code_by_hash(code("undo").hash) is not None
+    assert (
+        await store.set_password(
+            account.id, expected_hash="new", expected_version=0, password_hash="x", now=NOW, until_s=LIFE
+        )
+        is None
+    )
     assert await store.replace_hash(account.id, expected_hash="new", password_hash="newer")
     changed = replace(account, password_hash="newer", credential_version=1)
     assert await store.account_by_id(account.id) == changed

@@ -16,7 +16,9 @@ OpenStore = Callable[[], Store]
 
 
 async def change(store: Store, account: Account, old: str, new: str) -> Revoked | None:
-    return await store.set_password(account.id, expected_hash=old, password_hash=new, now=1_100, until_s=360)
+    return await store.set_password(
+        account.id, expected_hash=old, expected_version=0, password_hash=new, now=1_100, until_s=360
+    )
 
 
 @pytest.fixture
@@ -132,7 +134,9 @@ async def test_of_replacements_and_a_change_at_the_same_time_the_change_is_never
             asyncio.gather(
                 *(
                     logging_in.replace_hash(
-                        account.id, expected_hash=account.password_hash, password_hash=f"upgraded {n}"
+                        account.id,
+                        expected_hash=account.password_hash,
+                        password_hash=f"upgraded {n}",
                     )
                     for n in range(6)
                 )
