@@ -59,7 +59,6 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-cache",
 }
 
 
@@ -236,6 +235,9 @@ class PageHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
+                # What the API says may be private: no browser keeps it. Files are kept, and asked for anew each time.
+                is_api = scope["path"].startswith("/api/")
+                headers.setdefault("Cache-Control", "no-store" if is_api else "no-cache")
             elif scope["type"] == "http" and scope["method"] == "HEAD":
                 message["body"] = b""  # FastAPI's refusal of HEAD has one, which breaks an HTTP/2 connection
             await send(message)

@@ -304,6 +304,7 @@ def test_every_answer_carries_the_security_headers(client: httpx2.Client, path: 
     assert policy["base-uri"] == policy["frame-ancestors"] == "'none'"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "same-origin"
+    assert headers["cache-control"] == ("no-store" if path.startswith("/api/") else "no-cache")
 
 
 def test_the_page_works_under_its_own_policy(client: httpx2.Client) -> None:
