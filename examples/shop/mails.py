@@ -16,6 +16,7 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse
 
 MOST_SHOWN = 50
+PROXIES = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 LINK = re.compile(r"https?://[^\s<>\"']+")
 PAGE = """<!doctype html>
 <html lang="en">
@@ -94,9 +95,11 @@ def render(mail: Mail) -> str:
 
 def is_this_machine(request: Request) -> bool:
     """Whether nobody else asks: no proxy in front, either."""
-    if request.client is None or "forwarded" in request.headers or "x-forwarded-for" in request.headers:
+    if request.client is None or any(name in request.headers for name in PROXIES):
         return False
     try:
-        return ipaddress.ip_address(request.client.host).is_loopback
+        asked = request.url.hostname or ""
+        here = asked == "localhost" or ipaddress.ip_address(asked).is_loopback
+        return here and ipaddress.ip_address(request.client.host).is_loopback
     except ValueError:
         return False

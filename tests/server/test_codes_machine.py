@@ -295,7 +295,7 @@ class Codes(RuleBasedStateMachine):
     def family(self, owner: Owner) -> Family:
         """A session that counts guesses for itself."""
         now = self.clock.now
-        return Family(
+        family = Family(
             id=secrets.token_bytes(16),
             sid=encode_segment(secrets.token_bytes(16)),
             account_id=owner.id,
@@ -306,9 +306,12 @@ class Codes(RuleBasedStateMachine):
             auth_time=now,
             created_at=now,
             seen_at=now,
-            idle_ends_at=now,
-            ends_at=now,
+            idle_ends_at=now + 60,
+            ends_at=now + 60,
         )
+        account = self.account(owner)
+        assert self.runner.run(self.deps.store.add_family(family, expected_hash=account.password_hash))
+        return family
 
 
 def play(histories: int, steps: int) -> None:

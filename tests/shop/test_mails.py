@@ -64,6 +64,8 @@ def _older(folder: Path, seconds: int) -> None:
         ("192.0.2.1", {}),
         ("127.0.0.1", {"x-forwarded-for": "192.0.2.1"}),
         ("127.0.0.1", {"forwarded": "for=192.0.2.1"}),
+        ("127.0.0.1", {"x-real-ip": "192.0.2.1"}),
+        ("127.0.0.1", {"host": "shop.example.com"}),
         ("unix", {}),
     ],
 )

@@ -265,13 +265,13 @@ class Limits:
         key = _digest(account_id) if known is None else f"device {known.id}"
         await self._take([Charge(_FIRST_STEPS, key)])
 
-    async def finish_login(self, identity: str) -> None:
-        """Count the session of a login with both steps.
+    async def finish_login(self, identity: str) -> Ticket:
+        """Count the session of a login with both steps, before a code is used up for it; given back where it is none.
 
         Raises:
             TooManyRequests: the account has begun too many.
         """
-        await self._take([Charge(self._sessions, _digest(identity))])
+        return await self._take([Charge(self._sessions, _digest(identity))])
 
     async def login_by_passkey(self, account_id: str) -> None:
         """Count the session of a login by a passkey, which nobody's guesses at the password can use up.

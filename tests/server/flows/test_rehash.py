@@ -18,7 +18,7 @@ from jotgate.server.flows.password import change_password
 from jotgate.server.flows.signup import signup
 from jotgate.server.limits import Asker
 from jotgate.server.records import Account, Revoked
-from jotgate.server.refusals import Busy, InvalidCredentials
+from jotgate.server.refusals import Busy, InvalidCredentials, SessionEnded
 from jotgate.server.rules.hashing import parse_argon2, stored_parameters
 from jotgate.server.secret import Secret
 from jotgate.server.store import StoreBusy
@@ -201,7 +201,7 @@ async def test_a_change_that_another_change_came_before_is_refused(
         )
 
     before_first(elsewhere, monkeypatch, "set_password", other_change)
-    with pytest.raises(InvalidCredentials):
+    with pytest.raises(SessionEnded):  # by the other change, with all sessions
         await change(elsewhere)
     assert await sessions(upgraded) == set()
 

@@ -425,10 +425,10 @@ async def test_a_password_that_is_changed_while_it_is_checked_is_of_no_use_any_m
     monkeypatch.setattr(store, "change_account", owner_is_faster)
     body = {"current_password": PASSWORD, "refresh_token": tokens["refresh_token"]}
     changed = await api.post("/v1/email", body | {"new_email": "new@example.com"})
-    assert code(changed) == (401, "invalid_credentials")
+    assert code(changed) == (401, "session_ended")
     body["refresh_token"] = (await api.login())["refresh_token"]
     left = await api.http.request("DELETE", "/v1/account", json=body)
-    assert code(left) == (401, "invalid_credentials")
+    assert code(left) == (401, "session_ended")
     assert await store.account_by_id(account.id) is not None
     assert len(smtp.messages) == 1
 

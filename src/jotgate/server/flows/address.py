@@ -20,7 +20,7 @@ from jotgate.server.flows.mailing import (
 from jotgate.server.flows.password import check_current, check_unchanged
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.records import Account, AccountChange, Code, Family
-from jotgate.server.refusals import CodeRefused
+from jotgate.server.refusals import CodeRefused, SessionEnded
 from jotgate.server.rules.accounts import email_identity, normalise_email
 from jotgate.server.secret import Secret
 
@@ -58,7 +58,10 @@ async def request_email_change(
         check_unchanged(known, account)
         return AccountChange(account=known, codes=(code,), mails=(mail,), audit=(audit,))
 
-    await deps.store.change_account(account.id, decide, now=now, until_s=REVOCATION_LIFE_S)
+    session = family.id
+    done = await deps.store.change_account(account.id, decide, now=now, until_s=REVOCATION_LIFE_S, session=session)
+    if done is None:
+        raise SessionEnded("The session has ended. Log in again.")
     deps.tell_courier()
     deps.log.info("email_change_requested", account=account.id)
 

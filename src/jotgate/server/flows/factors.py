@@ -22,7 +22,7 @@ from jotgate.server.flows.second_step import CODE_METHODS, WRONG_CODE, used
 from jotgate.server.flows.totp_secrets import app_secret
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.passkeys import REFUSED
-from jotgate.server.records import Account, AccountChange, Factors, Family, Passkey, Totp
+from jotgate.server.records import Account, AccountChange, AccountChanged, Code, Factors, Family, Passkey, Totp
 from jotgate.server.refusals import (
     Busy,
     FactorNotFound,
@@ -43,7 +43,7 @@ from jotgate.server.rules.factors import (
     without_passkey,
 )
 from jotgate.server.secret import Secret
-from jotgate.server.store import StoreError
+from jotgate.server.store import DecideOnAccount, StoreError
 from jotgate.server.totp import SECRET_BYTES, Enrolment, enrol, make_secret
 
 _APP: Final = "authenticator app"
@@ -80,7 +80,8 @@ async def begin_totp(
         pending = Totp(sealed=sealed, created_at=now, version=known.credential_version)
         return AccountChange(account=replace(known, factors=replace(known.factors, pending=pending)))
 
-    await deps.store.change_account(account.id, decide, now=now, until_s=REVOCATION_LIFE_S)
+    if await _change(deps, account, family, decide, now) is None:
+        raise _ended()
     return enrol(secret, account=account.email, service=deps.settings.brand_name)
 
 
@@ -115,7 +116,7 @@ async def confirm_totp(
         return replace(known.factors, totp=totp, pending=None)
 
     try:
-        done = await _add(deps, account, add, _APP, CODE_METHODS, now, origin)
+        done = await _add(deps, account, family, add, _APP, CODE_METHODS, now, origin)
     except (Busy, StoreError):
         await guess.give_back()
         raise
@@ -190,7 +191,7 @@ async def add_passkey(
         )
         return with_passkey(spent, new)
 
-    return await _add(deps, account, add, _PASSKEY, ("pwd", *METHODS), now, origin)
+    return await _add(deps, account, family, add, _PASSKEY, ("pwd", *METHODS), now, origin)
 
 
 async def remove_passkey(
@@ -225,15 +226,17 @@ async def make_recovery_codes(
         check_unchanged(known, account)
         if not known.factors.asked_for:
             raise FactorNotFound(_NOT_THERE)
-        factors = replace(known.factors, recovery=digests, recovery_version=known.credential_version)
-        told = {"at": now, "link": link(deps, FORGOT_PATH)}
+        version = known.credential_version + 1
+        factors = replace(known.factors, recovery=digests, recovery_version=version)
+        there, undo = _undo(deps, known, version, now)
         return AccountChange(
-            account=replace(known, factors=factors),
-            mails=(make_mail(deps, "recovery_codes_made", known.email, now, **told),),
+            account=replace(known, factors=factors, credential_version=version),
+            codes=(undo,),
+            mails=(make_mail(deps, "recovery_codes_made", known.email, now, at=now, link=there),),
             audit=(line("recovery_codes_made", now, origin, account=known.id, sid=family.sid),),
         )
 
-    if await deps.store.change_account(account.id, decide, now=now, until_s=REVOCATION_LIFE_S) is None:
+    if await _change(deps, account, family, decide, now) is None:
         raise _ended()
     deps.tell_courier()
     return codes
@@ -244,9 +247,30 @@ def _new_codes(deps: Deps, account: Account) -> tuple[tuple[Secret, ...], tuple[
     return tuple(map(Secret, codes)), tuple(recovery_digest(account.id, each) for each in codes)
 
 
+async def _change(
+    deps: Deps, account: Account, family: Family, decide: DecideOnAccount, now: int
+) -> AccountChanged | None:
+    return await deps.store.change_account(account.id, decide, now=now, until_s=REVOCATION_LIFE_S, session=family.id)
+
+
+def _undo(deps: Deps, known: Account, version: int, now: int) -> tuple[str, Code]:
+    """Return the link by which, with the password of now, the owner takes it back: it may be somebody else's."""
+    text, undo = new_code(
+        deps,
+        "undo_factor",
+        account_id=known.id,
+        email=known.email,
+        password_hash=known.password_hash,
+        now=now,
+        credential_version=version,
+    )
+    return link(deps, UNDO_FACTOR_PATH, text), undo
+
+
 async def _add(
     deps: Deps,
     account: Account,
+    family: Family,
     add: Callable[[Account, int], Factors],
     factor: str,
     methods: tuple[str, ...],
@@ -262,17 +286,7 @@ async def _add(
         version = known.credential_version + 1
         factors = add(known, version)
         given = () if factors.recovery else codes
-        # By this link and the password of now, the owner gets rid of it for a week: it may have been somebody else.
-        text, undo = new_code(
-            deps,
-            "undo_factor",
-            account_id=known.id,
-            email=known.email,
-            password_hash=known.password_hash,
-            now=now,
-            credential_version=version,
-        )
-        there = link(deps, UNDO_FACTOR_PATH, text)
+        there, undo = _undo(deps, known, version, now)
         told = {"change": "added", "factor": factor, "at": now, "link": there}
         with_codes = factors if factors.recovery else replace(factors, recovery=digests, recovery_version=version)
         return AccountChange(
@@ -283,7 +297,7 @@ async def _add(
             audit=(line("factor_added", now, origin, account=known.id, detail={"factor": factor}),),
         )
 
-    done = await deps.store.change_account(account.id, decide, now=now, until_s=REVOCATION_LIFE_S)
+    done = await _change(deps, account, family, decide, now)
     if done is None or done.account is None:
         raise _ended()
     deps.live.revoke(entry.revocation for entry in done.revoked.entries)
@@ -319,7 +333,7 @@ async def _remove(
             audit=(line("factor_removed", now, origin, account=known.id, sid=family.sid, detail={"factor": factor}),),
         )
 
-    if await deps.store.change_account(account.id, decide, now=now, until_s=REVOCATION_LIFE_S) is None:
+    if await _change(deps, account, family, decide, now) is None:
         raise _ended()
     deps.tell_courier()
     deps.log.info("factor_removed", account=account.id, factor=factor)

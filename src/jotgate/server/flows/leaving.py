@@ -6,6 +6,7 @@ from jotgate.server.flows.mailing import make_mail
 from jotgate.server.flows.password import check_current, check_unchanged
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.records import UNDOING, Account, AccountChange, Family
+from jotgate.server.refusals import SessionEnded
 from jotgate.server.secret import Secret
 
 
@@ -28,8 +29,10 @@ async def leave(deps: Deps, account: Account, family: Family, *, current: Secret
             audit=(line("account_deleted", now, origin, account=known.id, sid=family.sid),),
         )
 
-    done = await deps.store.change_account(account.id, decide, now=now, until_s=REVOCATION_LIFE_S)
-    if done is not None:
-        deps.live.revoke(entry.revocation for entry in done.revoked.entries)
-        deps.tell_courier()
-        deps.log.info("account_deleted", account=account.id, sessions_ended=len(done.revoked.entries))
+    session = family.id
+    done = await deps.store.change_account(account.id, decide, now=now, until_s=REVOCATION_LIFE_S, session=session)
+    if done is None:
+        raise SessionEnded("The session has ended. Log in again.")
+    deps.live.revoke(entry.revocation for entry in done.revoked.entries)
+    deps.tell_courier()
+    deps.log.info("account_deleted", account=account.id, sessions_ended=len(done.revoked.entries))

@@ -10,7 +10,14 @@ from jotgate.server.flows.signup import check_new
 from jotgate.server.keys import REVOCATION_LIFE_S
 from jotgate.server.limits import Guess
 from jotgate.server.records import Account, Family, Revoked
-from jotgate.server.refusals import Busy, InvalidCredentials, PasswordUnchanged, StepUpNeeded, TooManyRequests
+from jotgate.server.refusals import (
+    Busy,
+    InvalidCredentials,
+    PasswordUnchanged,
+    SessionEnded,
+    StepUpNeeded,
+    TooManyRequests,
+)
 from jotgate.server.rules.accounts import email_identity, normalise_password
 from jotgate.server.secret import Secret
 
@@ -24,6 +31,7 @@ async def change_password(
 
     Raises:
         InvalidCredentials: the current password is wrong, or was changed by somebody else meanwhile.
+        SessionEnded: the session that asks has ended meanwhile.
         PasswordTooShort, PasswordTooCommon, PasswordTooLong, PasswordUnchanged: the new one cannot be used.
         TooManyRequests: there were too many guesses at the current one by this session.
         Busy, StoreError: not now.
@@ -41,6 +49,9 @@ async def change_password(
         again = await recheck(deps, account, known)
         done = None if again is None else await _set(deps, again, family, password_hash, now, origin)
     if done is None:
+        now_is = await deps.store.family_by_id(family.id)
+        if now_is is None or now_is.ended_at is not None:
+            raise SessionEnded("The session has ended. Log in again.")
         raise InvalidCredentials(_WRONG)
     deps.live.revoke(entry.revocation for entry in done.entries)
     deps.tell_courier()
@@ -137,6 +148,7 @@ async def _set(
         codes=[undo],
         mails=[make_mail(deps, "password_changed", account.email, now, at=now, link=there)],
         audit=line("password_changed", now, origin, account=account.id, sid=family.sid),
+        session=family.id,
     )
 
 

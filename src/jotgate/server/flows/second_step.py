@@ -56,6 +56,7 @@ async def finish_login(
     """
     account, _ = await _first_step(deps, ticket, now)
     device = next((each for each in devices if each.is_for(account.id, account.password_hash)), None)
+    session = await deps.limits.finish_login(email_identity(account.email))
     try:
         if passkey is not None:
             methods, use = ("pwd", *METHODS), await _using_passkey(deps, account, passkey, now)
@@ -66,9 +67,12 @@ async def finish_login(
     except (InvalidSecondFactor, PasskeyRefused):
         deps.log.info("second_factor_refused", account=account.id)
         deps.audit.put(line("second_factor_failed", now, origin, actor="anonymous", account=account.id))
+        await session.give_back()
         await _tell_of_wrong_codes(deps, account, now, origin)
         raise
-    await deps.limits.finish_login(email_identity(account.email))
+    except (TooManyRequests, Busy, StoreError):
+        await session.give_back()
+        raise
     begun = await begin_proven(deps, account, methods, now, origin)
     if begun is None:
         raise TicketRefused(_EXPIRED)

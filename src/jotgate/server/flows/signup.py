@@ -114,10 +114,13 @@ async def request_signup(
     text = check_new(deps.settings, deps.common_passwords, address, password)
     await before_hash()
     known = await deps.store.account_by_email(address)
+    reserved = await deps.store.is_reserved(address, now=now)
     password_hash = await deps.passwords.hash(text)
     code, mail = nobodys_code(deps, "signup", now), make_decoy(deps, now)
     if await deps.limits.mail_to(email_identity(address)):
-        if known is None:
+        if known is None and reserved:
+            mail = make_mail(deps, "address_reserved", address, now)
+        elif known is None:
             given, code = new_code(deps, "signup", email=address, now=now, password_hash=password_hash)
             there = link(deps, CONFIRM_SIGNUP_PATH, given)
             mail = make_mail(deps, "verify", address, now, link=there, expires_at=code.expires_at)

@@ -92,7 +92,8 @@ class Api:
         render = oauth_error if any(route.form for route in routes.values()) else problem
         is_page = any(route.page for route in routes.values())
         is_open = request.path in self._documents or any(route.public for route in routes.values())
-        cors: Headers = _ANY_ORIGIN if is_open else cors_headers(request, self._settings)
+        # No other origin reads a page, not even one that may speak for its visitors: forms hold tokens.
+        cors: Headers = _ANY_ORIGIN if is_open else () if is_page else cors_headers(request, self._settings)
         fields: list[tuple[bytes, bytes]] = []
         slow = False
         try:

@@ -43,6 +43,7 @@ MailKind = Literal[
     "recovery_codes_made",
     "second_factor_guessed",
     "password_reset",
+    "address_reserved",
 ]
 
 MAIL_VALUES: Final[Mapping[MailKind, frozenset[str]]] = {
@@ -62,6 +63,7 @@ MAIL_VALUES: Final[Mapping[MailKind, frozenset[str]]] = {
     "recovery_codes_made": frozenset({"at", "link"}),
     "second_factor_guessed": frozenset({"device", "address", "at", "link"}),
     "password_reset": frozenset({"at", "link"}),
+    "address_reserved": frozenset(),
 }
 """The names of the values that each kind has, all of them and no other.
 

@@ -102,7 +102,7 @@ class Store(Protocol):
         """Return if a read and a (changeless) write get through, else raise."""
 
     async def add_account(self, account: Account, *, audit: AuditEvent | None = None) -> None:
-        """Raises `EmailTaken`."""
+        """Raises `EmailTaken`, also where the address is reserved; so does `use_code` where it makes an account."""
 
     async def add_accounts(self, accounts: Sequence[Account], *, audit: AuditAccounts | None = None) -> set[str]:
         """Add those whose address and id are not there yet, in one transaction; returns the ids of those added.
@@ -128,12 +128,13 @@ class Store(Protocol):
         """Take a scope away; the changed account, or None if there is none. `audit` as in `grant_scope`."""
 
     async def change_account(
-        self, account_id: str, decide: DecideOnAccount, *, now: int, until_s: int
+        self, account_id: str, decide: DecideOnAccount, *, now: int, until_s: int, session: bytes | None = None
     ) -> AccountChanged | None:
         """Let `decide` see an account, and do what it says, in one transaction that no other change of it overlaps.
 
-        None where there is no such account, or nothing is to be done. Sessions that end are in the log for `until_s`
-        seconds. Raises `EmailTaken`, and what `decide` raises: then nothing has happened.
+        None where there is no such account, or nothing is to be done, or the family `session` that asks has ended.
+        Sessions that end are in the log for `until_s` seconds. Raises `EmailTaken`, and what `decide` raises: then
+        nothing has happened.
         """
 
     async def use_code(
@@ -181,10 +182,12 @@ class Store(Protocol):
         codes: Sequence[Code] = (),
         mails: Sequence[OutgoingMail] = (),
         audit: AuditEvent | None = None,
+        session: bytes | None = None,
     ) -> Revoked | None:
         """Change a password and end all sessions of the account, in one transaction; its credential version grows.
 
-        None when hash or credential version are not the expected ones any more: something was changed meanwhile.
+        None when hash or credential version are not the expected ones any more, since something was changed meanwhile,
+        or where the family `session` that asks has ended.
         """
 
     async def replace_hash(self, account_id: str, *, expected_hash: str, password_hash: str) -> bool:

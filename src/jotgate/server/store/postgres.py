@@ -174,6 +174,7 @@ class PostgresStore:
         async def job(connection: Connection) -> None:
             with _unique_address():
                 await _execute(connection, self._sql.add_account, values)
+            await self._check_reservation(connection, account)
             await self._audit(connection, audit)
 
         await self._transaction(_BEGIN, job)
@@ -250,6 +251,7 @@ class PostgresStore:
         codes: Sequence[Code] = (),
         mails: Sequence[OutgoingMail] = (),
         audit: AuditEvent | None = None,
+        session: bytes | None = None,
     ) -> Revoked | None:
         """See `Store.set_password`."""
         change = {
@@ -261,6 +263,8 @@ class PostgresStore:
         target = Target("account", account_id)
 
         async def job(connection: Connection) -> Revoked | None:
+            if session is not None and not await self._is_alive(connection, session):
+                return None
             if await _fetch_row(connection, self._sql.set_password, change) is None:
                 return None
             await self._add_codes(connection, codes)
@@ -280,12 +284,14 @@ class PostgresStore:
         return await self._transaction(_BEGIN, job)
 
     async def change_account(
-        self, account_id: str, decide: DecideOnAccount, *, now: int, until_s: int
+        self, account_id: str, decide: DecideOnAccount, *, now: int, until_s: int, session: bytes | None = None
     ) -> AccountChanged | None:
         """See `Store.change_account`."""
 
         async def job(connection: Connection) -> AccountChanged | None:
             account = await self._account_to_change(connection, account_id)
+            if session is not None and not await self._is_alive(connection, session):
+                return None
             change = None if account is None else decide(account)
             return None if change is None else await self._apply(connection, account, change, now=now, until_s=until_s)
 
@@ -353,6 +359,7 @@ class PostgresStore:
         with _unique_address():
             if before is None and after is not None:
                 await _execute(connection, self._sql.add_account, account_values(after))
+                await self._check_reservation(connection, after)
             elif after is not None and before != after:
                 changed = account_values(after) | {"account_id": after.id}
                 await _execute(connection, self._sql.replace_account, changed)
@@ -365,6 +372,15 @@ class PostgresStore:
             await _execute(connection, self._sql.delete_families_of_account, {"account_id": known.id})
             await _execute(connection, self._sql.delete_account, {"account_id": known.id})
         return AccountChanged(after, revoked)
+
+    async def _is_alive(self, connection: Connection, family_id: bytes) -> bool:
+        return await _fetch_row(connection, self._sql.family_is_alive, {"family_id": family_id}) is not None
+
+    async def _check_reservation(self, connection: Connection, added: Account) -> None:
+        """Refuse an address that somebody may get back. After it was added: a change that frees it was waited for."""
+        wanted = {"email_identity": email_identity(added.email), "now": added.created_at}
+        if await _fetch_row(connection, self._sql.reservation, wanted) is not None:
+            raise EmailTaken(EMAIL_TAKEN)
 
     async def _account_to_change(self, connection: Connection, account_id: str) -> Account | None:
         row = await _fetch_row(connection, self._sql.account_to_change_by_id, {"account_id": account_id})

@@ -11,6 +11,7 @@ from jotgate.server.store.schema import TEXT, accounts, audit, cuts, families, r
 from jotgate.server.store.statements import (
     ACCOUNT_BY_ID,
     ACCOUNT_BY_IDENTITY,
+    FAMILY_IS_ALIVE,
     FAMILY_WITH_ACCOUNT,
     PRUNE_REVOCATIONS,
     Numbered,
@@ -30,6 +31,7 @@ class PostgresStatements(Statements[Numbered]):
         self.account_to_change = sql(ACCOUNT_BY_IDENTITY.with_for_update())
         self.account_to_change_by_id = sql(ACCOUNT_BY_ID.with_for_update())
         self.family_to_rotate = sql(FAMILY_WITH_ACCOUNT.with_for_update(of=families))
+        self.family_is_alive = sql(FAMILY_IS_ALIVE.with_for_update(read=True, of=families))
         self.advance_family_at_once = sql(_advance_family())
         # A change of password that is under way is waited for, and one that comes waits: it ends this session then.
         self.add_family_and_prune = sql(_add_family())

@@ -155,6 +155,7 @@ class SqliteStore:
         def job(connection: sqlite3.Connection) -> None:
             with _unique_address():
                 connection.execute(self._sql.add_account, values)
+            self._check_reservation(connection, account)
             self._audit(connection, audit)
 
         await self._write(job)
@@ -225,6 +226,7 @@ class SqliteStore:
         codes: Sequence[Code] = (),
         mails: Sequence[OutgoingMail] = (),
         audit: AuditEvent | None = None,
+        session: bytes | None = None,
     ) -> Revoked | None:
         """See `Store.set_password`."""
         change = {
@@ -236,6 +238,8 @@ class SqliteStore:
         target = Target("account", account_id)
 
         def job(connection: sqlite3.Connection) -> Revoked | None:
+            if session is not None and not self._is_alive(connection, session):
+                return None
             if connection.execute(self._sql.set_password, change).fetchone() is None:
                 return None
             self._add_codes(connection, codes)
@@ -253,12 +257,14 @@ class SqliteStore:
         )
 
     async def change_account(
-        self, account_id: str, decide: DecideOnAccount, *, now: int, until_s: int
+        self, account_id: str, decide: DecideOnAccount, *, now: int, until_s: int, session: bytes | None = None
     ) -> AccountChanged | None:
         """See `Store.change_account`."""
 
         def job(connection: sqlite3.Connection) -> AccountChanged | None:
             account = self._account_by_id(connection, account_id)
+            if session is not None and not self._is_alive(connection, session):
+                return None
             change = None if account is None else decide(account)
             return None if change is None else self._apply(connection, account, change, now=now, until_s=until_s)
 
@@ -335,6 +341,7 @@ class SqliteStore:
                 connection.execute(self._sql.delete_account, {"account_id": known.id})
             elif before is None:
                 connection.execute(self._sql.add_account, account_values(after))
+                self._check_reservation(connection, after)
             elif before != after:
                 connection.execute(self._sql.replace_account, account_values(after) | {"account_id": after.id})
         self._add_codes(connection, change.codes)
@@ -350,6 +357,15 @@ class SqliteStore:
 
     def _add_mails(self, connection: sqlite3.Connection, mails: Sequence[OutgoingMail]) -> None:
         connection.executemany(self._sql.add_mail, list(map(mail_values, mails)))
+
+    def _is_alive(self, connection: sqlite3.Connection, family_id: bytes) -> bool:
+        return connection.execute(self._sql.family_is_alive, {"family_id": family_id}).fetchone() is not None
+
+    def _check_reservation(self, connection: sqlite3.Connection, added: Account) -> None:
+        """Refuse an address that somebody may get back."""
+        wanted = {"email_identity": email_identity(added.email), "now": added.created_at}
+        if connection.execute(self._sql.reservation, wanted).fetchone() is not None:
+            raise EmailTaken(EMAIL_TAKEN)
 
     def _account_by_id(self, connection: sqlite3.Connection, account_id: str) -> Account | None:
         row = connection.execute(self._sql.account_by_id, {"account_id": account_id}).fetchone()

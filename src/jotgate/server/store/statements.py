@@ -102,6 +102,7 @@ FAMILY_WITH_ACCOUNT: Final = (
     .join_from(families, accounts, families.c.account_id == accounts.c.id)
     .where(_THIS_FAMILY)
 )
+FAMILY_IS_ALIVE: Final = select(families.c.id).where(_THIS_FAMILY, _STILL_ALIVE)
 PRUNE_REVOCATIONS: Final = delete(revocations).where(
     revocations.c.seq.in_(
         select(revocations.c.seq)
@@ -274,6 +275,7 @@ class Statements(Generic[S]):
         self.add_family = sql(add_family(NEW_FAMILY))
         self.prune_families = sql(PRUNE_FAMILIES)
         self.family_by_id = sql(select(*_FAMILY).where(_THIS_FAMILY))
+        self.family_is_alive = sql(FAMILY_IS_ALIVE)
         self.family_by_sid = sql(select(*_FAMILY).where(families.c.sid == bindparam("sid")))
         self.families_of_account = sql(
             select(*_FAMILY)
