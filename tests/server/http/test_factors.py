@@ -444,6 +444,72 @@ async def test_codes_of_a_thief_do_not_outlive_the_undo_and_are_told(api: Api, s
     assert (await second_step(api, ticket, app.code())).status_code == 200
 
 
+async def test_codes_that_a_thief_made_before_anything_else_are_taken_back_by_their_own_mail(
+    api: Api, smtp: SmtpServer
+) -> None:
+    app, thief = await enrol(api)
+    made = await api.post("/v1/factors/recovery-codes", {"current_password": PASSWORD, **token_of(thief)})
+    stolen = made.json()["recovery_codes"][0]
+    undo = code_at("/factors/undo", await newest(smtp, 2))
+    change = {"current_password": PASSWORD, "new_password": "only the thief knows this", **token_of(thief)}
+    assert (await api.post("/v1/password", change)).status_code == 200
+    done = await api.post("/v1/factors/undo", {"code": undo, "password": PASSWORD})
+    assert done.status_code == 204
+    resets = [mail for mail in (await asyncio.to_thread(smtp.wait_for, 4)) if "/password/reset" in mail.text]
+    new = {"code": code_at("/password/reset", resets[-1]), "new_password": OTHER}
+    assert (await api.post("/v1/password/reset", new)).status_code == 204
+    ticket = (await first_step(api, OTHER)).json()["ticket"]
+    assert code(await second_step(api, ticket, stolen)) == (401, "invalid_second_factor")
+    assert (await second_step(api, ticket, app.code())).status_code == 200
+
+
+@pytest.mark.parametrize("what", ["confirm", "recovery-codes", "remove", "email", "leave"])
+async def test_a_session_that_ends_meanwhile_changes_nothing(
+    api: Api, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    token = (await api.login())["refresh_token"]
+    app = App((await begin(api, token)).json()["uri"], api.clock)
+    if what != "confirm":
+        body = {"code": app.code(), "refresh_token": token}
+        token = (await api.post("/v1/factors/totp/confirm", body)).json()["refresh_token"]
+    store = api.app.start().store
+    change_account = store.change_account
+
+    async def owner_is_faster(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401  whatever the store takes
+        monkeypatch.undo()
+        assert (await api.post("/v1/logout/everywhere", {"refresh_token": token})).status_code == 204
+        return await change_account(*arguments, **named)
+
+    before = await store.account_by_email(EMAIL)
+    monkeypatch.setattr(store, "change_account", owner_is_faster)
+    credential = {"refresh_token": token, "current_password": PASSWORD}
+    method, path, body = {
+        "confirm": ("POST", "/v1/factors/totp/confirm", {"code": app.code(), "refresh_token": token}),
+        "recovery-codes": ("POST", "/v1/factors/recovery-codes", credential),
+        "remove": ("DELETE", "/v1/factors/totp", credential),
+        "email": ("POST", "/v1/email", credential | {"new_email": "thief@evil.example"}),
+        "leave": ("DELETE", "/v1/account", credential),
+    }[what]
+    assert code(await api.http.request(method, path, json=body)) == (401, "session_ended")
+    assert await store.account_by_email(EMAIL) == before
+
+
+async def test_a_session_that_ends_meanwhile_sets_no_password(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = (await api.login())["refresh_token"]
+    store = api.app.start().store
+    set_password = store.set_password
+
+    async def owner_is_faster(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401  whatever the store takes
+        monkeypatch.undo()
+        assert (await api.post("/v1/logout/everywhere", {"refresh_token": token})).status_code == 204
+        return await set_password(*arguments, **named)
+
+    monkeypatch.setattr(store, "set_password", owner_is_faster)
+    change = {"current_password": PASSWORD, "new_password": OTHER, "refresh_token": token}
+    assert code(await api.post("/v1/password", change)) == (401, "session_ended")
+    assert (await first_step(api)).status_code == 200
+
+
 async def test_a_secret_is_sealed_anew_once_its_key_has_been_replaced(api: Api) -> None:
     app, _ = await enrol(api)
     deps = api.app.start()

@@ -503,6 +503,19 @@ async def test_a_link_that_is_asked_for_while_the_password_changes_does_not_outl
     assert code(await api.post("/v1/password/reset", spent)) == (422, "invalid_code")
 
 
+async def test_who_signs_up_with_an_address_that_a_thief_has_moved_away_is_told_of_the_link(
+    api: Api, smtp: SmtpServer
+) -> None:
+    await sign_up(api, smtp)
+    notice = await change_address(api, smtp, (await api.login())["refresh_token"], "thief@evil.example")
+    so_far = len(smtp.messages)
+    assert (await api.signup(password=OTHER)).status_code == 202
+    *_, told = await mails(smtp, so_far + 1)
+    assert (told.recipient, "code=" in told.text) == (EMAIL, False)
+    assert "may get it back" in told.text
+    assert (await api.post("/v1/email/undo", {"code": code_in(notice)})).status_code == 204
+
+
 async def test_an_address_that_can_be_had_back_is_nobody_elses_meanwhile(tmp_path: Path, smtp: SmtpServer) -> None:
     settings = Settings(signup="open", data_dir=tmp_path / "data", hash_workers=1, mail_url=Secret(smtp.url))
     clock = Clock()

@@ -530,3 +530,17 @@ async def test_under_a_path_every_link_stays_there(tmp_path: Path) -> None:
         http.cookies.clear()
         query = parse_qs(urlsplit(goes_to(await see(api, "/auth/account"))).query)
         assert query["return_to"] == [f"{ORIGIN}/auth/account"]
+
+
+async def test_no_other_origin_reads_a_page_not_even_one_that_may_use_the_api(tmp_path: Path) -> None:
+    friend = "https://www.shop.example"
+    settings = Settings(
+        issuer="https://auth.shop.example", data_dir=tmp_path / "data", hash_workers=1, allowed_origins=(friend,)
+    )
+    app = create_app(settings, clock=Clock())
+    async with app.lifespan(), client_of(app, "https://auth.shop.example") as http:
+        headers = {"origin": friend, "sec-fetch-site": "same-site"}
+        page = await http.get("/login", headers=headers)
+        api = await http.get("/v1/account", headers=headers)
+    assert "access-control-allow-origin" not in page.headers
+    assert api.headers["access-control-allow-origin"] == friend

@@ -284,11 +284,22 @@ async def test_of_codes_to_undo_those_with_a_later_version_are_voided(store: Sto
     assert [await store.code_by_hash(each.hash) is not None for each in undo] == [True, True, False, False]
 
 
-async def test_an_address_that_can_be_had_back_is_reserved_until_the_code_has_run_out(store: Store) -> None:
+async def test_an_address_that_can_be_had_back_is_reserved_until_the_code_has_run_out(
+    store: Store, new_account: NewAccount
+) -> None:
     await store.queue(codes=[code("u", "undo_email", account_id="x"), code("r", email="eve@example.com")])
     assert await store.is_reserved("ADA@example.com", now=NOW + 899)
     assert not await store.is_reserved("ada@example.com", now=NOW + 900)
     assert not await store.is_reserved("eve@example.com", now=NOW)
+    with pytest.raises(EmailTaken):
+        await store.add_account(new_account(email="ADA@example.com", created_at=NOW))
+    await store.queue(codes=[code("s", "signup", email="ada@example.com")])
+    made = AccountChange(account=new_account(email="ada@example.com", created_at=NOW))
+    with pytest.raises(EmailTaken):
+        await store.use_code(code("s").hash, lambda _, __: made, now=NOW, until_s=LIFE)
+    assert await store.code_by_hash(code("s").hash) is not None
+    assert await store.account_by_email("ada@example.com") is None
+    await store.add_account(new_account(email="eve@example.com", created_at=NOW))
 
 
 async def test_no_session_of_a_disabled_account_begins(
