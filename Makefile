@@ -16,7 +16,7 @@ demo: .venv/wheel ## run the demo shop on https://localhost:8443 until Ctrl-C
 	@$(BIN)/jotgate demo
 
 test: .venv/wheel .venv/services ## run all tests against the installed wheel
-	$(BIN)/pytest -n 3
+	$(BIN)/pytest -n 4
 
 lint: .venv/wheel ## ruff, mypy --strict, import-linter; tsc where it is installed
 	$(BIN)/ruff check .

@@ -273,7 +273,7 @@ def refresh_at_once(tabs: list[Tab], rounds: int) -> None:
 
 def test_two_tabs_that_refresh_at_once_both_stay_logged_in(tab: Tab, new_tab: Callable[[], Tab], email: str) -> None:
     tab.sign_up(email)
-    refresh_at_once([tab, new_tab()], rounds=20)
+    refresh_at_once([tab, new_tab()], rounds=10)
 
 
 @pytest.mark.soak

@@ -327,7 +327,7 @@ def play(histories: int, steps: int) -> None:
 
 
 def test_any_history_of_codes_is_as_the_model_tells_it() -> None:
-    play(histories=8, steps=30)
+    play(histories=5, steps=30)
 
 
 @pytest.mark.soak
