@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.conftest import Need, RunningServer
 
@@ -65,3 +65,18 @@ def axe(node_modules: Path) -> str:
     if not file.exists():
         pytest.skip("npm's axe-core is not installed (scripts/ensure-services does it)")
     return file.read_text(encoding="utf-8")
+
+
+def with_authenticator(page: Page) -> None:
+    """Let Chromium play an authenticator that its owner unlocks (WebAuthn section 11.2)."""
+    tools = page.context.new_cdp_session(page)
+    tools.send("WebAuthn.enable")
+    authenticator = {
+        "protocol": "ctap2",
+        "transport": "internal",
+        "hasResidentKey": True,
+        "hasUserVerification": True,
+        "isUserVerified": True,
+        "automaticPresenceSimulation": True,
+    }
+    tools.send("WebAuthn.addVirtualAuthenticator", {"options": authenticator})

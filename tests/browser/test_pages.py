@@ -11,7 +11,7 @@ import pyotp
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
-from tests.browser.conftest import WITHIN_MS, launched
+from tests.browser.conftest import WITHIN_MS, launched, with_authenticator
 from tests.conftest import PASSWORD, Need, RunningServer, launch
 
 OTHER = "another battery staples the horse"
@@ -231,21 +231,6 @@ def test_what_somebody_gets_into_a_page_does_not_run(new_context: NewContext, se
     broken.append("form-action")
     until(page, told)
     assert page.url == f"{server.url}/login"
-
-
-def with_authenticator(page: Page) -> None:
-    """Let Chromium play an authenticator that its owner unlocks (WebAuthn section 11.2)."""
-    tools = page.context.new_cdp_session(page)
-    tools.send("WebAuthn.enable")
-    authenticator = {
-        "protocol": "ctap2",
-        "transport": "internal",
-        "hasResidentKey": True,
-        "hasUserVerification": True,
-        "isUserVerified": True,
-        "automaticPresenceSimulation": True,
-    }
-    tools.send("WebAuthn.addVirtualAuthenticator", {"options": authenticator})
 
 
 def add_passkey(page: Page, name: str) -> None:

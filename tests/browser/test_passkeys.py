@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.browser.conftest import WITHIN_MS, launched
+from tests.browser.conftest import WITHIN_MS, launched, with_authenticator
 from tests.conftest import PASSWORD, Need, RunningServer, launch
 
 EMAIL = "ada@example.com"
@@ -47,17 +47,7 @@ def open_page(chromium: Browser, server: RunningServer) -> Page:
     context.set_default_timeout(WITHIN_MS)
     page = context.new_page()
     page.goto("/password/forgot")
-    tools = context.new_cdp_session(page)
-    tools.send("WebAuthn.enable")
-    authenticator = {
-        "protocol": "ctap2",
-        "transport": "internal",
-        "hasResidentKey": True,
-        "hasUserVerification": True,
-        "isUserVerified": True,
-        "automaticPresenceSimulation": True,
-    }
-    tools.send("WebAuthn.addVirtualAuthenticator", {"options": authenticator})
+    with_authenticator(page)
     return page
 
 

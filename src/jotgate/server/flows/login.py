@@ -17,6 +17,7 @@ from jotgate.server.flows.passkeys import assertion_options
 from jotgate.server.flows.signup import remind_of_signup
 from jotgate.server.flows.tokens import TokenPair, make_pair
 from jotgate.server.limits import Asker
+from jotgate.server.mail.messages import MailKind
 from jotgate.server.records import Account, AuditName, Family
 from jotgate.server.refusals import Busy, InvalidCredentials, TooManyRequests
 from jotgate.server.rules.accounts import email_identity, normalise_email, normalise_password
@@ -172,11 +173,19 @@ async def tell_owner(deps: Deps, account: Account, now: int, origin: Origin) -> 
     """
     if now - account.created_at < _NEWCOMER_S or not await deps.limits.new_device(account.id):
         return
+    await ask_whether_it_was_them(deps, "new_device", account, now, origin)
+
+
+async def ask_whether_it_was_them(deps: Deps, kind: MailKind, account: Account, now: int, origin: Origin) -> None:
+    """Send the owner of an account a mail about a login, from where it came, and where to go if it was somebody else.
+
+    What it is about is done, whatever comes of the mail.
+    """
     told = {"device": origin.device, "address": origin.address, "at": now, "link": link(deps, FORGOT_PATH)}
     try:
-        await deps.store.queue(mails=[make_mail(deps, "new_device", account.email, now, **told)])
+        await deps.store.queue(mails=[make_mail(deps, kind, account.email, now, **told)])
     except (Busy, StoreError) as error:
-        deps.log.warning("new_device_untold", account=account.id, code=error.code)
+        deps.log.warning("owner_untold", account=account.id, about=kind, code=error.code)
         return
     deps.tell_courier()
 

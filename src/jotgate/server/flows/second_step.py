@@ -9,7 +9,14 @@ from jotgate.server.device_tokens import DeviceToken
 from jotgate.server.factor_keys import Ticket, ticket_bytes
 from jotgate.server.flows.auditing import Origin, line
 from jotgate.server.flows.deps import Deps
-from jotgate.server.flows.login import LoggedIn, SecondStep, begin_proven, second_step, tell_owner
+from jotgate.server.flows.login import (
+    LoggedIn,
+    SecondStep,
+    ask_whether_it_was_them,
+    begin_proven,
+    second_step,
+    tell_owner,
+)
 from jotgate.server.flows.mailing import FORGOT_PATH, link, make_mail
 from jotgate.server.flows.passkeys import METHODS, prove
 from jotgate.server.flows.totp_secrets import app_secret
@@ -70,7 +77,7 @@ async def finish_login(
         await session.give_back()
         await _tell_of_wrong_codes(deps, account, now, origin)
         raise
-    except (TooManyRequests, Busy, StoreError):
+    except (TicketRefused, TooManyRequests, Busy, StoreError):
         await session.give_back()
         raise
     begun = await begin_proven(deps, account, methods, now, origin)
@@ -83,15 +90,8 @@ async def finish_login(
 
 async def _tell_of_wrong_codes(deps: Deps, account: Account, now: int, origin: Origin) -> None:
     """Tell the owner, once a day at most, that somebody has the password and guesses at the rest."""
-    if not await deps.limits.wrong_factor(account.id):
-        return
-    told = {"device": origin.device, "address": origin.address, "at": now, "link": link(deps, FORGOT_PATH)}
-    try:
-        await deps.store.queue(mails=[make_mail(deps, "second_factor_guessed", account.email, now, **told)])
-    except (Busy, StoreError) as error:
-        deps.log.warning("wrong_codes_untold", account=account.id, code=error.code)
-        return
-    deps.tell_courier()
+    if await deps.limits.wrong_factor(account.id):
+        await ask_whether_it_was_them(deps, "second_factor_guessed", account, now, origin)
 
 
 async def ask_again(deps: Deps, ticket: Secret, now: int) -> SecondStep:
