@@ -421,6 +421,8 @@ def test_the_wrong_master_key_is_told_in_one_sentence(start_server: StartServer,
 
 def test_a_database_that_is_none_is_told_in_one_sentence(start_server: StartServer, tmp_path: Path) -> None:
     start_server("serve", data_dir=tmp_path / "data").stop()
+    for left in (tmp_path / "data").glob("jotgate.sqlite3-*"):  # which may hold a whole database still
+        left.unlink()
     (tmp_path / "data" / "jotgate.sqlite3").write_bytes(b"no database at all " * 500)
     ended = serve(tmp_path)
     assert_one_sentence(ended, ended.returncode, "jotgate.sqlite3")
